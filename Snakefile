@@ -1,0 +1,29 @@
+"""Where SGD goes: from a study's config to its figures and its table of results."""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# A study given with --configfile replaces the paper's; it never merges with it.
+if not config:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/curvature.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+
+
+# Every product is a target, not only the last ones: a stale figure never hides a failed measurement.
+rule all:
+    default_target: True
+    localrule: True
+    input:
+        trained=expand(rules.train.output, run=STUDY.runs),
+        measured=measured_tables(),
+        tables=experiment_tables(),
+        figures=figure_files(),

@@ -1,0 +1,102 @@
+"""How high the largest eigenvalue rises and when, against learning rate and batch size."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+
+from sharpness import tables
+from sharpness.figures.log_axis import log_y
+from sharpness.figures.palette import BLUE, RED
+from sharpness.figures.runs import models, name_of, settings_in_words, text, words
+from sharpness.figures.seeds import CROSS
+from sharpness.figures.style import styled
+
+OTHER = {"learning_rate": "batch_size", "batch_size": "learning_rate"}
+# What the poster claims: with a larger learning rate or a smaller batch the peak is lower and earlier.
+FALLS = {"learning_rate": True, "batch_size": False}
+QUANTITIES = {"peak_eigenvalue": "height of the peak", "peak_epoch": "epoch of the peak"}
+
+
+@styled
+def peaks(spectrum: pd.DataFrame) -> Figure:
+    """Height and epoch of the largest eigenvalue's peak: a dot per seed, a line through the means.
+
+    Two rows of panels per model, a column per grid; above each panel, whether its quantity follows the setting.
+
+    Args:
+        spectrum: columns grid ("learning_rate", "batch_size"), run and the run's fields, which, checkpoint, step,
+            epoch, rank, eigenvalue.
+    """
+    table = tables.peaks(spectrum)
+    table = table[table["grid"].isin(list(OTHER))]
+    rows = models(table)
+    figure = Figure(figsize=(6.4, 4.4 * len(rows)), layout="constrained")
+    for part, of_model in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
+        part.suptitle(f"{name_of(of_model)}: peak of the largest eigenvalue")
+        _draw_model(part, of_model)
+    return figure
+
+
+def _draw_model(part: SubFigure, of_model: pd.DataFrame) -> None:
+    grids = [grid for grid in OTHER if (of_model["grid"] == grid).any()]
+    panels = part.subplots(2, len(grids), squeeze=False, sharex="col", sharey="row")
+    for row, (quantity, label) in zip(panels, QUANTITIES.items(), strict=True):
+        for axes, grid in zip(row, grids, strict=True):
+            of_grid = of_model[of_model["grid"] == grid]
+            _draw_quantity(axes, of_grid, grid, quantity)
+            axes.set_title(_finding(of_grid, grid, quantity))
+        row[0].set_ylabel(label)
+    for axes, grid in zip(panels[-1], grids, strict=True):
+        fixed = settings_in_words(of_model[of_model["grid"] == grid], OTHER[grid])
+        axes.set_xlabel(words(grid) + (f" ({fixed})" if fixed else ""))
+    part.legend(handles=_legend(of_model), loc="outside lower center", ncols=4)
+
+
+def _draw_quantity(axes: Axes, of_grid: pd.DataFrame, grid: str, quantity: str) -> None:
+    values = sorted(of_grid[grid].unique(), key=tables.batch_order)
+    position = {value: index for index, value in enumerate(values)}
+    x = of_grid[grid].map(position)
+    diverged = of_grid["diverged"]
+    means = of_grid[~diverged].groupby(x)[quantity].mean()
+    axes.plot(means.index, means, color=BLUE)
+    axes.plot(
+        x[~diverged],
+        of_grid.loc[~diverged, quantity],
+        color=BLUE,
+        alpha=0.7,
+        linestyle="none",
+        marker="o",
+        markersize=5,
+    )
+    axes.plot(x[diverged], of_grid.loc[diverged, quantity], color=RED, **CROSS)
+    axes.set_xticks(range(len(values)), [text(value) for value in values])
+    axes.margins(x=0.1)
+    if quantity == "peak_eigenvalue":
+        limit = (2 / of_grid["learning_rate"]).groupby(x).first()
+        axes.plot(limit.index, limit, color="black", linewidth=1, linestyle="--")
+        log_y(axes)
+
+
+def _finding(of_grid: pd.DataFrame, grid: str, quantity: str) -> str:
+    order = tables.ordering(of_grid, quantity, by=grid, falls=FALLS[grid])
+    verbs = {
+        ("peak_eigenvalue", True): "falls with",
+        ("peak_eigenvalue", False): "rises with",
+        ("peak_epoch", True): "earlier with",
+        ("peak_epoch", False): "later with",
+    }
+    answer = {0: "no", order.num_seeds: "yes"}.get(order.num_ordered, "partly")
+    if not order.num_seeds:
+        return f"{verbs[quantity, FALLS[grid]]} {words(grid)}: one value only"
+    return f"{verbs[quantity, FALLS[grid]]} {words(grid)}: {answer}, {order.num_ordered} of {order.num_seeds} seeds"
+
+
+def _legend(rows: pd.DataFrame) -> list[Line2D]:
+    cross = [Line2D([], [], color=RED, label="diverged (not in the mean)", **CROSS)] if rows["diverged"].any() else []
+    return [
+        Line2D([], [], color=BLUE, linestyle="none", marker="o", markersize=5, alpha=0.7, label="one seed"),
+        Line2D([], [], color=BLUE, label="mean"),
+        Line2D([], [], color="black", linewidth=1, linestyle="--", label="2 / learning rate"),
+        *cross,
+    ]

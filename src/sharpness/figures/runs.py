@@ -1,0 +1,55 @@
+"""Which runs of a table a panel shows, and what it calls them."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sharpness.grid import Run
+
+# Equal in all of these, two runs are seeds of one configuration.
+CONFIGURATION = [field.name for field in dataclasses.fields(Run) if field.name != "seed"]
+
+
+def models(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each model on its data, in order of appearance."""
+    return [of_model for _, of_model in rows.groupby(["data", "model"], sort=False)]
+
+
+def first_seeds(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of the first seed of each configuration, in order of appearance."""
+    fields = [field for field in CONFIGURATION if field in rows]
+    groups = rows.groupby(fields, sort=False, dropna=False)
+    return [same[same["seed"] == same["seed"].min()] for _, same in groups]
+
+
+def num_seeds(rows: pd.DataFrame) -> int:
+    """How many seeds the table has."""
+    return int(rows["seed"].nunique())
+
+
+def name_of(rows: pd.DataFrame) -> str:
+    """``model on data``."""
+    return f"{rows['model'].iloc[0]} on {rows['data'].iloc[0]}"
+
+
+def settings_in_words(rows: pd.DataFrame, *fields: str) -> str:
+    """``learning rate 0.005, batch size 128``: those of the fields that have one value in all rows."""
+    return ", ".join(f"{words(field)} {text(rows[field].iloc[0])}" for field in fields if rows[field].nunique() == 1)
+
+
+def divergence_in_words(losses: pd.Series, epochs: pd.Series) -> str:
+    """When a run diverged, as the end of a title; nothing where it did not."""
+    finite = np.isfinite(losses)
+    return "" if finite.all() else f", diverged after epoch {epochs[finite].max():.3g}"
+
+
+def words(field: str) -> str:
+    """A column's name as an axis label."""
+    return field.replace("_", " ")
+
+
+def text(value: Any) -> str:
+    """A setting's value as it is written in the config."""
+    return value if isinstance(value, str) else f"{value:g}"

@@ -1,0 +1,104 @@
+"""The loss along the sharpest direction, over training: a surface, and some of its curves."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, SubFigure
+from mpl_toolkits.mplot3d import Axes3D
+
+from sharpness.figures.palette import EIGENVALUES
+from sharpness.figures.runs import divergence_in_words, first_seeds, name_of, num_seeds, settings_in_words
+from sharpness.figures.style import styled
+
+WIDTH = 8  # of the surface, in expected steps to each side
+HEADROOM = 1.5  # of the surface, in largest training losses
+NUM_CURVES = 6
+
+
+@styled
+def slices(slices: pd.DataFrame) -> Figure:
+    """L(weights + k * expected step along the top eigenvector), over k and epoch, coloured by the largest eigenvalue.
+
+    A row per configuration: the surface, and beside it the curves of six of its times. Of several seeds, the first. The
+    sign of an eigenvector is arbitrary: every curve is turned so that its higher end is on the left.
+
+    Args:
+        slices: columns run and the run's fields, step, epoch, k, loss, eigenvalue.
+    """
+    runs = first_seeds(slices)
+    figure = Figure(figsize=(7.4, 3.4 * len(runs)), layout="constrained")
+    for row, run in zip(figure.subfigures(len(runs), 1, squeeze=False)[:, 0], runs, strict=True):
+        seed = f", seed {run['seed'].iloc[0]} (first of {num_seeds(slices)})" if num_seeds(slices) > 1 else ""
+        here = run[run["k"] == 0]
+        end = divergence_in_words(here["loss"], here["epoch"])
+        row.suptitle(f"{name_of(run)}, {settings_in_words(run, 'learning_rate', 'batch_size')}{seed}{end}")
+        _draw_run(row, run)
+    return figure
+
+
+def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
+    losses, curvature = _turned(run)
+    norm = Normalize(curvature.min(), curvature.max())
+    ceiling = HEADROOM * losses[0.0].max()
+    left, right = row.subfigures(1, 2, width_ratios=[1.15, 1], squeeze=False)[0]
+    surface: Axes3D = left.add_subplot(projection="3d")
+    _draw_surface(surface, losses.clip(upper=ceiling), curvature, norm)
+    panels = right.subplots(2, NUM_CURVES // 2, sharex=True, sharey=True)
+    _draw_curves(panels.ravel(), losses, curvature, norm)
+    panels[0, 0].set_ylim(top=ceiling)
+    right.supxlabel("k, in expected SGD steps along the top eigenvector", fontsize="medium")
+    right.supylabel("training loss", fontsize="medium")
+    left.colorbar(
+        ScalarMappable(norm, EIGENVALUES), ax=surface, location="left", shrink=0.6, pad=0.02, label="largest eigenvalue"
+    )
+
+
+def _turned(run: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """Losses by epoch and k, the higher end on the left, and the largest eigenvalue by epoch."""
+    near = run[run["k"].abs() <= WIDTH].drop_duplicates(["step", "k"])
+    losses = near.pivot(index="epoch", columns="k", values="loss")
+    losses = losses[np.isfinite(losses[0.0])]
+    # Far out the loss may overflow, and the surface is cut in any case.
+    known = losses.fillna(np.inf)
+    turned = known.where(known.iloc[:, 0] >= known.iloc[:, -1], known.iloc[:, ::-1].to_numpy())
+    curvature = near.groupby("epoch")["eigenvalue"].first().loc[losses.index]
+    return turned, curvature
+
+
+def _draw_surface(axes: Axes3D, losses: pd.DataFrame, curvature: pd.Series, norm: Normalize) -> None:
+    steps, order = np.meshgrid(losses.columns, np.arange(len(losses)))
+    colours = EIGENVALUES(norm(np.broadcast_to(curvature.to_numpy()[:, None], losses.shape)))
+    if len(losses) > 1:
+        # One strip per measurement, however far apart in epochs: the early phase gets its room.
+        axes.plot_surface(
+            steps, order, losses.to_numpy(), facecolors=colours, rstride=1, cstride=1, shade=False, linewidth=0
+        )
+    chosen = _spread(len(losses))
+    for index in chosen:
+        axes.plot(losses.columns, np.full(losses.shape[1], index), losses.iloc[index], color="black", linewidth=0.7)
+    axes.set_yticks(chosen, [f"{losses.index[index]:.3g}" for index in chosen])
+    axes.set_xticks([-WIDTH, -WIDTH // 2, 0, WIDTH // 2, WIDTH])
+    # A label of the z axis would stick out of the room that the layout gives to the axes.
+    axes.set(xlabel="k", ylabel="epoch", title="training loss")
+    axes.view_init(elev=30, azim=-50)
+    axes.tick_params(pad=0)
+    axes.set_box_aspect((1, 1.15, 0.75), zoom=1.05)
+
+
+def _draw_curves(panels: np.ndarray, losses: pd.DataFrame, curvature: pd.Series, norm: Normalize) -> None:
+    chosen = _spread(len(losses))
+    for axes in panels[len(chosen) :]:
+        axes.set_axis_off()
+    for axes, index in zip(panels, chosen, strict=False):
+        axes.axvspan(-1, 1, color="0.93", zorder=0)
+        axes.plot(
+            losses.columns, losses.iloc[index], color=EIGENVALUES(norm(curvature.iloc[index])), marker="o", markersize=2
+        )
+        axes.set_title(f"epoch {losses.index[index]:.3g}")
+        axes.set_xticks([-WIDTH, 0, WIDTH])
+
+
+def _spread(count: int) -> list[int]:
+    """Up to six positions among ``count``, the first and the last among them."""
+    return sorted({round(position) for position in np.linspace(0, count - 1, NUM_CURVES)})

@@ -1,0 +1,99 @@
+"""The leading eigenvalues of one run over its training."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, SubFigure
+
+from sharpness.figures.epochs import from_start
+from sharpness.figures.log_axis import log_y
+from sharpness.figures.palette import RANKS
+from sharpness.figures.runs import first_seeds, name_of, num_seeds, settings_in_words
+from sharpness.figures.seeds import mark_divergence
+from sharpness.figures.style import styled
+from sharpness.tables import trajectory
+
+DECADES = 3  # of the logarithmic panel: what is below is noise around zero
+
+
+@styled
+def spectrum(spectrum: pd.DataFrame) -> Figure:
+    """The largest eigenvalues, red for the largest to blue: over the whole run, and over its start on a log scale.
+
+    One row of panels per configuration; of several seeds, the first.
+
+    Args:
+        spectrum: columns grid, run and the run's fields, which, checkpoint, step, epoch, rank, eigenvalue.
+    """
+    leading = trajectory(spectrum)
+    runs = first_seeds(leading)
+    figure = Figure(figsize=(6.4, 2.8 * len(runs)), layout="constrained")
+    rows = figure.subfigures(len(runs), 1, squeeze=False)[:, 0]
+    for row, run in zip(rows, runs, strict=True):
+        _draw_run(row, run)
+        seed = f", seed {run['seed'].iloc[0]} (first of {num_seeds(leading)})" if num_seeds(leading) > 1 else ""
+        row.suptitle(f"{name_of(run)}, {settings_in_words(run, 'learning_rate', 'batch_size')}{seed}")
+    return figure
+
+
+def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
+    whole, start = row.subplots(1, 2)
+    num_ranks = run["rank"].nunique()
+    colours = ScalarMappable(Normalize(1, max(2, num_ranks)), RANKS)
+    for axes in (whole, start):
+        for rank, line in run.groupby("rank"):
+            # The larger lies on top, and nothing on the marks.
+            axes.plot(
+                line["epoch"], line["eigenvalue"], color=colours.to_rgba(rank + 1), linewidth=1, zorder=2 - rank / 1000
+            )
+        mark_divergence(axes, run[run["rank"] == 0], x="epoch", y="eigenvalue", colour=RANKS(0.0))
+    _frame_whole(whole, run)
+    _frame_start(start, run)
+    if num_ranks > 1:
+        bar = row.colorbar(colours, ax=start, ticks=sorted({1, max(2, num_ranks // 2), num_ranks}), pad=0.02)
+        bar.set_label("rank (1: largest)")
+        bar.ax.invert_yaxis()
+
+
+def _frame_whole(axes: Axes, run: pd.DataFrame) -> None:
+    limit, top = 2 / run["learning_rate"].iloc[0], run["eigenvalue"].max()
+    # A limit far above would press the eigenvalues to the floor; the panel on a log scale shows it in any case.
+    if limit < 1.5 * top:
+        _draw_stability_limit(axes, limit)
+    axes.set_ylim(min(0, run["eigenvalue"].min()), 1.15 * max(top, limit if limit < 1.5 * top else 0))
+    axes.set(title="whole run", xlabel="epoch", ylabel="eigenvalue of the Hessian")
+    from_start(axes, run["epoch"].max())
+
+
+def _frame_start(axes: Axes, run: pd.DataFrame) -> None:
+    limit, top = 2 / run["learning_rate"].iloc[0], run["eigenvalue"].max()
+    _draw_stability_limit(axes, limit)
+    smallest = run.loc[run["eigenvalue"] > 0, "eigenvalue"].min()
+    axes.set_ylim(max(smallest, top / 10**DECADES) / 1.3, 2 * max(top, limit))
+    log_y(axes)
+    axes.set(title="start, log scale", xlabel="epoch")
+    from_start(axes, _end_of_start(run))
+
+
+def _draw_stability_limit(axes: Axes, limit: float) -> None:
+    axes.axhline(limit, color="black", linewidth=1, linestyle="--")
+    axes.annotate(
+        f"2 / learning rate = {limit:.3g}",
+        (1, limit),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize="small",
+    )
+
+
+def _end_of_start(run: pd.DataFrame) -> float:
+    """Twice the time of the peak, but eight measurements at least."""
+    largest = run[run["rank"] == 0].sort_values("epoch")
+    epochs = largest["epoch"].to_numpy()
+    peak = epochs[int(np.nan_to_num(largest["eigenvalue"].to_numpy(), nan=-np.inf).argmax())]
+    return float(max(min(2 * peak, epochs[-1]), epochs[min(8, len(epochs) - 1)]))

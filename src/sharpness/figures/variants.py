@@ -1,0 +1,56 @@
+"""Loss and sharpness of SGD with its step inside the sharpest direction kept, frozen or removed."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sharpness.figures.epochs import from_start
+from sharpness.figures.log_axis import log_y
+from sharpness.figures.palette import BLUE, GREEN, ORANGE, RED
+from sharpness.figures.runs import models, name_of, settings_in_words
+from sharpness.figures.seeds import draw_over_seeds, legend_of_divergence
+from sharpness.figures.style import styled
+
+COLOURS = {"sgd": BLUE, "top_only": ORANGE, "constant_top": GREEN, "top_removed": RED}
+NAMES = {
+    "sgd": "SGD",
+    "top_only": "only along the top eigenvector",
+    "constant_top": "only along the first top eigenvector",
+    "top_removed": "top eigenvector removed",
+}
+
+
+@styled
+def variants(variants: pd.DataFrame) -> Figure:
+    """Training loss and largest eigenvalue over the steps after the switch, a line per variant, a row per model.
+
+    Args:
+        variants: columns run and the run's fields, settings (the variant), step, loss, eigenvalue (NaN: not renewed).
+    """
+    rows = models(variants)
+    figure = Figure(figsize=(6.4, 0.6 + 2.6 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), 2, squeeze=False, sharex="row")
+    for (left, right), of_model in zip(panels, rows, strict=True):
+        _draw_model(left, right, of_model)
+        left.set_title(f"{name_of(of_model)}, {settings_in_words(of_model, 'learning_rate')}", loc="left")
+    for axes in panels[-1]:
+        axes.set_xlabel("step after the switch")
+    shown = [variant for variant in NAMES if (variants["settings"] == variant).any()]
+    handles = [Line2D([], [], color=COLOURS[variant], label=NAMES[variant]) for variant in shown]
+    figure.legend(handles=[*handles, *legend_of_divergence(variants, "loss")], loc="outside lower center", ncols=2)
+    return figure
+
+
+def _draw_model(left: Axes, right: Axes, of_model: pd.DataFrame) -> None:
+    for variant, colour in COLOURS.items():
+        rows = of_model[of_model["settings"] == variant].drop_duplicates(["run", "step"])
+        draw_over_seeds(left, rows, x="step", y="loss", colour=colour)
+        # Between two renewals there is no eigenvalue, after divergence there never is.
+        renewed = rows[rows["eigenvalue"].notna() | ~np.isfinite(rows["loss"])]
+        draw_over_seeds(right, renewed, x="step", y="eigenvalue", colour=colour)
+    left.set_ylabel("training loss")
+    right.set_ylabel("largest eigenvalue")
+    log_y(right)
+    from_start(right, of_model["step"].max())

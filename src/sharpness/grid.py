@@ -1,0 +1,165 @@
+"""One training run as a value, the axes that make many of them, and the steps at which they are kept.
+
+Standard library only: the workflow imports it each time it plans.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that may change the weights of one training run, and nothing else."""
+
+    data: str
+    num_training: int  # training examples: the first so many of the data set's training split
+    augment: bool  # flips and shifts of the training images
+    model: str
+    padding: Literal["alternating", "same"]  # of SimpleCNN's convolutions
+    init_scale: float | None  # factor on the variance of a ResNet's first weights; None: the model's own
+    learning_rate: float  # η
+    batch_size: int | Literal["full"]  # S
+    momentum: float
+    l2: float  # factor of the sum of squared kernel weights in the loss
+    gamma: float  # factor on the step inside the span of the sharpest directions; the paper's γ
+    gamma_outside: float  # factor on the rest of the step
+    num_directions: int  # K
+    direction_examples: int  # training examples from which the directions are found
+    direction_tolerance: float  # residual at which the directions are good enough
+    direction_products: int  # most Hessian-vector products spent on one set of directions
+    epochs: int
+    plateau_patience: int | None  # epochs without a better validation loss before the rate is cut to a tenth
+    stop_patience: int | None  # epochs without a better validation accuracy before training ends
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.batch_size != "full" and self.batch_size > self.num_training:
+            raise ValueError(
+                f"batch_size must be at most num_training, got batch_size {self.batch_size} "
+                f"with num_training {self.num_training}"
+            )
+        if self.is_nudged and not self.num_directions >= 1:
+            raise ValueError(f"num_directions must be at least 1 where gamma is not 1, got {self.num_directions}")
+        if self.is_nudged and not 1 <= self.direction_examples <= self.num_training:
+            raise ValueError(
+                f"direction_examples must be between 1 and num_training, got {self.direction_examples} "
+                f"with num_training {self.num_training}"
+            )
+
+    @property
+    def is_nudged(self) -> bool:
+        """Whether the update needs the sharpest directions at all; (1, 1) is plain SGD."""
+        return (self.gamma, self.gamma_outside) != (1, 1)
+
+    @property
+    def examples_per_step(self) -> int:
+        """The batch size as a number."""
+        return self.num_training if self.batch_size == "full" else self.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in one epoch: the last, incomplete batch is left out, as the authors do."""
+        return self.num_training // self.examples_per_step
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder: spells every field that is not at its neutral value."""
+        parts = [
+            f"{self.data}{self.num_training}",
+            "augmented" if self.augment else "",
+            self.model,
+            "" if self.padding == "alternating" else self.padding,
+            "" if self.init_scale is None else f"init{_number(self.init_scale)}",
+            f"lr{_number(self.learning_rate)}",
+            f"bs{self.batch_size}",
+            f"m{_number(self.momentum)}" if self.momentum else "",
+            f"l2_{_number(self.l2)}" if self.l2 else "",
+            *(self._nudge_parts() if self.is_nudged else ()),
+            f"e{self.epochs}",
+            "" if self.plateau_patience is None else f"plateau{self.plateau_patience}",
+            "" if self.stop_patience is None else f"stop{self.stop_patience}",
+            f"seed{self.seed}",
+        ]
+        return "-".join(part for part in parts if part)
+
+    def _nudge_parts(self) -> tuple[str, ...]:
+        return (
+            f"gamma{_number(self.gamma)}",
+            "" if self.gamma_outside == 1 else f"outside{_number(self.gamma_outside)}",
+            f"K{self.num_directions}",
+            f"n{self.direction_examples}",
+            f"tol{_number(self.direction_tolerance)}",
+            f"max{self.direction_products}",
+        )
+
+    def canonical(self) -> Run:
+        """The same run with the settings that have no effect on it at zero, so that equal runs are equal."""
+        if self.is_nudged:
+            return self
+        return dataclasses.replace(
+            self, num_directions=0, direction_examples=0, direction_tolerance=0.0, direction_products=0
+        )
+
+
+def _number(value: float) -> str:
+    # 0.1 and 0.10 are one number and one name; an exponent's minus is no separator.
+    return f"{value:.12g}"
+
+
+def runs_of(defaults: Mapping[str, Any], axes: Mapping[str, Any]) -> list[Run]:
+    """Every combination of the axes' values, over the defaults.
+
+    Args:
+        defaults: a value for each field of ``Run`` that is not an axis.
+        axes: field to value or list of values.
+
+    Raises:
+        ValueError: a combination is not a possible run.
+    """
+    lists = {key: value if isinstance(value, list) else [value] for key, value in axes.items()}
+    combinations = itertools.product(*lists.values())
+    return [Run(**{**defaults, **dict(zip(lists, values, strict=True))}).canonical() for values in combinations]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When checkpoints are kept: the union of what its fields ask for."""
+
+    at_epochs: tuple[float, ...] = ()
+    dense_epochs: float = 0  # for so many epochs from the start,
+    dense_images: int = 1  # every so many training images (every step where a batch is larger)
+    every_epochs: int | None = None  # after that, once every so many epochs, and at the end
+
+    def steps(self, run: Run) -> list[int]:
+        """The steps of ``run`` that the schedule keeps, ascending; times after its end are left out."""
+        per_epoch, last = run.steps_per_epoch, run.steps_per_epoch * run.epochs
+        steps = {round(epoch * per_epoch) for epoch in self.at_epochs}
+        dense_end = round(self.dense_epochs * per_epoch)
+        steps.update(range(0, dense_end, max(1, self.dense_images // run.examples_per_step)))
+        if self.every_epochs is not None:
+            first = -(-dense_end // per_epoch)  # the first whole epoch that is not dense
+            steps.update(range(first * per_epoch, last + 1, self.every_epochs * per_epoch))
+            steps.add(last)
+        return sorted(step for step in steps if step <= last)
+
+
+def chunks_of(steps: Sequence[int], num_chunks: int) -> list[list[int]]:
+    """``steps`` in order, cut into exactly ``num_chunks`` lists as equal as can be (some empty where steps are few)."""
+    size, longer = divmod(len(steps), num_chunks)
+    ends = list(itertools.accumulate(size + (index < longer) for index in range(num_chunks)))
+    return [list(steps[begin:end]) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def flags(prefix: str, values: Mapping[str, Any]) -> list[str]:
+    """``values`` as the words of a stage's command line: --prefix.key value."""
+
+    def words(key: str, value: Any) -> Iterable[str]:
+        yield f"--{prefix}.{key.replace('_', '-')}"
+        yield from (str(item) for item in value) if isinstance(value, list | tuple) else [str(value)]
+
+    return [word for key, value in values.items() for word in words(key, value)]

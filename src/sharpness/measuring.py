@@ -1,0 +1,116 @@
+"""What every measurement shares: a run's checkpoints, its loss, and the examples on which it is measured."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sharpness import data
+from sharpness.checkpoints import Snapshot, load_checkpoints
+from sharpness.data import Dataset
+from sharpness.device import choose_device
+from sharpness.files import write_table
+from sharpness.grid import Run
+from sharpness.hessian import HessianOperator, HessianProduct
+from sharpness.initialisation import loss_of
+from sharpness.lanczos import Eigenpairs, top_eigenpairs
+from sharpness.loss import Loss
+from sharpness.streams import stream
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a run's checkpoints, to be measured by one job."""
+
+    data: Path  # the prepared data set
+    checkpoints: list[Path]
+    steps: list[int]  # those to be measured; none means all
+    settings_name: str  # of the settings in the study
+    threads: int
+    output: Path  # the table
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run that is measured: its loss, on its data, with a Hessian-vector product that is traced once."""
+
+    run: Run
+    loss: Loss
+    product: HessianProduct
+    dataset: Dataset
+
+    def first_examples(self, num_examples: int) -> tuple[Tensor, Tensor]:
+        """The first training examples, never augmented: those on which losses are evaluated."""
+        training = self.dataset.training
+        return training.inputs[:num_examples], training.targets[:num_examples]
+
+    def drawn_examples(self, num_examples: int, purpose: str = "examples of the Hessian") -> tuple[Tensor, Tensor]:
+        """Training examples drawn by the run's seed: the same ones at every checkpoint unless ``purpose`` differs."""
+        training = self.dataset.training
+        order = torch.randperm(len(training.targets), generator=stream(self.run.seed, purpose))
+        chosen = order[:num_examples].to(training.targets.device)
+        return training.inputs[chosen], training.targets[chosen]
+
+    def batches(self, purpose: str, *, num_examples: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Random mini-batches of the run's size without end, from the first ``num_examples`` (None: all)."""
+        inputs, targets = self.first_examples(num_examples or self.run.num_training)
+        size = min(self.run.examples_per_step, len(targets))
+        generator = stream(self.run.seed, purpose)
+        while True:
+            for batch in data.epoch_order(len(targets), size, generator=generator).to(targets.device):
+                yield inputs[batch], targets[batch]
+
+    def eigenpairs(
+        self, state: Snapshot, examples: tuple[Tensor, Tensor], *, num_pairs: int, tolerance: float, max_products: int
+    ) -> Eigenpairs:
+        """The sharpest directions of the loss on ``examples`` at ``state``."""
+        operator = HessianOperator(self.product, state.weights, state.buffers, *examples)
+        generator = stream(self.run.seed, f"lanczos at step {state.step}")
+        pairs = top_eigenpairs(
+            operator, num_pairs=num_pairs, tolerance=tolerance, max_products=max_products, generator=generator
+        )
+        if not pairs.converged:
+            worst = float(pairs.residuals.max())
+            _log.warning("step %d: residual %.1e after %d products", state.step, worst, pairs.num_products)
+        return pairs
+
+
+def measure(part: Part, rows_of: Callable[[Subject, Snapshot], Iterable[Mapping[str, object]]]) -> None:
+    """Measure every checkpoint of a part and write one table.
+
+    Args:
+        part: what to measure and where to write.
+        rows_of: the rows of one checkpoint; run, settings, kind of checkpoint, step and epoch are put before them.
+    """
+    device = choose_device(threads=part.threads)
+    rows: list[dict[str, object]] = []
+    subject: Subject | None = None
+    for path in part.checkpoints:
+        checkpoints = load_checkpoints(path, device=device, steps=part.steps or None)
+        run = checkpoints.run
+        subject = subject or subject_of(run, part.data, device)
+        for number, snapshot in enumerate(checkpoints.snapshots, start=1):
+            where = {
+                "run": run.name,
+                "settings": part.settings_name,
+                "checkpoint": checkpoints.kind,
+                "step": snapshot.step,
+                "epoch": snapshot.step / run.steps_per_epoch,
+            }
+            rows += [{**where, **row} for row in rows_of(subject, snapshot)]
+            _log.info("measured step %d, %d of %d in %s", snapshot.step, number, len(checkpoints.snapshots), path.name)
+    write_table(rows, part.output)
+
+
+def subject_of(run: Run, data_path: Path, device: torch.device) -> Subject:
+    """Open a run's data and build its loss."""
+    dataset = data.load(data_path, num_training=run.num_training, device=device)
+    loss, _, _ = loss_of(run, dataset)
+    return Subject(run=run, loss=loss, product=HessianProduct(loss), dataset=dataset)

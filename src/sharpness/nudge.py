@@ -1,0 +1,26 @@
+"""The update inside and outside a subspace: vanilla SGD, Nudged SGD and the variants are one rule."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def nudge(update: Tensor, directions: Tensor, *, gamma: float, gamma_outside: float) -> Tensor:
+    """Scale ``update`` inside and outside the span of ``directions``.
+
+    Args:
+        update: [P], the gradient, or the velocity where there is momentum.
+        directions: [K, P], orthonormal rows.
+        gamma: factor inside the span; the paper's γ.
+        gamma_outside: factor on the rest; 1 except in the ablations.
+
+    Returns:
+        [P]: ``gamma * inside + gamma_outside * (update - inside)``.
+    """
+    # In this form (1, 1) returns the update bit for bit: nudged SGD contains SGD.
+    return gamma_outside * update + (gamma - gamma_outside) * project(update, directions)
+
+
+def project(vector: Tensor, directions: Tensor) -> Tensor:
+    """The part of ``vector`` [P] inside the span of the orthonormal rows ``directions`` [K, P]."""
+    return directions.T @ (directions @ vector)

@@ -1,0 +1,29 @@
+"""Draw one figure from its tables."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import pandas as pd
+
+from sharpness.figures.style import style
+from sharpness.files import replacing
+from sharpness.stages import run_stage
+
+
+def figure(name: str, measurements: list[str], tables: list[Path], outputs: list[Path]) -> None:
+    """Draw the figure ``name`` from a table for each of its measurements, in the format of each output's ending."""
+    draw = getattr(import_module(f"sharpness.figures.{name}"), name)
+    frames = {measurement: pd.read_csv(table) for measurement, table in zip(measurements, tables, strict=True)}
+    with style():
+        picture = draw(**frames)
+        for output in outputs:
+            with replacing(output) as beside:
+                # No date in the file: the same table gives the same bits.
+                metadata = {"CreationDate": None} if output.suffix == ".pdf" else {}
+                picture.savefig(beside, format=output.suffix[1:], metadata=metadata)
+
+
+if __name__ == "__main__":
+    run_stage(figure)

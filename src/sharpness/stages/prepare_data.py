@@ -1,0 +1,18 @@
+"""Read or download a data set, split it, and keep it as one file of tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sharpness import originals, sources
+from sharpness.stages import run_stage
+
+
+def prepare_data(name: str, output: Path) -> None:
+    """Write the splits of the data set ``name`` to ``output``; what must be downloaded first goes beside it."""
+    tensors = originals.prepare(name, output.parent / "raw" / name)
+    originals.save(tensors, {"data": name, "num_classes": str(sources.source(name).num_classes)}, output)
+
+
+if __name__ == "__main__":
+    run_stage(prepare_data)

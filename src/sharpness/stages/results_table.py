@@ -1,0 +1,43 @@
+"""The table of results, for reading (Markdown), for a paper (TeX) and for computing (CSV)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from sharpness import tables
+from sharpness.files import write_text
+from sharpness.stages import run_stage
+
+
+def results_table(
+    history: Path,
+    spectrum: Path,
+    validation_epoch: int,
+    poster: bool,
+    caption: str,
+    markdown: Path,
+    tex: Path,
+    csv: Path,
+) -> None:
+    """Write the table with the poster's columns.
+
+    Args:
+        history: collected histories of the experiment.
+        spectrum: collected spectra at the best and at the last checkpoint.
+        validation_epoch: the early epoch whose validation accuracy is shown.
+        poster: put the poster's own figures below, where the study is the paper's.
+        caption: what was measured on what.
+        markdown: output.
+        tex: output.
+        csv: output.
+    """
+    table = tables.results_table(pd.read_csv(history), pd.read_csv(spectrum), validation_epoch=validation_epoch)
+    write_text(tables.as_markdown(table, poster=poster, caption=caption), markdown)
+    write_text(tables.as_tex(table, poster=poster, caption=caption), tex)
+    write_text(table.to_csv(index=False), csv)
+
+
+if __name__ == "__main__":
+    run_stage(results_table)

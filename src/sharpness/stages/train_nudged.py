@@ -1,0 +1,41 @@
+"""Train one run of Nudged SGD: as ``train``, with the sharpest directions found anew at the start of every epoch."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sharpness.checkpoints import Snapshot
+from sharpness.data import Dataset
+from sharpness.grid import Run
+from sharpness.hessian import HessianProduct
+from sharpness.loss import Loss
+from sharpness.measuring import Subject
+from sharpness.stages import run_stage
+from sharpness.stages.train import FindDirections, Job, execute
+from sharpness.training import Directions
+
+
+def train_nudged(run: Run, job: Job) -> None:
+    """Train a run of Nudged SGD."""
+    execute(run, job, directions_for=lambda dataset, loss: _finder(run, dataset, loss))
+
+
+def _finder(run: Run, dataset: Dataset, loss: Loss) -> FindDirections:
+    subject = Subject(run=run, loss=loss, product=HessianProduct(loss), dataset=dataset)
+    examples = subject.drawn_examples(run.direction_examples)
+
+    def find(weights: Tensor, buffers: Tensor) -> Directions:
+        pairs = subject.eigenpairs(
+            Snapshot(0, weights, buffers, run.learning_rate),
+            examples,
+            num_pairs=run.num_directions,
+            tolerance=run.direction_tolerance,
+            max_products=run.direction_products,
+        )
+        return Directions(pairs.eigenvectors, pairs.num_products, float(pairs.residuals.max()))
+
+    return find
+
+
+if __name__ == "__main__":
+    run_stage(train_nudged)

@@ -1,0 +1,311 @@
+"""Tables made of tables: peaks of the curvature, Frobenius norms, and the poster's table of results."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+RUN = ["data", "model", "grid", "run", "learning_rate", "batch_size", "gamma", "seed"]
+QUANTITIES = [
+    "frobenius_best",
+    "frobenius_last",
+    "test_accuracy",
+    "validation_accuracy",
+    "training_loss",
+    "distance",
+]
+
+# The poster's own table, on CIFAR-10; its rows carry neither a spread nor a number of seeds.
+POSTER_HEADING = "Poster: Resnet-32 on CIFAR-10, Val. acc. after 50 epochs, no spread given"
+POSTER_EPOCH = 50
+POSTER = [
+    ["0.01", "672 / 1,559", "87.4 %", "58.3 %", "0.06067", "22.99"],
+    ["0.1", "487 / 816", "87.2 %", "57.0 %", "0.06128", "23.41"],
+    ["1.0", "119 / 121", "86.6 %", "54.0 %", "0.06443", "24.62"],
+    ["10", "39 / 19", "85.2 %", "43.8 %", "0.10194", "29.39"],
+    ["SGD(0.1)", "21 / 13", "89.7 %", "82.6 %", "0.10787", "34.90"],
+    ["SGD(0.0025)", "890 / 1,190", "84.8 %", "30.9 %", "0.10304", "18.65"],
+    ["SGD(0.005)", "377 / 511", "85.6 %", "41.7 %", "0.08392", "21.21"],
+]
+TEX = {
+    "‖H‖_F": r"$\|\mathbf{H}\|_F$",
+    "γ": r"$\gamma$",
+    "±": r"$\pm$",
+    "–": "--",
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%_#$"},
+}
+
+
+def trajectory(spectrum: pd.DataFrame) -> pd.DataFrame:
+    """The largest eigenvalues at the planned checkpoints, each once per grid and run; NaN where one is not finite.
+
+    Raises:
+        ValueError: nothing was measured at a planned checkpoint.
+    """
+    planned = spectrum[(spectrum["which"] == "largest") & (spectrum["checkpoint"] == "planned")]
+    if planned.empty:
+        raise ValueError(f"no largest eigenvalue at a planned checkpoint among {len(spectrum)} rows of the spectrum")
+    finite = planned.assign(eigenvalue=planned["eigenvalue"].where(np.isfinite(planned["eigenvalue"])))
+    return finite.drop_duplicates(["grid", "run", "step", "rank"]).sort_values(["step", "rank"], kind="stable")
+
+
+def peaks(spectrum: pd.DataFrame) -> pd.DataFrame:
+    """Height and time of the largest eigenvalue's peak, one row per grid and run.
+
+    A diverged run (one with an eigenvalue that is not finite) shows its highest finite value and has no final one.
+    """
+    largest = trajectory(spectrum).query("rank == 0")
+    rows = [
+        {**dict(zip(RUN, key, strict=True)), **_peak(run)}
+        for key, run in largest.groupby(RUN, sort=False, dropna=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _peak(run: pd.DataFrame) -> dict[str, Any]:
+    finite = run[np.isfinite(run["eigenvalue"])]
+    highest = finite.nlargest(1, "eigenvalue").squeeze(axis="index") if len(finite) else run.iloc[0]
+    final = run["eigenvalue"].iloc[-1]
+    return {
+        "peak_eigenvalue": highest["eigenvalue"],
+        "peak_epoch": highest["epoch"],
+        "peak_step": highest["step"],
+        "final_eigenvalue": final if np.isfinite(final) else np.nan,
+        "diverged": len(finite) < len(run),
+    }
+
+
+def batch_order(batch_size: str | float) -> float:
+    """A batch size as a number to sort by: the full batch is the largest."""
+    return float("inf") if batch_size == "full" else float(batch_size)
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """In how many seeds a quantity follows a setting."""
+
+    num_seeds: int
+    num_ordered: int
+
+
+def ordering(table: pd.DataFrame, quantity: str, *, by: str, falls: bool) -> Ordering:
+    """Count the seeds in which ``quantity`` falls (or rises) with the setting ``by``.
+
+    It does if it never goes the other way from one value to the next and differs between the first and the last.
+    Diverged runs do not count, nor does a seed with fewer than two values.
+    """
+    seeds = [seed.sort_values(by, key=lambda values: values.map(batch_order)) for _, seed in _converged(table)]
+    changes = [np.diff(seed[quantity]) * (-1 if falls else 1) for seed in seeds if len(seed) > 1]
+    return Ordering(len(changes), sum(bool((change >= 0).all() and change.sum() > 0) for change in changes))
+
+
+def _converged(table: pd.DataFrame) -> Any:
+    return table[~table["diverged"]].groupby("seed")
+
+
+def frobenius(spectrum: pd.DataFrame) -> pd.DataFrame:
+    """Frobenius norm from the tracked largest eigenvalues, and how many these are.
+
+    A lower bound of the Hessian's norm: the root of the sum of ``num_eigenvalues`` squares. One row per grid, run,
+    settings and checkpoint; NaN where any of the eigenvalues is.
+    """
+    largest = spectrum[spectrum["which"] == "largest"]
+    keys = [*RUN, "settings", "checkpoint", "step", "epoch"]
+    squares = largest.drop_duplicates([*keys, "rank"]).assign(frobenius=lambda rows: rows["eigenvalue"] ** 2)
+    norms = squares.groupby(keys, sort=False, dropna=False)["frobenius"].agg(
+        frobenius=lambda values: np.sqrt(values.sum(skipna=False)), num_eigenvalues="size"
+    )
+    return norms.reset_index()
+
+
+def results_table(history: pd.DataFrame, spectrum: pd.DataFrame, *, validation_epoch: float) -> pd.DataFrame:
+    """The poster's table: mean and standard deviation over seeds for each gamma and each rate of plain SGD.
+
+    Args:
+        history: one row per epoch of the runs of the grids "gamma" and "sgd".
+        spectrum: their eigenvalues at the checkpoints "best" and "last".
+        validation_epoch: the early epoch whose validation accuracy is shown.
+
+    Returns:
+        One row per data, model and label, with ``<quantity>_mean`` and ``<quantity>_std``. Diverged runs are counted
+        in ``num_seeds`` and ``num_diverged`` but in no mean.
+    """
+    runs = _measured_runs(history, validation_epoch).merge(_end_norms(spectrum), how="left", on=["grid", "run"])
+    runs.loc[runs["diverged"], QUANTITIES] = np.nan
+    groups = runs.groupby(["data", "model", "label"], sort=False)
+    means, deviations = groups[QUANTITIES].mean(), groups[QUANTITIES].std()
+    counts = groups.agg(
+        grid=("grid", "first"),
+        setting=("setting", "first"),
+        num_eigenvalues=("num_eigenvalues", "min"),
+        num_seeds=("seed", "nunique"),
+        num_diverged=("diverged", "sum"),
+    )
+    table = counts.join(means.add_suffix("_mean")).join(deviations.add_suffix("_std")).reset_index()
+    return _poster_order(table).assign(validation_epoch=validation_epoch)
+
+
+def _measured_runs(history: pd.DataFrame, validation_epoch: float) -> pd.DataFrame:
+    if not np.isclose(history["epoch"], validation_epoch).any():
+        raise ValueError(
+            f"validation_epoch must be an epoch of the history, got {validation_epoch}; "
+            f"the history ends at {history['epoch'].max():g}"
+        )
+    ours = history[history["grid"].isin(["gamma", "sgd"])].drop_duplicates(["grid", "run", "epoch"])
+    return pd.DataFrame(
+        [_measured(run.sort_values("epoch"), validation_epoch) for _, run in ours.groupby(["grid", "run"])]
+    )
+
+
+def _measured(run: pd.DataFrame, validation_epoch: float) -> dict[str, Any]:
+    first, last = run.iloc[0], run.iloc[-1]
+    # argmax takes the first of equals, as the checkpoint "best" does: it is kept on an improvement only.
+    best = run.iloc[int(run["validation_accuracy"].fillna(-1).to_numpy().argmax())]
+    early = run.loc[np.isclose(run["epoch"], validation_epoch), "validation_accuracy"]
+    is_nudged = first["grid"] == "gamma"
+    setting = first["gamma"] if is_nudged else first["learning_rate"]
+    return {
+        **{field: first[field] for field in RUN},
+        "setting": setting,
+        "label": f"{setting:g}" if is_nudged else f"SGD({setting:g})",
+        "test_accuracy": best["test_accuracy"],
+        "validation_accuracy": early.iloc[0] if len(early) else np.nan,
+        "training_loss": last["training_loss"],
+        "distance": best["distance"],
+        "diverged": bool(run["diverged"].any()),
+    }
+
+
+def _end_norms(spectrum: pd.DataFrame) -> pd.DataFrame:
+    norms = frobenius(spectrum).sort_values("num_eigenvalues")
+    # Of two settings that looked at the same checkpoint, the one with more eigenvalues is nearer to the norm.
+    ends = norms.drop_duplicates(["grid", "run", "checkpoint"], keep="last").set_index(["grid", "run"])
+    best, last = ends[ends["checkpoint"] == "best"], ends[ends["checkpoint"] == "last"]
+    return pd.DataFrame(
+        {
+            "frobenius_best": best["frobenius"],
+            "frobenius_last": last["frobenius"],
+            "num_eigenvalues": best["num_eigenvalues"],
+        }
+    ).reset_index()
+
+
+def _poster_order(table: pd.DataFrame) -> pd.DataFrame:
+    # Gammas ascending, then plain SGD: the largest rate, and the others ascending.
+    largest = table.groupby(["data", "model", "grid"])["setting"].transform("max")
+    comes_first = (table["grid"] == "sgd") & (table["setting"] == largest)
+    ordered = table.assign(later=~comes_first).sort_values(["data", "model", "grid", "later", "setting"])
+    return ordered.drop(columns="later").reset_index(drop=True)
+
+
+def as_markdown(table: pd.DataFrame, *, poster: bool, caption: str) -> str:
+    """The table of results as Markdown, one table per model on its data.
+
+    Args:
+        table: from ``results_table``.
+        poster: whether the poster's own numbers follow.
+        caption: a paragraph above.
+    """
+    parts = [caption]
+    for heading, epoch, rows in _blocks(table, poster):
+        header = _header(epoch)
+        lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+        parts += [f"**{heading}**", "\n".join(f"| {' | '.join(cells)} |" for cells in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_tex(table: pd.DataFrame, *, poster: bool, caption: str) -> str:
+    """The table of results as a LaTeX table for ``\\input``; the document loads the package booktabs.
+
+    Args:
+        table: from ``results_table``.
+        poster: whether the poster's own numbers follow.
+        caption: plain text.
+    """
+    header = _header(table["validation_epoch"].iloc[0])
+    lines = []
+    for heading, _, rows in _blocks(table, poster):
+        lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\itshape {_tex(heading)}}} \\", r"\addlinespace"]
+        lines += [_tex_row(cells) for cells in rows]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            r"\small",
+            rf"\caption{{{_tex(caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            r"\toprule",
+            _tex_row(header),
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _header(epoch: float) -> list[str]:
+    return ["γ", "‖H‖_F best / last", "Test acc.", f"Val. acc. ({epoch:g})", "Loss", "Dist."]
+
+
+def _blocks(table: pd.DataFrame, poster: bool) -> list[tuple[str, float, list[list[str]]]]:
+    """Heading, epoch of the early validation accuracy, and cells of each block."""
+    blocks = [
+        (
+            _heading(f"{model} on {data}", rows),
+            float(rows["validation_epoch"].iloc[0]),
+            [_cells(row) for row in rows.to_dict("records")],
+        )
+        for (data, model), rows in table.groupby(["data", "model"], sort=False)
+    ]
+    return [*blocks, (POSTER_HEADING, POSTER_EPOCH, POSTER)] if poster else blocks
+
+
+def _heading(name: str, rows: pd.DataFrame) -> str:
+    seeds = _range(rows["num_seeds"])
+    spread = "one seed" if seeds == "1" else f"mean ± standard deviation over {seeds} seeds"
+    return f"{name}, {spread}, ‖H‖_F from {_range(rows['num_eigenvalues'])} eigenvalues"
+
+
+def _range(counts: pd.Series) -> str:
+    values = [f"{count:g}" for count in sorted(counts.dropna().unique())]
+    return " to ".join(dict.fromkeys([values[0], values[-1]])) if values else "no"
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    diverged = f" ({row['num_diverged']} of {row['num_seeds']} diverged)" if row["num_diverged"] else ""
+    value = {name: _value(row[f"{name}_mean"], row[f"{name}_std"]) for name in QUANTITIES}
+    percent = {
+        name: _value(100 * row[f"{name}_mean"], 100 * row[f"{name}_std"], unit=" %")
+        for name in ("test_accuracy", "validation_accuracy")
+    }
+    return [
+        row["label"] + diverged,
+        f"{value['frobenius_best']} / {value['frobenius_last']}",
+        percent["test_accuracy"],
+        percent["validation_accuracy"],
+        value["training_loss"],
+        value["distance"],
+    ]
+
+
+def _value(mean: float, deviation: float, unit: str = "") -> str:
+    """``mean ± deviation`` to three digits of the mean; without the second where there is none."""
+    if not math.isfinite(mean):
+        return "–"
+    decimals = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 2
+    spread = f" ± {deviation:,.{decimals}f}" if math.isfinite(deviation) else ""
+    return f"{mean:,.{decimals}f}{spread}{unit}"
+
+
+def _tex(text: str) -> str:
+    return re.sub("|".join(map(re.escape, TEX)), lambda found: TEX[found[0]], text)
+
+
+def _tex_row(cells: list[str]) -> str:
+    return " & ".join(map(_tex, cells)) + r" \\"

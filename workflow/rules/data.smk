@@ -1,0 +1,18 @@
+"""Data sets, prepared once for all studies."""
+
+
+rule prepare_data:
+    """Read or download a data set, split it, and keep it as one file of tensors."""
+    input:
+        code=sources("sharpness.stages.prepare_data"),
+    output:
+        tensors="results/data/{data}.safetensors",
+    log:
+        "results/data/logs/{data}.log",
+    benchmark:
+        "results/data/benchmarks/{data}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    shell:
+        "python -m sharpness.stages.prepare_data --name {wildcards.data} --output {output.tensors:q} 2> {log:q}"

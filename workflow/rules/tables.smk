@@ -1,0 +1,83 @@
+"""Tidy tables of experiments, and the table of results."""
+
+
+def tables_of_runs(wildcards):
+    """The tables of one measurement over all runs of an experiment."""
+    experiment = STUDY.experiments[wildcards.experiment]
+    if wildcards.measurement == "history":
+        return [f"{RESULTS}/runs/{run}/history.csv" for run in experiment.runs]
+    return [
+        f"{RESULTS}/runs/{run}/{wildcards.measurement}/{settings}-{part}.csv"
+        for run in experiment.runs
+        for settings in experiment.measure[wildcards.measurement]
+        for part in STUDY.parts(run, wildcards.measurement, settings)
+    ]
+
+
+def experiment_tables():
+    """The tables of all experiments: each with its histories and its measurements; and the tables of results."""
+    collected = [
+        f"{RESULTS}/tables/{name}_{measurement}.csv"
+        for name, experiment in STUDY.experiments.items()
+        for measurement in ("history", *experiment.measure)
+    ]
+    results = [name for name, experiment in STUDY.experiments.items() if experiment.kind == "table"]
+    return collected + expand(rules.results_table.output, table=results)
+
+
+rule collect:
+    """Put one measurement of all runs of an experiment into one tidy table."""
+    input:
+        records=lambda wildcards: [
+            f"{RESULTS}/runs/{run}/run.yaml" for run in STUDY.experiments[wildcards.experiment].runs
+        ],
+        tables=tables_of_runs,
+        code=sources("sharpness.stages.collect"),
+    output:
+        table=f"{RESULTS}/tables/{{experiment}}_{{measurement}}.csv",
+    log:
+        f"{RESULTS}/logs/collect-{{experiment}}_{{measurement}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/collect-{{experiment}}_{{measurement}}.tsv"
+    conda:
+        "../../environment.yml"
+    localrule: True
+    params:
+        grids=lambda wildcards: [
+            grid for grid, runs in STUDY.experiments[wildcards.experiment].grids.items() for _ in runs
+        ],
+        runs=lambda wildcards: [
+            run.name for runs in STUDY.experiments[wildcards.experiment].grids.values() for run in runs
+        ],
+    shell:
+        "python -m sharpness.stages.collect --experiment {wildcards.experiment} --grids {params.grids}"
+        " --runs {params.runs} --records {input.records:q} --tables {input.tables:q} --output {output.table:q} 2> {log:q}"
+
+
+rule results_table:
+    """The table of results, for reading, for a paper and for computing."""
+    input:
+        history=f"{RESULTS}/tables/{{table}}_history.csv",
+        spectrum=f"{RESULTS}/tables/{{table}}_spectrum.csv",
+        code=sources("sharpness.stages.results_table"),
+    output:
+        markdown=report(
+            f"{RESULTS}/tables/{{table}}.md", caption="../report/results_table.rst", category="Table of results"
+        ),
+        tex=f"{RESULTS}/tables/{{table}}.tex",
+        csv=report(f"{RESULTS}/tables/{{table}}.csv", caption="../report/results_table.rst", category="Table of results"),
+    log:
+        f"{RESULTS}/logs/{{table}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{table}}.tsv"
+    conda:
+        "../../environment.yml"
+    localrule: True
+    params:
+        validation_epoch=config["validation_epoch"],
+        poster=lambda wildcards: STUDY.is_the_posters(wildcards.table),
+        measured=lambda wildcards: STUDY.caption(wildcards.table),
+    shell:
+        "python -m sharpness.stages.results_table --history {input.history:q} --spectrum {input.spectrum:q}"
+        " --validation-epoch {params.validation_epoch} --poster {params.poster} --caption {params.measured:q}"
+        " --markdown {output.markdown:q} --tex {output.tex:q} --csv {output.csv:q} 2> {log:q}"

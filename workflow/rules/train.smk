@@ -1,0 +1,37 @@
+"""Training runs: checkpoints and histories."""
+
+
+def training_stage(wildcards):
+    return "train_nudged" if STUDY.runs[wildcards.run].is_nudged else "train"
+
+
+rule train:
+    """Train one run; keep its planned checkpoints in chunks, the best, the last, and the history."""
+    input:
+        data=lambda wildcards: f"results/data/{STUDY.runs[wildcards.run].data}.safetensors",
+        code=lambda wildcards: sources(f"sharpness.stages.{training_stage(wildcards)}"),
+    output:
+        chunks=expand(f"{RUN_FOLDER}/checkpoints/{{chunk}}.safetensors", chunk=range(STUDY.num_chunks), allow_missing=True),
+        best=f"{RUN_FOLDER}/checkpoints/best.safetensors",
+        last=f"{RUN_FOLDER}/checkpoints/last.safetensors",
+        history=f"{RUN_FOLDER}/history.csv",
+        record=f"{RUN_FOLDER}/run.yaml",
+    log:
+        f"{RUN_FOLDER}/logs/train.log",
+    benchmark:
+        f"{RUN_FOLDER}/benchmarks/train.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=1,
+    params:
+        stage=training_stage,
+        run=lambda wildcards: flags("run", asdict(STUDY.runs[wildcards.run])),
+        steps=lambda wildcards: [step for chunk in STUDY.chunks[wildcards.run] for step in chunk],
+        num_evaluated=config["evaluation_examples"],
+    shell:
+        "python -m sharpness.stages.{params.stage} {params.run:q} --job.data {input.data:q} --job.steps {params.steps}"
+        " --job.num-evaluated {params.num_evaluated} --job.threads {threads} --job.chunks {output.chunks:q}"
+        " --job.best {output.best:q} --job.last {output.last:q} --job.history {output.history:q}"
+        " --job.record {output.record:q} 2> {log:q}"
