@@ -21,9 +21,9 @@ include: "workflow/rules/figures.smk"
 # Every product is a target, not only the last ones: a stale figure never hides a failed measurement.
 rule all:
     default_target: True
-    localrule: True
     input:
         trained=expand(rules.train.output, run=STUDY.runs),
         measured=measured_tables(),
         tables=experiment_tables(),
         figures=figure_files(),
+    localrule: True

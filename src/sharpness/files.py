@@ -23,9 +23,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write rows as CSV; numbers keep every digit. No rows make a file with one empty line."""
+    """Write rows as CSV; numbers keep every digit.
+
+    A column that a row lacks is empty in it. No rows at all make a file with one empty line.
+    """
+    columns = dict.fromkeys(column for row in rows for column in row)
     with replacing(path) as beside, beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+        writer = csv.DictWriter(file, fieldnames=list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

@@ -50,6 +50,11 @@ class Run:
                 f"direction_examples must be between 1 and num_training, got {self.direction_examples} "
                 f"with num_training {self.num_training}"
             )
+        if self.is_nudged and self.direction_products < self.num_directions:
+            raise ValueError(
+                f"direction_products must be at least num_directions, got {self.direction_products} "
+                f"with num_directions {self.num_directions}"
+            )
 
     @property
     def is_nudged(self) -> bool:
@@ -107,8 +112,8 @@ class Run:
 
 
 def _number(value: float) -> str:
-    # 0.1 and 0.10 are one number and one name; an exponent's minus is no separator.
-    return f"{value:.12g}"
+    # 0.1 and 0.10 are one number and one name, 1 and 1.0 and even 0 and -0 too; no two numbers share a name.
+    return repr(float(value) + 0.0).removesuffix(".0")
 
 
 def runs_of(defaults: Mapping[str, Any], axes: Mapping[str, Any]) -> list[Run]:
@@ -140,7 +145,7 @@ class Schedule:
         per_epoch, last = run.steps_per_epoch, run.steps_per_epoch * run.epochs
         steps = {round(epoch * per_epoch) for epoch in self.at_epochs}
         dense_end = round(self.dense_epochs * per_epoch)
-        steps.update(range(0, dense_end, max(1, self.dense_images // run.examples_per_step)))
+        steps.update(range(0, min(dense_end, last + 1), max(1, self.dense_images // run.examples_per_step)))
         if self.every_epochs is not None:
             first = -(-dense_end // per_epoch)  # the first whole epoch that is not dense
             steps.update(range(first * per_epoch, last + 1, self.every_epochs * per_epoch))

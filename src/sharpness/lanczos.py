@@ -108,7 +108,8 @@ class _Krylov:
         self._projected[step, : step + 1] = column
         self._off_diagonal = float(norm)
         scale = float(self._projected.abs().max())
-        broken = self._off_diagonal <= 100 * torch.finfo(image.dtype).eps * scale
+        # Nothing is lost where this is taken too early: the columns of the projection are computed in full.
+        broken = self._off_diagonal <= torch.finfo(image.dtype).eps ** 0.7 * scale
         self._next = self._random() if broken and self.num_steps < len(self._basis) else rest / norm
         if broken:
             self._off_diagonal = 0.0

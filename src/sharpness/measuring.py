@@ -82,12 +82,19 @@ class Subject:
         return pairs
 
 
-def measure(part: Part, rows_of: Callable[[Subject, Snapshot], Iterable[Mapping[str, object]]]) -> None:
+def measure(
+    part: Part,
+    rows_of: Callable[[Subject, Snapshot], Iterable[Mapping[str, object]]],
+    *,
+    when_diverged: Mapping[str, object],
+) -> None:
     """Measure every checkpoint of a part and write one table.
 
     Args:
         part: what to measure and where to write.
         rows_of: the rows of one checkpoint; run, settings, kind of checkpoint, step and epoch are put before them.
+        when_diverged: the row of the first planned checkpoint that a run did not reach because it diverged, with no
+            value in the columns of what would have been measured: a run that diverges is a result, not a gap.
     """
     device = choose_device(threads=part.threads)
     rows: list[dict[str, object]] = []
@@ -96,16 +103,14 @@ def measure(part: Part, rows_of: Callable[[Subject, Snapshot], Iterable[Mapping[
         checkpoints = load_checkpoints(path, device=device, steps=part.steps or None)
         run = checkpoints.run
         subject = subject or subject_of(run, part.data, device)
+        where = {"run": run.name, "settings": part.settings_name, "checkpoint": checkpoints.kind}
         for number, snapshot in enumerate(checkpoints.snapshots, start=1):
-            where = {
-                "run": run.name,
-                "settings": part.settings_name,
-                "checkpoint": checkpoints.kind,
-                "step": snapshot.step,
-                "epoch": snapshot.step / run.steps_per_epoch,
-            }
-            rows += [{**where, **row} for row in rows_of(subject, snapshot)]
+            when = {"step": snapshot.step, "epoch": snapshot.step / run.steps_per_epoch}
+            rows += [{**where, **when, **row} for row in rows_of(subject, snapshot)]
             _log.info("measured step %d, %d of %d in %s", snapshot.step, number, len(checkpoints.snapshots), path.name)
+        lost = [step for step in part.steps if checkpoints.missing.get(step) == "diverged"]
+        if lost:
+            rows.append({**where, "step": lost[0], "epoch": lost[0] / run.steps_per_epoch, **when_diverged})
     write_table(rows, part.output)
 
 

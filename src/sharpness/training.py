@@ -144,7 +144,12 @@ def train(
         find_directions: from weights and buffers to the sharpest directions, called at the start of every epoch; needed
             where the run is nudged.
         num_evaluated: training examples on which the training loss is evaluated.
+
+    Raises:
+        ValueError: the run is nudged and there is no ``find_directions``.
     """
+    if run.is_nudged and find_directions is None:
+        raise ValueError(f"{run.name} is nudged and needs find_directions, got None")
     descent = Descent(loss, weights, buffers, learning_rate=run.learning_rate, momentum=run.momentum)
     history = [_record(run, descent, dataset, weights, num_evaluated, epoch=0, directions=None)]
     planned, per_epoch = frozenset(planned_steps), run.steps_per_epoch
@@ -163,13 +168,14 @@ def train(
         if record.diverged or not finite:
             ended = "diverged"
             break
+        # Before the snapshots: they know the rate of the update that comes next.
+        if plateau.exhausted(record.validation_loss):
+            descent.learning_rate *= _PLATEAU_FACTOR
         if per_epoch * epoch in planned:
             keep(descent.snapshot(per_epoch * epoch))
         last = descent.snapshot(per_epoch * epoch)
         if record.validation_accuracy > max(earlier.validation_accuracy for earlier in history[:-1]):
             best = last
-        if plateau.exhausted(record.validation_loss):
-            descent.learning_rate *= _PLATEAU_FACTOR
         if stop.exhausted(-record.validation_accuracy):
             ended = "stopped"
             break

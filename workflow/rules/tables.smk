@@ -1,30 +1,6 @@
 """Tidy tables of experiments, and the table of results."""
 
 
-def tables_of_runs(wildcards):
-    """The tables of one measurement over all runs of an experiment."""
-    experiment = STUDY.experiments[wildcards.experiment]
-    if wildcards.measurement == "history":
-        return [f"{RESULTS}/runs/{run}/history.csv" for run in experiment.runs]
-    return [
-        f"{RESULTS}/runs/{run}/{wildcards.measurement}/{settings}-{part}.csv"
-        for run in experiment.runs
-        for settings in experiment.measure[wildcards.measurement]
-        for part in STUDY.parts(run, wildcards.measurement, settings)
-    ]
-
-
-def experiment_tables():
-    """The tables of all experiments: each with its histories and its measurements; and the tables of results."""
-    collected = [
-        f"{RESULTS}/tables/{name}_{measurement}.csv"
-        for name, experiment in STUDY.experiments.items()
-        for measurement in ("history", *experiment.measure)
-    ]
-    results = [name for name, experiment in STUDY.experiments.items() if experiment.kind == "table"]
-    return collected + expand(rules.results_table.output, table=results)
-
-
 rule collect:
     """Put one measurement of all runs of an experiment into one tidy table."""
     input:
@@ -39,9 +15,9 @@ rule collect:
         f"{RESULTS}/logs/collect-{{experiment}}_{{measurement}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/collect-{{experiment}}_{{measurement}}.tsv"
+    localrule: True
     conda:
         "../../environment.yml"
-    localrule: True
     params:
         grids=lambda wildcards: [
             grid for grid, runs in STUDY.experiments[wildcards.experiment].grids.items() for _ in runs
@@ -62,17 +38,23 @@ rule results_table:
         code=sources("sharpness.stages.results_table"),
     output:
         markdown=report(
-            f"{RESULTS}/tables/{{table}}.md", caption="../report/results_table.rst", category="Table of results"
+            f"{RESULTS}/tables/{{table}}.md",
+            caption="../report/results_table.rst",
+            category="Table of results",
         ),
         tex=f"{RESULTS}/tables/{{table}}.tex",
-        csv=report(f"{RESULTS}/tables/{{table}}.csv", caption="../report/results_table.rst", category="Table of results"),
+        csv=report(
+            f"{RESULTS}/tables/{{table}}.csv",
+            caption="../report/results_table.rst",
+            category="Table of results",
+        ),
     log:
         f"{RESULTS}/logs/{{table}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{table}}.tsv"
+    localrule: True
     conda:
         "../../environment.yml"
-    localrule: True
     params:
         validation_epoch=config["validation_epoch"],
         poster=lambda wildcards: STUDY.is_the_posters(wildcards.table),

@@ -1,17 +1,17 @@
 """Training runs: checkpoints and histories."""
 
 
-def training_stage(wildcards):
-    return "train_nudged" if STUDY.runs[wildcards.run].is_nudged else "train"
-
-
 rule train:
     """Train one run; keep its planned checkpoints in chunks, the best, the last, and the history."""
     input:
         data=lambda wildcards: f"results/data/{STUDY.runs[wildcards.run].data}.safetensors",
         code=lambda wildcards: sources(f"sharpness.stages.{training_stage(wildcards)}"),
     output:
-        chunks=expand(f"{RUN_FOLDER}/checkpoints/{{chunk}}.safetensors", chunk=range(STUDY.num_chunks), allow_missing=True),
+        chunks=expand(
+            f"{RUN_FOLDER}/checkpoints/{{chunk}}.safetensors",
+            chunk=range(STUDY.num_chunks),
+            allow_missing=True,
+        ),
         best=f"{RUN_FOLDER}/checkpoints/best.safetensors",
         last=f"{RUN_FOLDER}/checkpoints/last.safetensors",
         history=f"{RUN_FOLDER}/history.csv",

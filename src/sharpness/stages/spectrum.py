@@ -51,7 +51,7 @@ def spectrum(settings: Settings, part: Part) -> None:
                 "num_examples": len(targets),
             }
 
-    measure(part, rows)
+    measure(part, rows, when_diverged={"which": "largest", "rank": 0})
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ def steps(settings: Settings, part: Part) -> None:
                     after = float(subject.loss.value(weights, snapshot.buffers, *examples))
                     yield {"direction": name, "alpha": alpha, "batch": number, "loss_after": after, **measured}
 
-    measure(part, rows)
+    lost = {"direction": "top", "alpha": settings.alphas[0], "batch": 0}
+    measure(part, rows, when_diverged=lost)
 
 
 def _unit_vector(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -32,7 +32,7 @@ class Settings:
 
 
 def variants(settings: Settings, part: Part) -> None:
-    """Write loss and largest eigenvalue along the variant; step 0 of the variant is the checkpoint."""
+    """Write loss and largest eigenvalue along the variant; its step 0 is the checkpoint ``start_step``."""
 
     def rows(subject: Subject, snapshot: Snapshot) -> Iterator[dict[str, object]]:
         run, loss = subject.run, subject.loss
@@ -61,7 +61,8 @@ def variants(settings: Settings, part: Part) -> None:
                 if directions is None or settings.renew:
                     directions, age = pairs.eigenvectors, 0
             yield {
-                "variant_step": step,
+                "start_step": snapshot.step,
+                "step": step,
                 "loss": value,
                 "eigenvalue": eigenvalue,
                 "residual": residual,
@@ -73,7 +74,7 @@ def variants(settings: Settings, part: Part) -> None:
             descent.step(*batch, directions, gamma=settings.gamma, gamma_outside=settings.gamma_outside)
             age += 1
 
-    measure(part, rows)
+    measure(part, rows, when_diverged={"diverged": True})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,41 @@
+# Each target sets up what it needs. Needs Python 3.11 to 3.13 (with venv), git and make; Linux x86-64.
+STUDY ?= digits
+FIGURE ?= eigenvalues
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& echo $$python && break; done)
+CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,workflow/studies/$(STUDY).yaml)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: demo study figure test lint clean help
+
+help: ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
+
+demo: ## the poster's experiments on digits: ten minutes on two cores
+	@$(MAKE) --no-print-directory study STUDY=digits
+
+study: .venv/ready ## run workflow/studies/STUDY.yaml (paper: config.yaml), then show what it found
+	@workflow/run.sh $(CONFIG)
+
+figure: .venv/ready ## draw results/STUDY/figures/FIGURE.pdf and no more than it needs
+	@workflow/run.sh $(CONFIG) results/$(STUDY)/figures/$(FIGURE).pdf
+
+test: lint ## lint, types, unit tests, and a small study end to end
+	python -m pytest
+
+lint: .venv/ready ## style and types
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	mypy
+
+clean: ## remove the environment and all caches; results stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/ready: requirements.lock
+	@test -n "$(PYTHON)" || { echo "make: need Python 3.11 to 3.13 with its venv module; name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@touch .venv/ready

@@ -1,0 +1,178 @@
+"""What the tests share: small networks with a loss written independently of the package, and a run to vary."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from sharpness.grid import Run
+from sharpness.models import GlobalAveragePool, ResidualBlock
+
+IMAGE = (2, 6, 6)
+NUM_CLASSES = 3
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "conv": lambda: nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, NUM_CLASSES)
+    ),
+    "residual": lambda: nn.Sequential(
+        ResidualBlock(2, 2, stride=1, batch_norm=False),
+        ResidualBlock(2, 3, stride=2, batch_norm=False),
+        nn.ReLU(),
+        GlobalAveragePool(),
+        nn.Linear(3, NUM_CLASSES),
+    ),
+    "batch_norm": lambda: nn.Sequential(
+        nn.Conv2d(2, 3, (2, 3)),
+        nn.BatchNorm2d(3, eps=1e-3, momentum=0.2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(60, NUM_CLASSES),
+    ),
+    "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, NUM_CLASSES)),
+}
+
+
+def _fill(model: nn.Module, generator: torch.Generator) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            spread = 1.0 if parameter.dim() < 2 else (2 / parameter[0].numel()) ** 0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
+        for name, buffer in model.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.copy_(torch.randn(buffer.shape, generator=generator) * 0.3)
+            elif name.endswith("running_var"):
+                buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
+            else:
+                buffer.zero_()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network on examples. Its loss is the plain module, torch's mean cross-entropy and the L2 term, by autograd."""
+
+    model: nn.Module
+    inputs: Tensor  # [N, 2, 6, 6]
+    targets: Tensor  # [N]
+    l2: float
+
+    @property
+    def kernels(self) -> set[str]:
+        """The names of the parameters that are regularised: those of layers that multiply, not of those that scale."""
+        layers = self.model.named_modules()
+        return {f"{name}.weight" for name, layer in layers if isinstance(layer, nn.Conv2d | nn.Linear)}
+
+    def flat(self, tensors: dict[str, Tensor]) -> Tensor:
+        """One value per weight in the flat order: kernels of convolutions as [out, height, width, in]."""
+        rows = [torch.einsum("oihw->ohwi", t) if t.dim() == 4 else t for t in tensors.values()]
+        return torch.cat([row.flatten() for row in rows])
+
+    def state(self, weights: Tensor) -> dict[str, Tensor]:
+        """The named parameters that lie in ``weights`` [P]."""
+        shapes = {name: parameter.shape for name, parameter in self.model.named_parameters()}
+        # Where each entry of each parameter lies in the flat order: the inverse of a permutation.
+        ends = torch.tensor([shape.numel() for shape in shapes.values()]).cumsum(0).tolist()
+        numbers = {
+            name: torch.arange(end - shape.numel(), end).view(shape)
+            for (name, shape), end in zip(shapes.items(), ends, strict=True)
+        }
+        place = self.flat(numbers).argsort()
+        return {name: weights[place[number]] for name, number in numbers.items()}
+
+    def loss(self, weights: Tensor) -> Tensor:
+        """L(weights), differentiable; batch norm as the model's mode says."""
+        state = self.state(weights)
+        outputs = functional_call(self.model, state, (self.inputs,))
+        penalty = sum(state[name].square().sum() for name in self.kernels)
+        return functional.cross_entropy(outputs, self.targets) + self.l2 * penalty
+
+    def gradient(self, weights: Tensor) -> Tensor:
+        """[P]."""
+        leaf = weights.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.loss(leaf), leaf)
+        return gradient
+
+    def hessian(self, weights: Tensor) -> Tensor:
+        """[P, P], row by row by differentiating twice backwards."""
+        leaf = weights.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.loss(leaf), leaf, create_graph=True)
+        rows = [torch.autograd.grad(entry, leaf, retain_graph=True)[0] for entry in gradient]
+        return torch.stack(rows)
+
+    def part(self, *, inputs: Tensor, targets: Tensor) -> "Problem":
+        """The same network on other examples."""
+        return replace(self, inputs=inputs, targets=targets)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def fill() -> Callable[[nn.Module, torch.Generator], None]:
+    """Gives every weight and moving statistic of a model a value of its own; none is zero."""
+    return _fill
+
+
+@pytest.fixture(scope="session")
+def problem() -> Callable[..., Problem]:
+    """Makes a ``Problem`` of one of ``NETWORKS``, in evaluation mode."""
+
+    def make(
+        name: str, *, l2: float = 0.0, num_examples: int = 7, seed: int = 0, dtype: torch.dtype = torch.float64
+    ) -> Problem:
+        generator = torch.Generator().manual_seed(seed)
+        # On the meta device nothing is drawn from the global generator.
+        with torch.device("meta"):
+            model = NETWORKS[name]()
+        model.to_empty(device="cpu")
+        _fill(model, generator)
+        inputs = torch.randn(num_examples, *IMAGE, generator=generator)
+        targets = torch.randint(NUM_CLASSES, (num_examples,), generator=generator)
+        return Problem(model.to(dtype).eval(), inputs.to(dtype), targets, l2)
+
+    return make
+
+
+@pytest.fixture
+def unmoved_global_generator() -> Iterator[None]:
+    """Fails a test that draws from torch's global generator."""
+    before = torch.random.get_rng_state()
+    yield
+    assert torch.equal(torch.random.get_rng_state(), before), "the global generator has moved"
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    """Plain SGD for three epochs of five steps; two of the 22 examples are left over."""
+    return Run(
+        data="digits",
+        num_training=22,
+        augment=False,
+        model="simple_cnn",
+        padding="alternating",
+        init_scale=None,
+        learning_rate=0.05,
+        batch_size=4,
+        momentum=0.0,
+        l2=0.0,
+        gamma=1.0,
+        gamma_outside=1.0,
+        num_directions=0,
+        direction_examples=0,
+        direction_tolerance=0.0,
+        direction_products=0,
+        epochs=3,
+        plateau_patience=None,
+        stop_patience=None,
+        seed=0,
+    )

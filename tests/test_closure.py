@@ -1,0 +1,215 @@
+"""Which files a stage depends on: the closure read from the sources against what an interpreter really imports."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sharpness.closure import sources
+
+PACKAGE = Path(__file__).parent.parent / "src" / "sharpness"
+STAGES = sorted(path.stem for path in (PACKAGE / "stages").glob("*.py") if path.stem != "__init__")
+FIGURES = sorted(path.stem for path in (PACKAGE / "figures").glob("*.py") if path.stem != "__init__")
+MEASUREMENTS = ("spectrum", "slices", "steps", "variants")
+
+# Imports one module after the other in one interpreter, so that torch is loaded once; prints what each brought along.
+IMPORT_EACH = """
+import importlib, json, sys
+
+def ours():
+    return [name for name in sys.modules if name.partition(".")[0] == "sharpness"]
+
+brought = {}
+for module in sys.argv[1:]:
+    importlib.import_module(module)
+    brought[module] = [sys.modules[name].__file__ for name in ours()], [name for name in sys.modules if "." not in name]
+    for name in ours():
+        del sys.modules[name]
+print(json.dumps(brought))
+"""
+
+
+def imported(*modules: str) -> dict[str, tuple[set[str], set[str]]]:
+    """The files of this package, and the names of all top-level modules, that are loaded after each import."""
+    command = [sys.executable, "-c", IMPORT_EACH, *modules]
+    environment = {"PYTHONPATH": str(PACKAGE.parent)}
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return {module: (set(files), set(names)) for module, (files, names) in json.loads(answer.stdout).items()}
+
+
+@pytest.fixture(scope="module")
+def stages_imported():
+    return imported(*(f"sharpness.stages.{stage}" for stage in STAGES))
+
+
+@pytest.fixture(scope="module")
+def figures_imported():
+    return imported(*(f"sharpness.figures.{figure}" for figure in FIGURES))
+
+
+def modules_of(module: str) -> set[str]:
+    """The closure as module names below the package: "training", "stages.train"; "" for the package itself."""
+    paths = [Path(path).relative_to(PACKAGE).with_suffix("") for path in sources(module)]
+    return {".".join(part for part in path.parts if part != "__init__") for path in paths}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_closure_of_a_stage_holds_all_that_importing_it_loads(stage, stages_imported):
+    files, _ = stages_imported[f"sharpness.stages.{stage}"]
+
+    assert str(PACKAGE / "stages" / f"{stage}.py") in files
+    assert files <= set(sources(f"sharpness.stages.{stage}"))
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_the_closure_of_a_figure_holds_all_that_importing_it_loads(figure, figures_imported):
+    files, _ = figures_imported[f"sharpness.figures.{figure}"]
+
+    assert str(PACKAGE / "figures" / f"{figure}.py") in files
+    assert files <= set(sources(f"sharpness.figures.{figure}"))
+
+
+def test_no_figure_and_no_stage_that_only_handles_tables_loads_torch(figures_imported, stages_imported):
+    # Figures are imported in one interpreter: none in the last means none in any.
+    assert "torch" not in figures_imported[f"sharpness.figures.{FIGURES[-1]}"][1]
+    assert "matplotlib" in figures_imported[f"sharpness.figures.{FIGURES[-1]}"][1]
+    for stage in ("collect", "figure"):  # the first two in the order of the alphabet
+        assert "torch" not in stages_imported[f"sharpness.stages.{stage}"][1]
+    assert "torch" in stages_imported["sharpness.stages.train"][1]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [*(f"figures.{figure}" for figure in FIGURES), "stages.figure", "stages.collect", "stages.results_table"],
+)
+def test_a_figure_or_a_table_depends_on_no_module_that_imports_torch(module):
+    texts = {path: Path(path).read_text() for path in sources(f"sharpness.{module}")}
+
+    assert [path for path, text in texts.items() if re.search(r"^\s*(import|from) torch", text, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "within", "without"),
+    [
+        (
+            "train",
+            {"training", "loss", "models", "data", "nudge", "checkpoints", "stages"},
+            {"lanczos", "hessian", "measuring", "slices", "originals", "study", "tables"},
+        ),
+        (
+            "train_nudged",
+            {"training", "stages.train", "lanczos", "hessian"},
+            {"slices", "originals", "study", "tables"},
+        ),
+        ("spectrum", {"hessian", "lanczos", "loss", "streams"}, {"training", "slices", "originals", "tables"}),
+        ("slices", {"slices", "hessian", "lanczos"}, {"training", "originals", "tables"}),
+        ("steps", {"slices", "hessian", "lanczos"}, {"training", "originals", "tables"}),
+        ("variants", {"training", "hessian", "lanczos"}, {"slices", "originals", "tables"}),
+        ("prepare_data", {"originals", "sources", "files"}, {"models", "training", "hessian", "grid"}),
+        ("collect", {"files"}, {"data", "loss", "grid", "study"}),
+        ("results_table", {"tables", "files"}, {"data", "loss", "study"}),
+        ("figure", {"figures.style"}, {"data", "loss", "study", "figures.slices"}),
+    ],
+)
+def test_a_stage_depends_on_what_it_computes_with_and_on_nothing_else(stage, within, without):
+    modules = modules_of(f"sharpness.stages.{stage}")
+
+    assert within <= modules
+    assert without & modules == set()
+    if stage not in ("figure", "results_table"):
+        assert not any(module.startswith("figures") for module in modules)
+
+
+@pytest.mark.parametrize("stage", MEASUREMENTS)
+def test_a_measurement_does_not_depend_on_the_other_measurements(stage):
+    others = {f"stages.{other}" for other in MEASUREMENTS if other != stage}
+
+    assert others & modules_of(f"sharpness.stages.{stage}") == set()
+
+
+def test_every_stage_depends_on_the_packages_around_it():
+    for stage in STAGES:
+        assert {"", "stages", f"stages.{stage}"} <= modules_of(f"sharpness.stages.{stage}")
+
+
+def test_a_closure_is_sorted_and_made_of_files():
+    paths = sources("sharpness.stages.train")
+
+    assert paths == sorted(set(paths))
+    assert all(Path(path).is_file() for path in paths)
+
+
+def test_a_closure_follows_every_way_to_import_at_any_depth_and_ends_on_a_circle(tmp_path):
+    package = tmp_path / "sharpness"
+    (package / "inner").mkdir(parents=True)
+    files = {
+        "start.py": "import sharpness.first, json\nfrom sharpness import second as other\n",
+        "first.py": "def later():\n    from sharpness.inner.third import thing\n    return thing\n",
+        "second.py": "import numpy\n",
+        "inner/third.py": "import sharpness.start as back\nthing = 3\n",
+        "inner/__init__.py": "from sharpness.fourth import *\n",
+        "fourth.py": "",
+        "unrelated.py": "import sharpness.start\n",
+        "__init__.py": "",
+    }
+    for name, text in files.items():
+        (package / name).write_text(text)
+    copied = package / "closure.py"
+    copied.write_text((PACKAGE / "closure.py").read_text())
+    specification = importlib.util.spec_from_file_location("sharpness.closure", copied)
+    closure = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(closure)
+
+    assert closure.sources("sharpness.start") == sorted(str(package / name) for name in files if name != "unrelated.py")
+
+
+def test_imports_are_absolute_because_the_closure_follows_no_others():
+    relative = [
+        str(path)
+        for path in PACKAGE.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if line.strip().startswith("from .")
+    ]
+
+    assert relative == []
+
+
+@pytest.mark.parametrize("module", ["sharpness.stages.nothing", "sharpness.nothing", "torch", "json", "sharp", ""])
+def test_a_module_that_is_not_of_this_package_is_refused_by_name(module):
+    with pytest.raises(ModuleNotFoundError, match=f"no module {module} under"):
+        sources(module)
+
+
+@pytest.mark.parametrize("module", ["study", "closure", "sources", "grid"])
+def test_planning_loads_neither_torch_nor_pandas_nor_numpy(module):
+    files, names = imported(f"sharpness.{module}")[f"sharpness.{module}"]
+
+    assert str(PACKAGE / f"{module}.py") in files
+    assert names & {"torch", "torchvision", "pandas", "numpy", "sklearn", "matplotlib", "scipy"} == set()
+
+
+def test_planning_a_study_loads_neither_torch_nor_pandas_nor_numpy():
+    root = PACKAGE.parent.parent
+    program = """
+import sys
+from pathlib import Path
+import yaml
+from sharpness.study import study_of
+study = study_of(yaml.safe_load(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), source="digits")
+assert len(study.chunks) == len(study.runs) > 0
+print(" ".join(sorted({"torch", "pandas", "numpy"} & set(sys.modules))) or "none of them")
+"""
+    files = [root / "workflow/studies/digits.yaml", root / "workflow/schemas/config.schema.yaml"]
+    answer = subprocess.run(
+        [sys.executable, "-c", program, *map(str, files)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(PACKAGE.parent)},
+    )
+
+    assert answer.stdout.strip() == "none of them"

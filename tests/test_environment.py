@@ -1,0 +1,147 @@
+"""The environments: conda's, pip's, what the project declares and what runs here are one and the same."""
+
+import ast
+import importlib.metadata
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parent.parent
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
+LOCK = (ROOT / "requirements.lock").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+# Where conda's name of a package differs from pip's.
+PIP_NAMES = {"pytorch": "torch", "snakemake-minimal": "snakemake"}
+# What the project declares and environment.yml leaves to another package, with that package.
+BROUGHT_BY = {"tabulate": "snakemake"}
+# What the sources import and the project does not declare, with the package of the workflow that brings it.
+IMPORTED_THROUGH = {"jsonschema": "snakemake"}
+# Where the name of an import differs from pip's name of the package.
+IMPORT_NAMES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
+
+
+def conda_pins() -> dict[str, str]:
+    """What stands behind the name of each package in environment.yml."""
+    pairs = [dependency.partition(" ") for dependency in CONDA["dependencies"]]
+    return {name: pin for name, _, pin in pairs}
+
+
+def locked() -> dict[str, str]:
+    """The version of each package in requirements.lock."""
+    return dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", LOCK, re.MULTILINE))
+
+
+def declared(*extras: str) -> dict[str, Requirement]:
+    """What the project needs to run, and what the extras add."""
+    lists = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in extras)]
+    requirements = [Requirement(line) for lines in lists for line in lines]
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+
+
+def needs_of(package: str) -> set[str]:
+    """What an installed package demands without extras."""
+    requirements = map(Requirement, importlib.metadata.requires(package) or [])
+    return {
+        canonicalize_name(requirement.name)
+        for requirement in requirements
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    }
+
+
+CONDA_PACKAGES = [name for name in conda_pins() if name != "python"]
+
+
+def pip_name(name: str) -> str:
+    return PIP_NAMES.get(name, name)
+
+
+def test_conda_takes_packages_from_the_two_free_channels_and_from_no_default():
+    assert CONDA["channels"] == ["conda-forge", "bioconda", "nodefaults"]
+
+
+def test_conda_dependencies_are_named_once_in_order():
+    assert next(iter(conda_pins())) == "python"
+    assert sorted(set(CONDA_PACKAGES)) == CONDA_PACKAGES
+
+
+@pytest.mark.parametrize("package", CONDA_PACKAGES)
+def test_conda_pins_a_package_to_the_version_in_the_lock(package):
+    assert conda_pins()[package] == f"=={locked()[pip_name(package)]}"
+
+
+def test_conda_has_a_python_that_the_project_allows():
+    version = re.fullmatch(r"=(3\.\d+)", conda_pins()["python"]).group(1)
+
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(f"{version}.0")
+
+
+def test_conda_has_every_package_that_the_pipeline_needs():
+    lacking = set(declared("workflow")) - {pip_name(package) for package in CONDA_PACKAGES}
+
+    assert lacking == set(BROUGHT_BY)
+
+
+@pytest.mark.parametrize("package", BROUGHT_BY)
+def test_what_conda_leaves_to_another_package_is_demanded_by_it(package):
+    assert package in needs_of(BROUGHT_BY[package])
+    assert BROUGHT_BY[package] in map(pip_name, CONDA_PACKAGES)
+
+
+def test_conda_has_no_package_that_nothing_needs():
+    assert {pip_name(package) for package in CONDA_PACKAGES} - set(declared("workflow")) == set(IMPORTED_THROUGH)
+
+
+def test_the_lock_is_pinned_line_by_line_and_each_line_has_hashes():
+    logical = LOCK.replace("\\\n", " ").splitlines()
+    packages = [line for line in logical if line.strip() and not line.startswith("#")]
+
+    assert len(packages) == len(locked()) > 100
+    for package in packages:
+        assert re.fullmatch(r"[a-z0-9-]+==[^\s;]+( ; [^\\]*?)?(\s+--hash=sha256:[0-9a-f]{64})+", package), package
+
+
+@pytest.mark.parametrize("extras", [(), ("workflow",), ("test",)], ids=str)
+def test_the_lock_has_every_declared_package_in_a_version_that_is_allowed(extras):
+    for name, requirement in declared(*extras).items():
+        assert name in locked(), f"{name} is not in the lock"
+        assert requirement.specifier.contains(locked()[name])
+
+
+@pytest.mark.parametrize("package", CONDA_PACKAGES)
+def test_the_version_that_runs_here_is_that_of_the_lock(package):
+    running = Version(importlib.metadata.version(pip_name(package)))
+
+    # A build for one kind of device says so after a plus sign: 2.14.1+cpu.
+    assert running.public == locked()[pip_name(package)]
+
+
+def test_the_python_that_runs_here_is_one_that_the_project_allows():
+    version = ".".join(map(str, sys.version_info[:3]))
+
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(version)
+
+
+def test_the_sources_import_what_the_project_declares():
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "src").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    imported = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"sharpness", "mpl_toolkits"}
+    declared_names = {IMPORT_NAMES.get(name, name) for name in declared()}
+
+    assert imported - declared_names == set(IMPORTED_THROUGH)
+    assert {"torch", "pandas", "yaml"} <= imported
+
+
+@pytest.mark.parametrize("package", IMPORTED_THROUGH)
+def test_what_is_imported_without_being_declared_comes_with_the_workflow(package):
+    assert package in needs_of(IMPORTED_THROUGH[package])
+    assert IMPORTED_THROUGH[package] in declared("workflow")

@@ -1,0 +1,171 @@
+"""The small study from its config to figures, table and report."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from running import ROOT, SMALL, SNAKEMAKE, environment, run_study, snakemake
+
+from sharpness import data
+from sharpness.checkpoints import load_checkpoints
+from sharpness.hessian import HessianProduct
+from sharpness.initialisation import loss_of
+from sharpness.measuring import Subject
+
+
+def table(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / "results" / "small" / "tables" / f"{name}.csv")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every table of a study and of its runs, and every checkpoint."""
+    results = folder / "results" / "small"
+    paths = [path for kind in ("*.csv", "*.md", "*.tex", "*.safetensors") for path in results.rglob(kind)]
+    return {str(path.relative_to(results)): path.read_bytes() for path in paths}
+
+
+def test_every_figure_is_there_as_pdf_and_png(finished):
+    figures = finished / "results" / "small" / "figures"
+    names = {
+        "spectrum",
+        "eigenvalues",
+        "eigenvalues_peaks",
+        "slices",
+        "slices_schematic",
+        "steps",
+        "variants",
+        "nudged",
+    }
+    assert {path.stem for path in figures.glob("*.pdf")} == names
+    assert {path.stem for path in figures.glob("*.png")} == names
+    assert all(path.read_bytes().startswith(b"%PDF") for path in figures.glob("*.pdf"))
+
+
+def test_the_largest_eigenvalue_of_a_checkpoint_is_that_of_its_dense_hessian(finished):
+    spectra = table(finished, "eigenvalues_spectrum")
+    row = spectra[(spectra["which"] == "largest") & (spectra["rank"] == 0) & (spectra["step"] == 20)].iloc[0]
+    folder = finished / "results" / "small" / "runs" / row["run"]
+    checkpoints = load_checkpoints(folder / "checkpoints" / "1.safetensors", device=torch.device("cpu"), steps=[20])
+    dataset = data.load(
+        finished / "results" / "data" / "digits.safetensors", num_training=200, device=torch.device("cpu")
+    )
+    loss, _, _ = loss_of(checkpoints.run, dataset)
+    # Independent of the engine: power iteration on double backward, shifted so that the largest eigenvalue dominates.
+    inputs, targets = Subject(checkpoints.run, loss, HessianProduct(loss), dataset).drawn_examples(16)
+    snapshot = checkpoints.snapshots[0]
+    leaf = snapshot.weights.clone().requires_grad_()
+    value = torch.nn.functional.cross_entropy(loss.logits(leaf, snapshot.buffers, inputs), targets)
+    (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
+    vector = torch.randn(len(leaf), generator=torch.Generator().manual_seed(1))
+    for _ in range(200):
+        vector = vector / vector.norm()
+        (product,) = torch.autograd.grad(gradient, leaf, vector, retain_graph=True)
+        estimate = float(vector @ product)
+        vector = product + 0.5 * row["eigenvalue"] * vector
+    assert estimate == pytest.approx(row["eigenvalue"], rel=1e-3)
+
+
+def test_a_run_that_diverges_is_a_result_and_the_others_go_on(finished):
+    history = table(finished, "eigenvalues_history")
+    diverged = history[history["run"].str.contains("lr1000-")]
+    assert diverged["diverged"].iloc[-1]
+    others = history[~history["run"].str.contains("lr1000-")]
+    assert not others["diverged"].any()
+    assert others.groupby("run")["epoch"].max().eq(2).all()
+    spectra = table(finished, "eigenvalues_spectrum")
+    assert spectra[spectra["run"].str.contains("lr1000-")]["eigenvalue"].isna().any()
+
+
+def test_checkpoints_carry_the_planned_steps_and_spectra_are_measured_at_each(finished):
+    spectra = table(finished, "eigenvalues_spectrum")
+    of_run = spectra[spectra["run"] == "digits200-simple_cnn-lr0.1-bs20-e2-seed0"]
+    # 10 steps an epoch; every 100 images is every 5 steps in the first epoch, then once an epoch.
+    assert sorted(of_run["step"].unique()) == [0, 5, 10, 20]
+    assert (of_run["residual"][of_run["which"] == "largest"] <= 1e-2).all()
+
+
+def test_the_table_of_results_has_a_row_for_every_setting(finished):
+    rows = table(finished, "results_table")
+    assert len(rows) == 4
+    assert rows["test_accuracy_mean"].notna().all()
+    text = (finished / "results" / "small" / "tables" / "results_table.md").read_text()
+    assert all(word in text for word in ("Test acc.", "Val. acc. (1)", "Loss", "Dist."))
+
+
+def test_a_second_run_finds_nothing_to_do(finished):
+    assert "Nothing to be done" in run_study(finished)
+
+
+def test_touching_every_source_file_re_runs_nothing(finished):
+    for path in (ROOT / "src").rglob("*.py"):
+        os.utime(path)
+    assert "Nothing to be done" in run_study(finished)
+
+
+def test_one_figure_needs_no_more_than_its_own_runs(tmp_path):
+    target = "results/small/figures/steps.pdf"
+    planned = snakemake(tmp_path, "-n", target, "--configfile", str(SMALL))
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout, flags=re.MULTILINE))
+    # The run's checkpoints are kept in two chunks, each measured by a job of its own.
+    expected = {"prepare_data": "1", "train": "1", "steps": "2", "collect": "1", "figure_steps": "1", "total": "6"}
+    assert jobs == expected
+
+
+def test_a_new_learning_rate_trains_that_run_alone(finished, tmp_path):
+    study = yaml.safe_load(SMALL.read_text())
+    study["experiments"]["eigenvalues"]["grids"]["learning_rate"][0]["learning_rate"].append(0.2)
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(yaml.safe_dump(study))
+    planned = snakemake(finished, "-n", "--configfile", str(edited))
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout, flags=re.MULTILINE))
+    assert jobs == {
+        "train": "1",
+        "spectrum": "2",
+        "collect": "2",
+        "figure_eigenvalues": "1",
+        "figure_peaks": "1",
+        "all": "1",
+        "total": "8",
+    }
+
+
+def test_the_report_is_one_file_that_needs_no_network(finished):
+    path = finished / "report.html"
+    done = snakemake(finished, "--configfile", str(SMALL), "--report", str(path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    page = path.read_text()
+    loaded = re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"'](https?:[^\"']+)", page)
+    assert loaded == []
+    for words in ("residuals at most", "Hessian on 16 training images"):
+        assert words in page
+
+
+@pytest.mark.parametrize("moment", [0, 1])
+def test_a_study_killed_at_any_moment_ends_with_the_same_bits(finished, tmp_path, moment):
+    command = [*SNAKEMAKE, "--directory", str(tmp_path), "--cores", "2", "--configfile", str(SMALL)]
+    seconds = random.Random(f"{moment}").uniform(8, 25)
+    process = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    time.sleep(seconds)
+    assert process.poll() is None
+    # Ctrl-C reaches the whole group; SIGKILL hits Snakemake alone and leaves its jobs running.
+    if moment == 0:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.kill()
+    process.wait(timeout=60)
+    snakemake(tmp_path, "--unlock", "--configfile", str(SMALL))
+    done = snakemake(tmp_path, "--cores", "2", "--rerun-incomplete", "--configfile", str(SMALL))
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert contents(tmp_path) == contents(finished)

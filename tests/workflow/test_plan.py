@@ -1,0 +1,154 @@
+"""What Snakemake plans, and how it refuses, before anything is computed."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from running import ROOT, SMALL, environment, snakemake
+
+
+@pytest.mark.parametrize("words", [(), ("--profile", str(ROOT / "slurm"), "-j", "64")])
+def test_the_papers_study_is_planned_from_an_empty_folder(tmp_path, words):
+    done = snakemake(tmp_path, "-n", *words, "--configfile", str(ROOT / "config.yaml"))
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "train " in done.stdout
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("study", sorted((ROOT / "workflow" / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_is_planned(tmp_path, study):
+    done = snakemake(tmp_path, "-n", "--configfile", str(study))
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_the_demo_has_at_most_110_jobs(tmp_path):
+    done = snakemake(tmp_path, "-n", "--configfile", str(ROOT / "workflow" / "studies" / "digits.yaml"))
+    total = next(line for line in done.stdout.splitlines() if line.startswith("total "))
+    assert int(total.split()[1]) <= 110
+
+
+def test_a_study_replaces_the_papers_and_never_merges_with_it(tmp_path):
+    done = snakemake(tmp_path, "-n", "--configfile", str(SMALL))
+    assert "cifar10" not in done.stdout
+
+
+def test_the_workflow_passes_snakemakes_own_lint(tmp_path):
+    done = snakemake(tmp_path, "--lint", "--configfile", str(SMALL))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def broken(change) -> str:
+    study = yaml.safe_load(SMALL.read_text())
+    change(study)
+    return yaml.safe_dump(study)
+
+
+def fashion() -> str:
+    """A study that needs the files of Fashion-MNIST."""
+    return broken(lambda study: study["defaults"].update(data="fashion_mnist"))
+
+
+BAD_STUDIES = {
+    "a wrong key": (
+        broken(lambda study: study["defaults"].update(learning_rat=0.1)),
+        ("defaults", "learning_rat", "learning_rate"),
+    ),
+    "a value out of range": (
+        broken(lambda study: study["defaults"].update(momentum=1.5)),
+        ("defaults.momentum", "1.5", "less than 1"),
+    ),
+    "a number that YAML reads as text": (
+        broken(lambda study: study["defaults"].update(l2="1e-3")),
+        ("defaults.l2", "'1e-3'", "0.001"),
+    ),
+    "an axis with an unknown model": (
+        broken(lambda study: study["experiments"]["steps"]["grids"]["run"][0].update(model=["simple_cn"])),
+        ("experiments.steps.grids.run[0].model", "simple_cn", "simple_cnn"),
+    ),
+    "an empty grid": (
+        broken(lambda study: study["experiments"]["steps"]["grids"].update(run=[])),
+        ("experiments.steps.grids.run", "empty"),
+    ),
+    "an empty axis": (
+        broken(lambda study: study["experiments"]["steps"]["grids"]["run"][0].update(seed=[])),
+        ("experiments.steps.grids.run[0].seed", "empty"),
+    ),
+    "a batch larger than the training set": (
+        broken(lambda study: study["defaults"].update(batch_size=300)),
+        ("batch_size 300", "num_training 200"),
+    ),
+    "an unknown schedule": (
+        broken(lambda study: study["slices"]["top"].update(checkpoints="sometimes")),
+        ("slices.top.checkpoints", "'sometimes'", "trajectory"),
+    ),
+    "more training images than there are": (
+        broken(lambda study: study["defaults"].update(num_training=1400)),
+        ("num_training", "1300", "1400"),
+    ),
+}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A folder with an earlier result, which bad input must leave alone."""
+    earlier = tmp_path / "results" / "small" / "tables" / "steps_steps.csv"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("earlier\n")
+    return tmp_path
+
+
+def assert_refused(folder: Path, study: str, words: tuple[str, ...], **variables: str) -> None:
+    path = folder / "study.yaml"
+    path.write_text(study)
+    before = {found: found.read_bytes() for found in (folder / "results").rglob("*") if found.is_file()}
+    done = snakemake(folder, "--cores", "1", "--configfile", str(path), **variables)
+    assert done.returncode != 0
+    (line,) = done.stderr.splitlines()
+    assert all(word in line for word in words), line
+    assert "Traceback" not in done.stdout
+    assert {found: found.read_bytes() for found in (folder / "results").rglob("*") if found.is_file()} == before
+
+
+@pytest.mark.parametrize("name", BAD_STUDIES)
+def test_a_bad_study_is_refused_in_one_sentence(results, name):
+    study, words = BAD_STUDIES[name]
+    assert_refused(results, study, (str(results / "study.yaml"), *words))
+
+
+def test_a_data_folder_that_is_not_there_is_refused_in_one_sentence(results):
+    missing = results / "nowhere"
+    assert_refused(results, fashion(), ("SHARPNESS_DATA", str(missing)), SHARPNESS_DATA=str(missing))
+
+
+def test_a_data_folder_without_the_files_is_refused_in_one_sentence(results):
+    empty = results / "empty"
+    empty.mkdir()
+    assert_refused(results, fashion(), (str(empty), "train-images-idx3-ubyte"), SHARPNESS_DATA=str(empty))
+
+
+def test_a_truncated_data_file_is_refused_in_one_sentence(results):
+    folder = results / "raw"
+    folder.mkdir()
+    for split, number in (("train", 60000), ("t10k", 10000)):
+        labels = b"\0\0\x08\x01" + number.to_bytes(4, "big") + bytes(number)
+        images = b"\0\0\x08\x03" + number.to_bytes(4, "big") + 2 * (28).to_bytes(4, "big") + bytes(number * 784)
+        (folder / f"{split}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+        (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
+    whole = folder / "train-images-idx3-ubyte.gz"
+    whole.write_bytes(whole.read_bytes()[:-100])
+    assert_refused(results, fashion(), (str(whole), "truncated"), SHARPNESS_DATA=str(folder))
+
+
+def test_a_stage_says_what_is_wrong_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "sharpness.stages.prepare_data", "--name", "digit", "--output", tmp_path / "x"]
+    done = subprocess.run(
+        command, env=environment() | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "'digit'" in line

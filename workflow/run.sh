@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Run a study on this machine with all cores, also after a run that was killed; then show what it found.
+#   workflow/run.sh CONFIG [TARGET...]
+set -euo pipefail
+config=$1
+shift
+study=$(python -c 'import sys, yaml; print(yaml.safe_load(open(sys.argv[1]))["study"])' "$config")
+results=results/$study
+
+# One run at a time in this folder: a second waits for the first.
+mkdir -p .snakemake
+exec 9>.snakemake/run.lock
+flock --nonblock 9 || { echo "Waiting for another run in this folder to end."; flock 9; }
+# A run that was killed leaves Snakemake's own lock behind. Its jobs may still be at work: they write the same bits.
+if [ -n "$(ls -A .snakemake/locks 2>/dev/null)" ]; then
+	snakemake --unlock --configfile "$config" --quiet all
+fi
+
+begin=$SECONDS
+snakemake --cores all --rerun-incomplete --show-failed-logs --quiet rules host --configfile "$config" -- "$@"
+[ $# -eq 0 ] || exit 0
+
+report=$results/report.html
+if [ ! -e "$report" ] || [ -n "$(find "$results/tables" "$results/figures" -newer "$report" -print -quit)" ]; then
+	snakemake --cores 1 --quiet all --configfile "$config" --report "$report"
+fi
+PYTHONPATH=src python -m sharpness.stages.summary --study "$study" --results "$results" --report "$report"
+echo "Took $((SECONDS - begin)) s in all."
