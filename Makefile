@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,workflow/studies/$(STUDY).yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo study figure test lint clean help
+.PHONY: demo study figure test lint docs clean help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
@@ -30,6 +30,10 @@ lint: .venv/ready ## style and types
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	mypy
+
+docs: demo ## renew the pictures and the table that README shows, from the demo's results
+	mkdir -p docs/digits
+	cp results/digits/figures/*.png results/digits/tables/results_table.md docs/digits/
 
 clean: ## remove the environment and all caches; results stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

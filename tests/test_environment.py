@@ -20,10 +20,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # Where conda's name of a package differs from pip's.
 PIP_NAMES = {"pytorch": "torch", "snakemake-minimal": "snakemake"}
-# What the project declares and environment.yml leaves to another package, with that package.
-BROUGHT_BY = {"tabulate": "snakemake"}
-# What the sources import and the project does not declare, with the package of the workflow that brings it.
-IMPORTED_THROUGH = {"jsonschema": "snakemake"}
 # Where the name of an import differs from pip's name of the package.
 IMPORT_NAMES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
 
@@ -44,16 +40,6 @@ def declared(*extras: str) -> dict[str, Requirement]:
     lists = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in extras)]
     requirements = [Requirement(line) for lines in lists for line in lines]
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
-
-
-def needs_of(package: str) -> set[str]:
-    """What an installed package demands without extras."""
-    requirements = map(Requirement, importlib.metadata.requires(package) or [])
-    return {
-        canonicalize_name(requirement.name)
-        for requirement in requirements
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-    }
 
 
 CONDA_PACKAGES = [name for name in conda_pins() if name != "python"]
@@ -86,17 +72,11 @@ def test_conda_has_a_python_that_the_project_allows():
 def test_conda_has_every_package_that_the_pipeline_needs():
     lacking = set(declared("workflow")) - {pip_name(package) for package in CONDA_PACKAGES}
 
-    assert lacking == set(BROUGHT_BY)
-
-
-@pytest.mark.parametrize("package", BROUGHT_BY)
-def test_what_conda_leaves_to_another_package_is_demanded_by_it(package):
-    assert package in needs_of(BROUGHT_BY[package])
-    assert BROUGHT_BY[package] in map(pip_name, CONDA_PACKAGES)
+    assert lacking == set()
 
 
 def test_conda_has_no_package_that_nothing_needs():
-    assert {pip_name(package) for package in CONDA_PACKAGES} - set(declared("workflow")) == set(IMPORTED_THROUGH)
+    assert {pip_name(package) for package in CONDA_PACKAGES} <= set(declared("workflow"))
 
 
 def test_the_lock_is_pinned_line_by_line_and_each_line_has_hashes():
@@ -137,11 +117,5 @@ def test_the_sources_import_what_the_project_declares():
     imported = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"sharpness", "mpl_toolkits"}
     declared_names = {IMPORT_NAMES.get(name, name) for name in declared()}
 
-    assert imported - declared_names == set(IMPORTED_THROUGH)
+    assert imported <= declared_names
     assert {"torch", "pandas", "yaml"} <= imported
-
-
-@pytest.mark.parametrize("package", IMPORTED_THROUGH)
-def test_what_is_imported_without_being_declared_comes_with_the_workflow(package):
-    assert package in needs_of(IMPORTED_THROUGH[package])
-    assert IMPORTED_THROUGH[package] in declared("workflow")

@@ -1,6 +1,7 @@
 """The figures, judged by what they have drawn."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -293,7 +294,8 @@ def test_drawing_needs_neither_torch_nor_pyplot():
     names = "\n".join(f"import sharpness.figures.{name}" for name in DRAWN)
     check = f"import sys\n{names}\nassert not {{'torch', 'matplotlib.pyplot'}} & set(sys.modules)"
 
-    subprocess.run([sys.executable, "-c", check], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    subprocess.run([sys.executable, "-c", check], check=True, env=environment)
 
 
 def test_the_style_ends_with_the_figure():

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sharpness.grid import Schedule
-from sharpness.study import ENDS, KINDS, MEASUREMENTS, Study, StudyError, study_of
+from sharpness.schema import StudyError
+from sharpness.study import ENDS, KINDS, MEASUREMENTS, Study, study_of
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sharpness.tables import as_markdown, as_tex, frobenius, ordering, peaks, results_table
+from sharpness.rendering import as_markdown, as_tex
+from sharpness.tables import frobenius, ordering, peaks, results_table
 
 RUN = {
     "grid": "learning_rate",

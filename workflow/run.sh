@@ -17,7 +17,7 @@ if [ -n "$(ls -A .snakemake/locks 2>/dev/null)" ]; then
 fi
 
 begin=$SECONDS
-snakemake --cores all --rerun-incomplete --show-failed-logs --quiet rules host --configfile "$config" -- "$@"
+snakemake --cores all --scheduler greedy --rerun-incomplete --show-failed-logs --quiet rules host --configfile "$config" -- "$@"
 [ $# -eq 0 ] || exit 0
 
 report=$results/report.html

@@ -15,6 +15,8 @@ def choose_device(*, threads: int) -> torch.device:
     """
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    # Otherwise every new tensor is filled with NaN first, which costs a pass over memory and finds nothing here.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (torch has no type for it)
     # Hessian-vector products need all of float32: TF32 keeps only 10 bits of the mantissa.
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

@@ -109,7 +109,7 @@ class _Krylov:
         self._off_diagonal = float(norm)
         scale = float(self._projected.abs().max())
         # Nothing is lost where this is taken too early: the columns of the projection are computed in full.
-        broken = self._off_diagonal <= torch.finfo(image.dtype).eps ** 0.7 * scale
+        broken: bool = self._off_diagonal <= torch.finfo(image.dtype).eps ** 0.7 * scale
         self._next = self._random() if broken and self.num_steps < len(self._basis) else rest / norm
         if broken:
             self._off_diagonal = 0.0

@@ -5,20 +5,17 @@ Free of torch and pandas: the workflow imports it each time it plans.
 
 from __future__ import annotations
 
-import difflib
-import math
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import yaml
 
 from sharpness import sources
 from sharpness.grid import Run, Schedule, chunks_of, runs_of
+from sharpness.schema import StudyError, check_schema, known_words
 
 MEASUREMENTS = ("spectrum", "slices", "steps", "variants")
 # The checkpoint of the best validation accuracy and that of the last step: a part of its own in every run.
@@ -42,10 +39,6 @@ KINDS = {
     "nudged": Kind(("spectrum", "history"), ("nudged",)),
     "table": Kind(("spectrum", "history"), ()),
 }
-
-
-class StudyError(ValueError):
-    """The study's file is wrong; the message is one sentence for its author."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +162,7 @@ def study_of(config: Mapping[str, Any], schema_path: Path, *, source: str) -> St
         sharpness.sources.SourceError: the files of a data set are missing or damaged.
     """
     try:
-        _check_schema(config, yaml.safe_load(schema_path.read_text()))
+        check_schema(config, yaml.safe_load(schema_path.read_text()))
         experiments = {name: _experiment(name, config) for name in config["experiments"]}
         study = Study(name=config["study"], config=config, experiments=experiments)
         if ENDS in config["checkpoints"]:
@@ -218,11 +211,13 @@ def _check_references(experiment: Experiment, config: Mapping[str, Any]) -> None
         for name in names:
             known = config.get(measurement, {})
             if name not in known:
-                raise StudyError(f"{place}.measure.{measurement} names {name!r}, {_known(name, known)}")
+                raise StudyError(f"{place}.measure.{measurement} names {name!r}, {known_words(name, known)}")
             schedule = config[measurement][name]["checkpoints"]
             schedules = [*config["checkpoints"], ENDS]
             if schedule not in schedules:
-                raise StudyError(f"{measurement}.{name}.checkpoints is {schedule!r}, {_known(schedule, schedules)}")
+                raise StudyError(
+                    f"{measurement}.{name}.checkpoints is {schedule!r}, {known_words(schedule, schedules)}"
+                )
 
 
 def _check_sizes(run: Run, measurement: str, name: str, config: Mapping[str, Any]) -> None:
@@ -239,95 +234,3 @@ def _check_sizes(run: Run, measurement: str, name: str, config: Mapping[str, Any
                 f"{measurement}.{name}.{key} must be at most {settings['max_products']}, its max_products, "
                 f"got {settings[key]}"
             )
-
-
-def _whole_match(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
-    # jsonschema searches, and Python's $ lets a line break pass.
-    if isinstance(instance, str) and not re.fullmatch(pattern, instance):
-        yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
-
-
-# Stricter than JSON Schema, for what YAML can say: 15.0 is not an integer, .nan not a number, and 1 not a key.
-_Validator = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    {"pattern": _whole_match},
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {
-            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
-            "number": lambda _, value: (
-                isinstance(value, int | float) and not isinstance(value, bool) and value == value
-            ),
-            "object": lambda _, value: isinstance(value, dict) and all(isinstance(key, str) for key in value),
-        }
-    ),
-)
-
-
-def _check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    errors = _Validator(schema).iter_errors(config)
-    first = min(errors, key=lambda error: (len(error.absolute_path), list(map(str, error.absolute_path))), default=None)
-    if first is not None:
-        raise StudyError(_sentence(first, schema))
-
-
-def _sentence(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> str:
-    """One sentence for one schema error: the key, its value, and what would be right."""
-    if error.validator == "anyOf":  # an axis: one value, or a list of them
-        branch = 1 if isinstance(error.instance, list) else 0
-        causes = [cause for cause in error.context or () if cause.schema_path[0] == branch]
-        return _sentence(causes[0], schema)
-    place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in error.absolute_path).lstrip(".")
-    place = place or "the study"
-    value = error.instance
-    if "propertyNames" in error.schema_path:
-        return f"a name in {place} is {value!r}, {_demand(error)}"
-    if error.validator == "additionalProperties":
-        known = error.schema["properties"]
-        unknown = next(key for key in value if key not in known)
-        return f"unknown key {unknown!r} in {place}, {_known(unknown, known)}"
-    if error.validator == "required":
-        missing = next(key for key in error.validator_value if key not in value)
-        return f"{place} lacks the key {missing!r}"
-    if error.validator in ("minItems", "minProperties"):
-        return f"{place} is empty, give at least one value"
-    return f"{place} is {value!r}, {_demand(error)}"
-
-
-def _demand(error: jsonschema.ValidationError) -> str:
-    rule, value = error.validator, error.validator_value
-    listed = value if isinstance(value, list) else [value]
-    demands = {
-        "type": f"must be of type {' or '.join(map(str, listed))}",
-        "minimum": f"must be at least {value}",
-        "maximum": f"must be at most {value}",
-        "exclusiveMinimum": f"must be greater than {value}",
-        "exclusiveMaximum": f"must be less than {value}",
-        "enum": _known(str(error.instance), map(str, listed)),
-        "uniqueItems": "must not repeat a value",
-        "pattern": f"must match {value}",
-    }
-    demand = demands.get(str(rule), error.message)
-    if rule == "type" and isinstance(error.instance, str) and _is_number(error.instance):
-        demand += f" (YAML reads it as text; write {_as_yaml(float(error.instance))})"
-    if rule == "type" and isinstance(error.instance, dict):
-        demand += "".join(f" (its key {key!r} is not text)" for key in error.instance if not isinstance(key, str))
-    description = error.schema.get("description") if isinstance(error.schema, Mapping) else None
-    return f"{demand}: {description}" if description else demand
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def _as_yaml(number: float) -> str:
-    # Not repr: YAML takes 1e-06 for text, 1.0e-06 for a number.
-    return yaml.safe_dump(int(number) if number.is_integer() else number).split()[0]
-
-
-def _known(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"known are {', '.join(known)}" + (f" (did you mean {near[0]}?)" if near else "")

@@ -12,7 +12,8 @@ sys.path.insert(0, str(SOURCE))
 from sharpness import sources as data_sources
 from sharpness.closure import sources
 from sharpness.grid import flags
-from sharpness.study import ENDS, KINDS, MEASUREMENTS, StudyError, study_of
+from sharpness.schema import StudyError
+from sharpness.study import ENDS, KINDS, MEASUREMENTS, study_of
 
 try:
     STUDY = study_of(

@@ -31,7 +31,8 @@ def steps(steps: pd.DataFrame) -> Figure:
     for row, of_model in zip(panels, rows, strict=True):
         for axes, direction in zip(row, DIRECTIONS, strict=True):
             _draw_direction(axes, of_model[of_model["direction"] == direction])
-            stretch_early(axes, of_model["epoch"].max())
+            # A little beyond the last time: its bars must not be cut.
+            stretch_early(axes, 1.06 * of_model["epoch"].max())
         settings = settings_in_words(of_model, "learning_rate", "batch_size").replace(", ", "\n")
         row[0].set_ylabel(f"{name_of(of_model)}\n{settings}\nchange of the loss (%)")
     for axes, title in zip(panels[0], DIRECTIONS.values(), strict=True):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sharpness import tables
+from sharpness import rendering, tables
 from sharpness.files import write_text
 from sharpness.stages import run_stage
 
@@ -34,8 +34,8 @@ def results_table(
         csv: output.
     """
     table = tables.results_table(pd.read_csv(history), pd.read_csv(spectrum), validation_epoch=validation_epoch)
-    write_text(tables.as_markdown(table, poster=poster, caption=caption), markdown)
-    write_text(tables.as_tex(table, poster=poster, caption=caption), tex)
+    write_text(rendering.as_markdown(table, poster=poster, caption=caption), markdown)
+    write_text(rendering.as_tex(table, poster=poster, caption=caption), tex)
     write_text(table.to_csv(index=False), csv)
 
 

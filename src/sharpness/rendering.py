@@ -1,0 +1,139 @@
+"""The table of results as a person reads it: Markdown and TeX, with the poster's columns and its own numbers."""
+
+import math
+import re
+from typing import Any
+
+import pandas as pd
+
+from sharpness.tables import QUANTITIES
+
+# The poster's own table, on CIFAR-10; its rows carry neither a spread nor a number of seeds.
+POSTER_HEADING = "Poster: Resnet-32 on CIFAR-10, Val. acc. after 50 epochs, no spread given"
+POSTER_EPOCH = 50
+POSTER = [
+    ["0.01", "672 / 1,559", "87.4 %", "58.3 %", "0.06067", "22.99"],
+    ["0.1", "487 / 816", "87.2 %", "57.0 %", "0.06128", "23.41"],
+    ["1.0", "119 / 121", "86.6 %", "54.0 %", "0.06443", "24.62"],
+    ["10", "39 / 19", "85.2 %", "43.8 %", "0.10194", "29.39"],
+    ["SGD(0.1)", "21 / 13", "89.7 %", "82.6 %", "0.10787", "34.90"],
+    ["SGD(0.0025)", "890 / 1,190", "84.8 %", "30.9 %", "0.10304", "18.65"],
+    ["SGD(0.005)", "377 / 511", "85.6 %", "41.7 %", "0.08392", "21.21"],
+]
+TEX = {
+    "‖H‖_F": r"$\|\mathbf{H}\|_F$",
+    "γ": r"$\gamma$",
+    "±": r"$\pm$",
+    "–": "--",
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%_#$"},
+}
+
+
+def as_markdown(table: pd.DataFrame, *, poster: bool, caption: str) -> str:
+    """The table of results as Markdown, one table per model on its data.
+
+    Args:
+        table: from ``results_table``.
+        poster: whether the poster's own numbers follow.
+        caption: a paragraph above.
+    """
+    parts = [caption]
+    for heading, epoch, rows in _blocks(table, poster):
+        header = _header(epoch)
+        lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+        parts += [f"**{heading}**", "\n".join(f"| {' | '.join(cells)} |" for cells in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_tex(table: pd.DataFrame, *, poster: bool, caption: str) -> str:
+    """The table of results as a LaTeX table for ``\\input``; the document loads the package booktabs.
+
+    Args:
+        table: from ``results_table``.
+        poster: whether the poster's own numbers follow.
+        caption: plain text.
+    """
+    header = _header(table["validation_epoch"].iloc[0])
+    lines = []
+    for heading, _, rows in _blocks(table, poster):
+        lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\itshape {_tex(heading)}}} \\", r"\addlinespace"]
+        lines += [_tex_row(cells) for cells in rows]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            r"\small",
+            rf"\caption{{{_tex(caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            r"\toprule",
+            _tex_row(header),
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _header(epoch: float) -> list[str]:
+    return ["γ", "‖H‖_F best / last", "Test acc.", f"Val. acc. ({epoch:g})", "Loss", "Dist."]
+
+
+def _blocks(table: pd.DataFrame, poster: bool) -> list[tuple[str, float, list[list[str]]]]:
+    """Heading, epoch of the early validation accuracy, and cells of each block."""
+    blocks = [
+        (
+            _heading(f"{model} on {data}", rows),
+            float(rows["validation_epoch"].iloc[0]),
+            [_cells(row) for row in rows.to_dict("records")],
+        )
+        for (data, model), rows in table.groupby(["data", "model"], sort=False)
+    ]
+    return [*blocks, (POSTER_HEADING, POSTER_EPOCH, POSTER)] if poster else blocks
+
+
+def _heading(name: str, rows: pd.DataFrame) -> str:
+    seeds = _range(rows["num_seeds"])
+    spread = "one seed" if seeds == "1" else f"mean ± standard deviation over {seeds} seeds"
+    return f"{name}, {spread}, ‖H‖_F from {_range(rows['num_eigenvalues'])} eigenvalues"
+
+
+def _range(counts: pd.Series) -> str:
+    values = [f"{count:g}" for count in sorted(counts.dropna().unique())]
+    return " to ".join(dict.fromkeys([values[0], values[-1]])) if values else "no"
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    diverged = f" ({row['num_diverged']} of {row['num_seeds']} diverged)" if row["num_diverged"] else ""
+    value = {name: _value(row[f"{name}_mean"], row[f"{name}_std"]) for name in QUANTITIES}
+    percent = {
+        name: _value(100 * row[f"{name}_mean"], 100 * row[f"{name}_std"], unit=" %")
+        for name in ("test_accuracy", "validation_accuracy")
+    }
+    return [
+        row["label"] + diverged,
+        f"{value['frobenius_best']} / {value['frobenius_last']}",
+        percent["test_accuracy"],
+        percent["validation_accuracy"],
+        value["training_loss"],
+        value["distance"],
+    ]
+
+
+def _value(mean: float, deviation: float, unit: str = "") -> str:
+    """``mean ± deviation`` to three digits of the mean; without the second where there is none."""
+    if not math.isfinite(mean):
+        return "–"
+    decimals = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 2
+    spread = f" ± {deviation:,.{decimals}f}" if math.isfinite(deviation) else ""
+    return f"{mean:,.{decimals}f}{spread}{unit}"
+
+
+def _tex(text: str) -> str:
+    return re.sub("|".join(map(re.escape, TEX)), lambda found: TEX[found[0]], text)
+
+
+def _tex_row(cells: list[str]) -> str:
+    return " & ".join(map(_tex, cells)) + r" \\"
