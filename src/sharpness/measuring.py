@@ -106,7 +106,12 @@ def measure(
         where = {"run": run.name, "settings": part.settings_name, "checkpoint": checkpoints.kind}
         for number, snapshot in enumerate(checkpoints.snapshots, start=1):
             when = {"step": snapshot.step, "epoch": snapshot.step / run.steps_per_epoch}
-            rows += [{**where, **when, **row} for row in rows_of(subject, snapshot)]
+            try:
+                rows += [{**where, **when, **row} for row in rows_of(subject, snapshot)]
+            except FloatingPointError as error:
+                # The weights are finite, but not the curvature: as good as not reached.
+                _log.warning("step %d: %s", snapshot.step, error)
+                rows.append({**where, **when, **when_diverged})
             _log.info("measured step %d, %d of %d in %s", snapshot.step, number, len(checkpoints.snapshots), path.name)
         lost = [step for step in part.steps if checkpoints.missing.get(step) == "diverged"]
         if lost:

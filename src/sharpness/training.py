@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -157,10 +157,17 @@ def train(
         keep(descent.snapshot(0))
     best = last = descent.snapshot(0)
     plateau, stop = _Patience(run.plateau_patience, _PLATEAU_CHANGE), _Patience(run.stop_patience, 0.0)
+    find = find_directions if run.is_nudged else None  # plain SGD never computes an eigenvector
     began = time.monotonic()
     ended = "finished"
     for epoch in range(1, run.epochs + 1):
-        directions = find_directions(descent.weights, descent.buffers) if run.is_nudged and find_directions else None
+        try:
+            directions = find(descent.weights, descent.buffers) if find else None
+        except FloatingPointError:
+            # The loss is still finite, but not its curvature: the run is lost all the same.
+            history[-1] = replace(history[-1], diverged=True)
+            ended = "diverged"
+            break
         finite = _epoch(run, descent, dataset, directions, epoch, planned, keep)
         record = _record(run, descent, dataset, weights, num_evaluated, epoch=epoch, directions=directions)
         history.append(record)

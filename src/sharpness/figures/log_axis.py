@@ -7,7 +7,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 
 def log_y(axes: Axes) -> None:
-    """Make the y axis logarithmic, with more ticks in a decade the fewer decades there are; called when all is drawn."""
+    """Make the y axis logarithmic, with more ticks the fewer decades there are; called when all is drawn."""
     axes.set_yscale("log", nonpositive="mask")
     low, high = axes.get_ylim()
     decades = math.log10(high / low)

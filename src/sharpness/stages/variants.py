@@ -50,16 +50,20 @@ def variants(settings: Settings, part: Part) -> None:
             value = float(loss.value(descent.weights, descent.buffers, *loss_examples))
             diverged = not math.isfinite(value)
             if not diverged and step % settings.measure_every == 0:
-                pairs = subject.eigenpairs(
-                    descent.snapshot(snapshot.step + step),
-                    hessian_examples,
-                    num_pairs=settings.num_directions,
-                    tolerance=settings.tolerance,
-                    max_products=settings.max_products,
-                )
-                eigenvalue, residual = float(pairs.eigenvalues[0]), float(pairs.residuals.max())
-                if directions is None or settings.renew:
-                    directions, age = pairs.eigenvectors, 0
+                try:
+                    pairs = subject.eigenpairs(
+                        descent.snapshot(snapshot.step + step),
+                        hessian_examples,
+                        num_pairs=settings.num_directions,
+                        tolerance=settings.tolerance,
+                        max_products=settings.max_products,
+                    )
+                except FloatingPointError:
+                    diverged = True
+                else:
+                    eigenvalue, residual = float(pairs.eigenvalues[0]), float(pairs.residuals.max())
+                    if directions is None or settings.renew:
+                        directions, age = pairs.eigenvectors, 0
             yield {
                 "start_step": snapshot.step,
                 "step": step,
