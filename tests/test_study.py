@@ -468,6 +468,11 @@ BAD_VALUES = {
         ["experiments.results.measure lacks spectrum, which an experiment of kind table needs"],
     ),
     # Sizes that do not fit one another.
+    "an early epoch after the end": (
+        ("validation_epoch",),
+        5,
+        ["validation_epoch must be at most 4, the epochs of digits100-simple_cnn", "got 5"],
+    ),
     "a Hessian on more images than there are": (
         (*LEADING, "num_examples"),
         101,

@@ -207,6 +207,12 @@ def _check_references(experiment: Experiment, config: Mapping[str, Any]) -> None
             raise StudyError(
                 f"{place}.measure lacks {measurement}, which an experiment of kind {experiment.kind} needs"
             )
+    shortest = min(experiment.runs.values(), key=lambda run: run.epochs)
+    if experiment.kind == "table" and shortest.epochs < config["validation_epoch"]:
+        raise StudyError(
+            f"validation_epoch must be at most {shortest.epochs}, the epochs of {shortest.name} in {place}, "
+            f"got {config['validation_epoch']}"
+        )
     for measurement, names in experiment.measure.items():
         for name in names:
             known = config.get(measurement, {})
