@@ -58,7 +58,7 @@ def test_the_header_holds_every_field_of_the_run(run, tmp_path, changes):
     run = dataclasses.replace(run, **changes)
     save_checkpoints(Checkpoints(run, "last", [snapshot(3)], {}, ENVIRONMENT), tmp_path / "last.safetensors")
     with safe_open(tmp_path / "last.safetensors", framework="np") as file:
-        assert json.loads(file.metadata()["run"]) == dataclasses.asdict(run)
+        assert json.loads(file.metadata()["provenance"])["run"] == dataclasses.asdict(run)
     assert load_checkpoints(tmp_path / "last.safetensors", device=CPU).run == run
 
 
@@ -142,3 +142,11 @@ def test_a_run_that_ends_early_leaves_every_file_and_the_reason(run, tmp_path, w
 def test_chunks_without_files_are_refused(run, tmp_path):
     with pytest.raises(ValueError, match="zip"):
         ChunkWriter(run, [[0], [1]], paths_in(tmp_path, 1), ENVIRONMENT)
+
+
+def test_equal_checkpoints_are_equal_files(run, tmp_path):
+    paths = [tmp_path / f"{number}.safetensors" for number in range(10)]
+    for path in paths:
+        save_checkpoints(Checkpoints(run, "last", [snapshot(3)], {5: "stopped"}, ENVIRONMENT), path)
+
+    assert len({path.read_bytes() for path in paths}) == 1

@@ -52,13 +52,14 @@ def save_checkpoints(checkpoints: Checkpoints, path: Path) -> None:
         tensors[f"weights.{index}"] = snapshot.weights
         tensors[f"buffers.{index}"] = snapshot.buffers
     header = {
-        "run": json.dumps(dataclasses.asdict(checkpoints.run)),
+        "run": dataclasses.asdict(checkpoints.run),
         "kind": checkpoints.kind,
-        "missing": json.dumps(checkpoints.missing),
-        "environment": json.dumps(checkpoints.environment),
+        "missing": checkpoints.missing,
+        "environment": checkpoints.environment,
     }
     with replacing(path) as beside:
-        beside.write_bytes(save(tensors, metadata=header))
+        # One entry: safetensors writes several in an order of its own, and equal checkpoints must be equal files.
+        beside.write_bytes(save(tensors, metadata={"provenance": json.dumps(header)}))
 
 
 def load_checkpoints(path: Path, *, device: torch.device, steps: list[int] | None = None) -> Checkpoints:
@@ -70,7 +71,7 @@ def load_checkpoints(path: Path, *, device: torch.device, steps: list[int] | Non
         steps: read only these; None for all.
     """
     with safe_open(path, framework="pt", device=str(device)) as file:
-        header = file.metadata()
+        header = json.loads(file.metadata()["provenance"])
         present = zip(file.get_tensor("steps").tolist(), file.get_tensor("learning_rates").tolist(), strict=True)
         snapshots = [
             Snapshot(step, file.get_tensor(f"weights.{index}"), file.get_tensor(f"buffers.{index}"), learning_rate)
@@ -78,11 +79,11 @@ def load_checkpoints(path: Path, *, device: torch.device, steps: list[int] | Non
             if steps is None or step in steps
         ]
     return Checkpoints(
-        run=Run(**json.loads(header["run"])),
+        run=Run(**header["run"]),
         kind=header["kind"],
         snapshots=snapshots,
-        missing={int(step): reason for step, reason in json.loads(header["missing"]).items()},
-        environment=json.loads(header["environment"]),
+        missing={int(step): reason for step, reason in header["missing"].items()},
+        environment=header["environment"],
     )
 
 

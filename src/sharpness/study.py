@@ -93,7 +93,8 @@ class Study:
     def settings(self, measurement: str, name: str) -> dict[str, Any]:
         """The named settings of a measurement, without the schedule, which only plans."""
         section = self.config[measurement][name]
-        return {key: value for key, value in section.items() if key != "checkpoints"}
+        # Sorted, so that the order of lines in the file changes nothing.
+        return {key: value for key, value in sorted(section.items()) if key != "checkpoints"}
 
     def schedule_steps(self, measurement: str, name: str, run: Run) -> list[int]:
         """The steps of ``run`` that a measurement is planned at; none where it looks at the ends."""

@@ -125,7 +125,7 @@ def test_a_new_learning_rate_trains_that_run_alone(finished, tmp_path):
     study = yaml.safe_load(SMALL.read_text())
     study["experiments"]["eigenvalues"]["grids"]["learning_rate"][0]["learning_rate"].append(0.2)
     edited = tmp_path / "edited.yaml"
-    edited.write_text(yaml.safe_dump(study))
+    edited.write_text(yaml.safe_dump(study, sort_keys=False))
     planned = snakemake(finished, "-n", "--configfile", str(edited))
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout, flags=re.MULTILINE))
     assert jobs == {
