@@ -69,7 +69,7 @@ def _draw_direction(axes: Axes, rows: pd.DataFrame) -> None:
         of_runs = of_alpha.groupby(["run", "epoch"], as_index=False)["change"].mean()
         mark_divergence(axes, of_runs, x="epoch", y="change", colour=colour)
     means = change.groupby(["alpha", "epoch"])["change"].mean().abs()
-    if means.max() > 30 * means.median() > 0:
+    if means.max() > 100 * means.median() > 0:
         axes.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(3 * means.median())))
 
 
