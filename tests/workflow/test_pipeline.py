@@ -160,6 +160,8 @@ def test_a_study_killed_at_any_moment_ends_with_the_same_bits(finished, tmp_path
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # A shell that starts these tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     time.sleep(random.uniform(4, 12))
     assert process.poll() is None
@@ -168,7 +170,7 @@ def test_a_study_killed_at_any_moment_ends_with_the_same_bits(finished, tmp_path
         os.killpg(process.pid, sign)
     else:
         process.send_signal(sign)
-    process.wait(timeout=60)
+    assert process.wait(timeout=60) != 0
     snakemake(tmp_path, "--unlock", "--configfile", str(SMALL))
     done = snakemake(tmp_path, *words)
     assert done.returncode == 0, done.stderr[-5000:]
