@@ -46,6 +46,8 @@ def _fill(model: nn.Module, generator: torch.Generator) -> None:
                 buffer.copy_(torch.randn(buffer.shape, generator=generator) * 0.3)
             elif name.endswith("running_var"):
                 buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
+            elif buffer.is_floating_point():
+                buffer.copy_(torch.randn(buffer.shape, generator=generator))
             else:
                 buffer.zero_()
 
@@ -63,7 +65,8 @@ class Problem:
     def kernels(self) -> set[str]:
         """The names of the parameters that are regularised: those of layers that multiply, not of those that scale."""
         layers = self.model.named_modules()
-        return {f"{name}.weight" for name, layer in layers if isinstance(layer, nn.Conv2d | nn.Linear)}
+        kernels = {f"{name}.weight" for name, layer in layers if isinstance(layer, nn.Conv2d | nn.Linear)}
+        return kernels & {name for name, _ in self.model.named_parameters()}
 
     def flat(self, tensors: dict[str, Tensor]) -> Tensor:
         """One value per weight in the flat order: kernels of convolutions as [out, height, width, in]."""
@@ -79,7 +82,9 @@ class Problem:
             name: torch.arange(end - shape.numel(), end).view(shape)
             for (name, shape), end in zip(shapes.items(), ends, strict=True)
         }
-        place = self.flat(numbers).argsort()
+        order = self.flat(numbers)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order))
         return {name: weights[place[number]] for name, number in numbers.items()}
 
     def loss(self, weights: Tensor) -> Tensor:
@@ -101,6 +106,13 @@ class Problem:
         (gradient,) = torch.autograd.grad(self.loss(leaf), leaf, create_graph=True)
         rows = [torch.autograd.grad(entry, leaf, retain_graph=True)[0] for entry in gradient]
         return torch.stack(rows)
+
+    def product(self, weights: Tensor, vector: Tensor) -> Tensor:
+        """The Hessian times one vector, by differentiating the gradient's product with it."""
+        leaf = weights.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.loss(leaf), leaf, create_graph=True)
+        (product,) = torch.autograd.grad(gradient @ vector, leaf)
+        return product
 
     def part(self, *, inputs: Tensor, targets: Tensor) -> "Problem":
         """The same network on other examples."""
@@ -125,18 +137,24 @@ def fill() -> Callable[[nn.Module, torch.Generator], None]:
 
 @pytest.fixture(scope="session")
 def problem() -> Callable[..., Problem]:
-    """Makes a ``Problem`` of one of ``NETWORKS``, in evaluation mode."""
+    """Makes a ``Problem`` of one of ``NETWORKS``, or of what a function builds, in evaluation mode."""
 
     def make(
-        name: str, *, l2: float = 0.0, num_examples: int = 7, seed: int = 0, dtype: torch.dtype = torch.float64
+        network: str | Callable[[], nn.Module],
+        *,
+        l2: float = 0.0,
+        num_examples: int = 7,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float64,
+        image: tuple[int, ...] = IMAGE,
     ) -> Problem:
         generator = torch.Generator().manual_seed(seed)
         # On the meta device nothing is drawn from the global generator.
         with torch.device("meta"):
-            model = NETWORKS[name]()
+            model = NETWORKS[network]() if isinstance(network, str) else network()
         model.to_empty(device="cpu")
         _fill(model, generator)
-        inputs = torch.randn(num_examples, *IMAGE, generator=generator)
+        inputs = torch.randn(num_examples, *image, generator=generator)
         targets = torch.randint(NUM_CLASSES, (num_examples,), generator=generator)
         return Problem(model.to(dtype).eval(), inputs.to(dtype), targets, l2)
 

@@ -15,6 +15,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sharpness.figures.density import density
 from sharpness.figures.eigenvalues import eigenvalues
 from sharpness.figures.nudged import nudged
 from sharpness.figures.palette import BLUE, GREEN, ORANGE, RED
@@ -100,6 +101,32 @@ def history_frame(runs, diverge_after=None):
                 }
             )
     return pd.DataFrame(rows)
+
+
+def density_frame(runs, diverge_after=None):
+    rows = []
+    for fields in runs:
+        rng = np.random.default_rng(fields["seed"])
+        for epoch in (0.0, 2.0, 10.0, 30.0):
+            place = {**fields, "step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch}
+            if diverge_after is not None and fields["seed"] == 0 and epoch >= diverge_after:
+                rows.append({**place, "quantity": "trace"})
+                break
+            top = float(curvature(fields, [epoch])[0])
+            for probe in range(2):
+                nodes = np.sort(np.append(0.05 * top * rng.normal(size=25), top * np.array([1, 0.7, 0.4, 0.3])))[::-1]
+                weights = rng.dirichlet(np.where(abs(nodes) < 0.2 * top, 5, 1e-3))
+                rows += [
+                    {**place, "quantity": "node", "probe": probe, "value": node, "weight": weight}
+                    for node, weight in zip(nodes, weights, strict=True)
+                ]
+            rows += [
+                {**place, "quantity": "eigenvalue", "value": part * top, "residual": 1e-4} for part in (1, 0.7, 0.4)
+            ]
+            rows.append({**place, "quantity": "trace", "value": 3 * top, "standard_error": 0.04 * top})
+            rows.append({**place, "quantity": "frobenius_norm", "value": 1.3 * top, "standard_error": 0.001 * top})
+    columns = ["probe", "value", "weight", "residual", "standard_error"]
+    return pd.DataFrame(rows).reindex(columns=[*runs[0], "step", "epoch", "quantity", *columns])
 
 
 def slices_frame(runs, diverge_after=None):
@@ -226,6 +253,7 @@ DRAWN = {
     "spectrum": lambda runs, end: spectrum(spectrum_frame(runs, 10, diverge_after=end)),
     "eigenvalues": lambda runs, end: eigenvalues(spectrum_frame(runs, diverge_after=end).assign(grid="learning_rate")),
     "peaks": lambda runs, end: peaks(spectrum_frame(runs, diverge_after=end).assign(grid="batch_size")),
+    "density": lambda runs, end: density(density_frame(runs, diverge_after=end)),
     "slices": lambda runs, end: slices(slices_frame(runs, diverge_after=end)),
     "schematic": lambda runs, end: schematic(slices_frame(runs, diverge_after=end)),
     "steps": lambda runs, end: steps(steps_frame(runs, diverge_after=end)),
@@ -254,7 +282,8 @@ def test_every_figure_can_be_saved(name, runs, diverge_after):
 def test_figures_of_a_single_checkpoint_can_be_saved():
     runs = [run_fields(grid="gamma")]
     frames = {
-        frame: frame(runs) for frame in (spectrum_frame, history_frame, slices_frame, steps_frame, variants_frame)
+        frame: frame(runs)
+        for frame in (spectrum_frame, history_frame, density_frame, slices_frame, steps_frame, variants_frame)
     }
     first = {frame: rows[rows["step"] == 0] for frame, rows in frames.items()}
     in_grid = first[spectrum_frame].assign(grid="learning_rate")
@@ -263,6 +292,7 @@ def test_figures_of_a_single_checkpoint_can_be_saved():
         spectrum(in_grid),
         eigenvalues(in_grid),
         peaks(in_grid),
+        density(first[density_frame]),
         slices(first[slices_frame]),
         schematic(first[slices_frame]),
         steps(first[steps_frame]),
@@ -281,6 +311,13 @@ def test_every_panel_of_a_figure_says_what_it_shows(name):
 
     assert "simple_cnn on digits" in text
     assert "resnet32 on digits" in text
+
+
+def test_the_density_of_all_panels_is_one_eigenvalue_each():
+    figure = density(density_frame([run_fields()]))
+    for axes in figure.get_axes():
+        (curve,) = lines(axes, linestyle="-")
+        assert np.trapezoid(curve.get_ydata(), curve.get_xdata()) == pytest.approx(1, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", [*DRAWN, "results_table"])

@@ -113,6 +113,16 @@ def test_no_field_is_left_out_of_the_name(field):
     assert dataclasses.replace(NUDGED, **{field: other}).name != NUDGED.name
 
 
+def test_runs_whose_long_names_begin_alike_have_names_of_their_own():
+    digits = 1.2345678901234567e-200
+    long = dataclasses.replace(
+        NUDGED, **{name: digits for name in FIELDS if isinstance(getattr(NUDGED, name), float)}, init_scale=digits
+    )
+    runs = [dataclasses.replace(long, padding="same", augment=True, seed=seed) for seed in range(50)]
+    assert len({run.name for run in runs}) == 50
+    assert {len(run.name) for run in runs} == {255}
+
+
 @given(RUNS)
 def test_a_name_is_safe_as_the_name_of_a_folder(run):
     assert re.fullmatch(r"[a-z][A-Za-z0-9_.+-]{0,254}", run.canonical().name)

@@ -1,18 +1,24 @@
 """The Lanczos solver against numpy's dense one, on spectra made to order and on a network's Hessian."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
+from scipy.sparse.linalg import LinearOperator
 
-from sharpness.hessian import HessianOperator, HessianProduct
+from sharpness.hessian import HessianOperator
+from sharpness.krylov import Krylov, VectorProduct
 from sharpness.lanczos import top_eigenpairs
-from sharpness.loss import Loss, flatten
+from sharpness.loss import flatten
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
 
 TIGHT = 1e-10
+RANKINGS = {"largest": lambda values: values, "smallest": np.negative, "magnitude": np.abs}
 
 
 class Counting:
@@ -28,6 +34,17 @@ class Counting:
         return self.matrix @ vector
 
 
+class Rounded(Counting):
+    """A matrix whose products are rounded to bfloat16, with the matrix itself as its reference."""
+
+    def __init__(self, matrix):
+        super().__init__(matrix)
+        self.reference = Counting(matrix)
+
+    def __matmul__(self, vector):
+        return super().__matmul__(vector.bfloat16().to(vector)).bfloat16().to(vector)
+
+
 def with_spectrum(eigenvalues, seed=0):
     """A symmetric matrix with these eigenvalues and random eigenvectors."""
     size = len(eigenvalues)
@@ -36,10 +53,10 @@ def with_spectrum(eigenvalues, seed=0):
     return torch.from_numpy((matrix + matrix.T) / 2)
 
 
-def solve(matrix, *, num_pairs, tolerance=TIGHT, max_products=1000, seed=0):
+def solve(matrix, *, num_pairs, tolerance=TIGHT, max_products=1000, seed=0, **settings):
     generator = torch.Generator().manual_seed(seed)
     return top_eigenpairs(
-        matrix, num_pairs=num_pairs, tolerance=tolerance, max_products=max_products, generator=generator
+        matrix, num_pairs=num_pairs, tolerance=tolerance, max_products=max_products, generator=generator, **settings
     )
 
 
@@ -135,7 +152,9 @@ def test_stops_long_before_the_whole_space_once_the_residuals_are_small():
     matrix = Counting(with_spectrum([50.0, 30.0, 20.0, *np.linspace(-1, 1, 297)]))
     pairs = solve(matrix, num_pairs=3, tolerance=1e-3, max_products=300)
     assert pairs.converged
-    assert pairs.num_products == matrix.products < 30
+    assert pairs.num_products + pairs.num_probing == matrix.products
+    assert pairs.num_products < 10
+    assert pairs.num_probing == 5
     assert (pairs.residuals <= 1e-3).all()
     # Weyl: an eigenvalue lies within the residual of each value, and here they are far apart.
     np.testing.assert_allclose(pairs.eigenvalues.numpy(), [50, 30, 20], rtol=0, atol=50 * 1e-3)
@@ -154,7 +173,9 @@ def test_a_budget_that_is_too_small_gives_what_there_is_and_says_so():
     matrix = Counting(with_spectrum(eigenvalues))
     pairs = solve(matrix, num_pairs=5, tolerance=1e-8, max_products=20)
     assert not pairs.converged
+    assert pairs.complete is None
     assert pairs.num_products == matrix.products == 20
+    assert pairs.num_probing == 0
     assert pairs.residuals.max() > 1e-8
     # Against the largest value that was seen, which can only be below the true one.
     seen = max(abs(pairs.eigenvalues[0].item()), abs(pairs.smallest))
@@ -218,14 +239,286 @@ def test_pairs_that_cannot_be_had_are_refused(num_pairs, max_products):
         solve(with_spectrum(np.arange(6.0)), num_pairs=num_pairs, max_products=max_products)
 
 
+def test_an_end_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="which must be one of largest, smallest, magnitude, got 'LM'"):
+        solve(torch.eye(3), num_pairs=1, which="LM")
+
+
+def test_a_probe_of_less_than_nothing_is_refused():
+    with pytest.raises(ValueError, match="probe_products must not be negative, got -1"):
+        solve(torch.eye(3), num_pairs=1, probe_products=-1)
+
+
+@pytest.mark.parametrize("matrix", [np.zeros((3, 4)), torch.zeros(4, 3), np.zeros(3), torch.zeros(2, 2, 2)])
+def test_an_operator_that_is_not_square_is_refused(matrix):
+    with pytest.raises(ValueError, match=r"need a square operator \[P, P\], got one of shape \["):
+        solve(matrix, num_pairs=1)
+
+
+@pytest.mark.parametrize("matrix", [np.eye(3, dtype=complex), torch.eye(3, dtype=torch.int64), torch.eye(3).cfloat()])
+def test_an_operator_that_is_not_real_is_refused(matrix):
+    with pytest.raises(ValueError, match=r"need a real operator of floating point, got one of dtype .*(complex|int64)"):
+        solve(matrix, num_pairs=1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    spectrum=st.one_of(apart, clustered, paired, above_a_bulk, of_low_rank),
+    which=st.sampled_from(["smallest", "magnitude"]),
+    data=st.data(),
+)
+def test_the_other_ends_equal_the_dense_solver(spectrum, which, data):
+    num_pairs = data.draw(st.integers(1, len(spectrum)), label="num_pairs")
+    matrix = with_spectrum(np.asarray(spectrum, dtype=float))
+    expected = np.linalg.eigh(matrix.numpy())[0]
+    ranking = RANKINGS[which]
+
+    pairs = solve(matrix, num_pairs=num_pairs, which=which)
+
+    scale = abs(expected).max() or 1.0
+    assert pairs.converged
+    # Of values with equal magnitude either may come first.
+    ranked = np.sort(ranking(expected))[::-1]
+    np.testing.assert_allclose(ranking(pairs.eigenvalues.numpy()), ranked[:num_pairs], rtol=0, atol=1e-9 * scale)
+    assert_residuals_are_honest(pairs, matrix, scale)
+    if which == "smallest":
+        assert pairs.smallest == pairs.eigenvalues[0]
+        assert pairs.smallest_residual == pytest.approx(pairs.residuals[0].item(), abs=1e-14)
+
+
+def test_kinds_of_operators_have_the_same_pairs():
+    matrix = with_spectrum([5.0, 4.0, -6.0, *np.linspace(-1, 1, 60)])
+    array = matrix.numpy()
+    silent = LinearOperator(array.shape, matvec=lambda vector: array @ vector, dtype=float)
+    silent.dtype = None  # as its class allows
+    operators = [array, sparse.csr_array(array), LinearOperator(array.shape, matvec=array.__matmul__), silent]
+
+    expected = solve(matrix, num_pairs=3)
+
+    for operator in operators:
+        pairs = solve(operator, num_pairs=3)
+        assert pairs.converged
+        assert pairs.num_products == expected.num_products
+        torch.testing.assert_close(pairs.eigenvalues, expected.eigenvalues)
+        torch.testing.assert_close(pairs.eigenvectors, expected.eigenvectors)
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"), [(np.float16, torch.float32), (np.float32, torch.float32), (np.int64, torch.float64)]
+)
+def test_arrays_are_worked_on_in_their_precision_and_at_least_in_single(kind, precision):
+    pairs = solve(np.diag(np.arange(6)).astype(kind), num_pairs=2, tolerance=1e-5)
+    assert pairs.eigenvectors.dtype == precision
+    np.testing.assert_allclose(pairs.eigenvalues.numpy(), [5, 4], atol=1e-5)
+
+
+def test_an_operator_may_write_all_its_products_to_one_place():
+    matrix = with_spectrum([9.0, 8.0, 7.0, *np.linspace(-1, 1, 60)])
+
+    class InPlace(Counting):
+        place = torch.empty(63, dtype=torch.float64)
+
+        def __matmul__(self, vector):
+            return torch.mv(self.matrix, vector, out=self.place)
+
+    assert_are_the_top_pairs(solve(InPlace(matrix), num_pairs=3), matrix, 3)
+
+
+bulk = np.linspace(-0.5, 1, 150)
+ADVERSARIAL = {
+    "zero": (np.zeros(60), 4),
+    "identity": (np.ones(60), 4),
+    "rank one": ([7.0, *np.zeros(59)], 3),
+    "rank one, negative": ([-7.0, *np.zeros(59)], 3),
+    "a triple cluster": ([3 + 2e-5, 3 + 1e-5, 3.0, *bulk], 3),
+    "a triple cluster and what follows": ([3 + 2e-5, 3 + 1e-5, 3.0, 2.0, 1.5, *bulk], 5),
+    "a triple eigenvalue": ([3.0, 3.0, 3.0, *bulk], 3),
+    "a triple eigenvalue and what follows": ([3.0, 3.0, 3.0, 2.0, 2.0, *bulk], 5),
+    "both signs": ([4.0, -4.0, 3.0, -3.0, 2.0, -2.0, *bulk], 3),
+    "both signs, twice": ([4.0, -4.0, 3.0, -3.0, 4.0, -4.0, 3.0, -3.0, *bulk], 4),
+    "smaller than the budget": (np.linspace(-2, 3, 7), 3),
+    "every pair": ([5.0, 5.0, 3.0, 3.0, 0.0, 0.0, -1.0, -1.0, -1.0, -7.0], 10),
+}
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_no_pair_of_an_adversarial_spectrum_is_missed_or_a_ghost(name, which, seed):
+    eigenvalues, num_pairs = ADVERSARIAL[name]
+    eigenvalues = np.asarray(eigenvalues, dtype=float)
+    eigenvalues = -eigenvalues if which == "smallest" else eigenvalues
+    ranking, scale, size = RANKINGS[which], abs(eigenvalues).max(), len(eigenvalues)
+    expected = np.sort(ranking(eigenvalues))[::-1][:num_pairs]
+    matrix = with_spectrum(eigenvalues, seed)
+    for precision, tolerance in ((torch.float64, TIGHT), (torch.float32, 1e-3)):
+        operator = Counting(matrix.to(precision))
+        pairs = solve(operator, num_pairs=num_pairs, tolerance=tolerance, max_products=200, seed=seed, which=which)
+
+        assert pairs.converged
+        assert pairs.complete
+        assert pairs.num_products + pairs.num_probing == operator.products <= size
+        found = ranking(pairs.eigenvalues.numpy())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
+        vectors = pairs.eigenvectors.double()
+        identity = torch.eye(num_pairs, dtype=torch.float64)
+        torch.testing.assert_close(vectors @ vectors.T, identity, rtol=0, atol=50 * torch.finfo(precision).eps)
+        errors = vectors @ matrix - pairs.eigenvalues[:, None] * vectors
+        assert errors.norm(dim=1).max() <= 1.01 * tolerance * scale + 1e-12
+
+
+@pytest.mark.parametrize("matrix", [torch.eye(2000), torch.zeros(2000, 2000), torch.eye(2000).double() * -3])
+def test_a_spectrum_of_one_value_costs_a_product_a_pair_and_a_probe(matrix):
+    operator = Counting(matrix)
+    pairs = solve(operator, num_pairs=3, tolerance=1e-5, max_products=200)
+    assert (pairs.num_products, pairs.num_probing, operator.products) == (3, 5, 8)
+    assert pairs.converged
+    assert pairs.complete is True
+
+
+def test_probing_changes_nothing_where_nothing_was_missed():
+    matrix = with_spectrum([50.0, 30.0, 20.0, *np.linspace(-1, 1, 297)])
+    plain, probed = (solve(matrix, num_pairs=3, tolerance=1e-6, probe_products=n) for n in (0, 8))
+    assert (plain.num_probing, probed.num_probing) == (0, 8)
+    assert (plain.complete, probed.complete) == (None, True)
+    assert plain.num_products == probed.num_products
+    assert torch.equal(plain.eigenvectors, probed.eigenvectors)
+    assert torch.equal(plain.residuals, probed.residuals)
+
+
+def test_without_a_probe_a_copy_is_missed_and_with_too_small_a_budget_it_is_known_to_be():
+    matrix = with_spectrum([3.0, 3.0, 2.0, *np.linspace(-1, 1, 297)])
+    blind = solve(matrix, num_pairs=2, tolerance=1e-6, probe_products=0)
+    assert blind.converged
+    np.testing.assert_allclose(blind.eigenvalues.numpy(), [3, 2], atol=1e-5)
+    assert blind.complete is None
+
+    outcomes = [
+        solve(matrix, num_pairs=2, tolerance=1e-6, max_products=n)
+        for n in range(blind.num_products, 3 * blind.num_products)
+    ]
+    seen = [(pairs.converged, pairs.complete) for pairs in outcomes]
+    # The first probe cut short, then what it showed not yet converged, then the second probe cut short, then all.
+    assert [outcome for outcome, _ in itertools.groupby(seen)] == [
+        (True, None),
+        (False, False),
+        (True, None),
+        (True, True),
+    ]
+    for pairs in outcomes:
+        if pairs.complete is False:
+            assert pairs.residuals.max() > 1e-6
+            assert pairs.num_probing == 0
+    np.testing.assert_allclose(outcomes[-1].eigenvalues.numpy(), [3, 3], atol=1e-5)
+    assert outcomes[-1].num_probing == 5
+
+
+def test_a_budget_cut_short_within_a_probe_counts_its_products():
+    matrix = Counting(with_spectrum([50.0, 30.0, 20.0, *np.linspace(-1, 1, 297)]))
+    enough = solve(matrix, num_pairs=3, tolerance=1e-6).num_products
+    matrix.products = 0
+    pairs = solve(matrix, num_pairs=3, tolerance=1e-6, max_products=enough + 2)
+    assert (pairs.num_products, pairs.num_probing, matrix.products) == (enough, 2, enough + 2)
+    assert pairs.converged
+    assert pairs.complete is None
+
+
+def test_more_pairs_than_a_block_of_rows_holds():
+    eigenvalues = np.concatenate([np.linspace(2, 12, 70), np.linspace(-1, 1, 330)])
+    matrix = with_spectrum(eigenvalues)
+    pairs = solve(matrix, num_pairs=70, max_products=300)
+    assert_are_the_top_pairs(pairs, matrix, 70)
+    assert pairs.complete
+
+
+@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
+def test_pairs_of_low_precision_are_certified_in_full_precision(which):
+    eigenvalues = np.concatenate([np.geomspace(50, 5, 4), [-60.0, -20.0, -8.0], np.linspace(-1, 1, 200)])
+    matrix = with_spectrum(eigenvalues)
+    operator = Rounded(matrix.float())
+
+    pairs = solve(operator, num_pairs=3, tolerance=1e-2, max_products=60, which=which)
+
+    assert pairs.converged
+    assert pairs.complete
+    assert pairs.num_certifying == operator.reference.products == 3
+    assert pairs.num_products + pairs.num_probing == operator.products
+    vectors, values = pairs.eigenvectors.double(), pairs.eigenvalues
+    torch.testing.assert_close(vectors @ vectors.T, torch.eye(3, dtype=torch.float64), rtol=0, atol=1e-6)
+    # Rayleigh-Ritz: the pairs are those of the matrix on their own span.
+    torch.testing.assert_close(vectors @ matrix @ vectors.T, torch.diag(values), rtol=0, atol=1e-4)
+    norms = (vectors @ matrix - values[:, None] * vectors).norm(dim=1)
+    known = abs(values).max() if which != "largest" else abs(pairs.smallest)
+    torch.testing.assert_close(pairs.residuals, norms / known, rtol=1e-3, atol=1e-6)
+    expected = np.sort(RANKINGS[which](eigenvalues))[::-1][:3]
+    # An error of the order of the squared residual over the gap, and certainly within the residual (Weyl).
+    assert (abs(RANKINGS[which](values.numpy()) - expected) <= norms.numpy() + 1e-4).all()
+    assert abs(RANKINGS[which](values.numpy()) - expected).max() < 0.05
+
+
+def test_a_tolerance_below_the_noise_of_low_precision_is_not_claimed():
+    matrix = with_spectrum([50.0, 30.0, 20.0, *np.linspace(-1, 1, 297)]).float()
+    pairs = solve(Rounded(matrix), num_pairs=3, tolerance=1e-5, max_products=100)
+    assert not pairs.converged
+    assert pairs.residuals.max() > 1e-5
+
+
+def test_a_budget_that_is_too_small_for_low_precision_is_certified_as_such():
+    operator = Rounded(with_spectrum(np.linspace(0, 1, 200)).float())
+    pairs = solve(operator, num_pairs=5, tolerance=1e-3, max_products=12)
+    assert (pairs.num_products, pairs.num_probing, pairs.num_certifying) == (12, 0, 5)
+    assert operator.reference.products == 5
+    assert not pairs.converged
+    assert pairs.complete is None
+    norms = (pairs.eigenvectors @ operator.matrix - pairs.eigenvalues[:, None].float() * pairs.eigenvectors).norm(dim=1)
+    torch.testing.assert_close(pairs.residuals, norms.double() / pairs.eigenvalues[0], rtol=1e-3, atol=1e-6)
+
+
+def test_a_reference_of_none_is_none():
+    operator = Counting(with_spectrum(np.linspace(0, 1, 30)))
+    operator.reference = None
+    pairs = solve(operator, num_pairs=2)
+    assert pairs.converged
+    assert pairs.num_certifying == 0
+
+
+def test_vectors_of_an_operator_in_bfloat16_are_kept_in_single_precision():
+    matrix = with_spectrum([50.0, 30.0, *np.linspace(-1, 1, 98)]).bfloat16()
+    pairs = solve(matrix, num_pairs=2, tolerance=1e-2, max_products=50)
+    assert pairs.eigenvectors.dtype == torch.float32
+    np.testing.assert_allclose(pairs.eigenvalues.numpy(), [50, 30], rtol=1e-2)
+
+
+def test_the_recurrence_knows_the_residuals_after_sequences_were_interrupted():
+    matrix = with_spectrum([3.0, 3.0, 2.0, *np.linspace(-1, 1, 97)])
+    generator = torch.Generator().manual_seed(0)
+    space = Krylov(VectorProduct(matrix), generator, keep_images=True)
+    everything = torch.eye(100, dtype=torch.float64)
+    for step in range(40):
+        if step in (10, 15, 23):
+            space.restart()
+        if step > 25:
+            space.turn(torch.linalg.eigh(space.projected)[1][:, -1])
+        space.extend()
+        identity = everything[: step + 1, : step + 1]
+        basis = space.basis.combine(identity)
+        torch.testing.assert_close(basis @ basis.T, identity, rtol=0, atol=1e-13)
+        torch.testing.assert_close(space.images.combine(identity), basis @ matrix, rtol=0, atol=1e-13)
+        torch.testing.assert_close(space.projected, basis @ matrix @ basis.T, rtol=0, atol=1e-13)
+        values, vectors = torch.linalg.eigh(space.projected)
+        ritz = vectors.T @ basis
+        errors = (ritz @ matrix - values[:, None] * ritz).norm(dim=1)
+        torch.testing.assert_close(space.estimates(vectors.T), errors, rtol=0, atol=1e-13)
+
+
 @pytest.mark.parametrize("name", ["conv", "residual", "batch_norm"])
 def test_the_sharpest_directions_of_a_network_are_those_of_its_dense_hessian(problem, name):
     plain = problem(name, l2=0.01, num_examples=9)
-    weights, buffers = flatten(plain.model)
+    weights, _ = flatten(plain.model)
     values, vectors = np.linalg.eigh(plain.hessian(weights).numpy())
-    product = HessianProduct(Loss(plain.model, l2=0.01))
+    operator = HessianOperator(plain.model, plain.inputs, plain.targets, l2=0.01, chunk_size=4, precision="float64")
 
-    pairs = solve(HessianOperator(product, weights, buffers, plain.inputs, plain.targets, chunk_size=4), num_pairs=6)
+    pairs = solve(operator, num_pairs=6)
 
     assert pairs.converged
     np.testing.assert_allclose(pairs.eigenvalues.numpy(), values[::-1][:6], rtol=0, atol=1e-8 * values[-1])

@@ -58,6 +58,9 @@ spectrum:
     num_eigenvalues: 5
     resample: false
     augment: false
+    parameters: "*"
+    precision: float32
+    probe_products: 5
   final: { <<: *spectrum, checkpoints: ends }
 slices:
   top:
@@ -208,6 +211,9 @@ def test_settings_are_those_of_the_file_without_the_schedule():
         "num_eigenvalues": 5,
         "resample": False,
         "augment": False,
+        "parameters": "*",
+        "precision": "float32",
+        "probe_products": 5,
     }
 
 
@@ -286,6 +292,12 @@ def test_a_caption_says_what_was_measured_on_what():
         "simple_cnn on digits (100 training images); 2 seeds; spectrum leading: Hessian on 60 training images, top 5, "
         "residuals at most 0.01"
     )
+
+
+def test_a_caption_says_which_block_was_measured_and_how():
+    changes = {("spectrum", "final", "parameters"): "0.*", ("spectrum", "final", "precision"): "bfloat16"}
+    caption = expand(small(*changes.items())).caption("results")
+    assert "Hessian of 0.* on 60 training images, top 5, found in bfloat16, residuals at most 0.01" in caption
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,13 @@ Standard library only: the workflow imports it each time it plans.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,11 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of the run's folder: spells every field that is not at its neutral value."""
+        """The name of the run's folder: spells every field that is not at its neutral value.
+
+        No file system takes more than 255 characters: a longer name, of many numbers with all their digits, ends with
+        a hash instead.
+        """
         parts = [
             f"{self.data}{self.num_training}",
             "augmented" if self.augment else "",
@@ -90,7 +97,11 @@ class Run:
             "" if self.stop_patience is None else f"stop{self.stop_patience}",
             f"seed{self.seed}",
         ]
-        return "-".join(part for part in parts if part)
+        name = "-".join(part for part in parts if part)
+        if len(name) <= _LONGEST_NAME:
+            return name
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        return f"{name[: _LONGEST_NAME - len(digest) - 1]}-{digest}"
 
     def _nudge_parts(self) -> tuple[str, ...]:
         return (

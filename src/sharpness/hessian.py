@@ -1,138 +1,259 @@
-"""The Hessian of a loss as an operator: exact products with vectors, at well under two gradients each.
-
-The product is ``jvp(grad(loss))`` (Pearlmutter, 1994), traced once per shape of a chunk of examples with weights,
-examples and vector as inputs. The traced graph is then cut in two: what does not depend on the vector is computed once
-per checkpoint and kept, so that each product runs only the rest.
-"""
+"""The Hessian of a network's loss as an operator: exact products with vectors, at a little under two gradients each."""
 
 from __future__ import annotations
 
-import warnings
+import copy
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
 
-from sharpness.loss import Loss
+from sharpness.layout import Layout
+from sharpness.loss import Loss, flatten
+from sharpness.r_operator import Kept, ROperator
 
-# Largest relative difference between the traced product and double backward, on one vector, by precision.
-_AGREEMENT = {torch.float32: 1e-4, torch.float64: 1e-10}
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator  # type: ignore[import-untyped]
+
+Precision = Literal["float64", "float32", "bfloat16"]
+
+_log = logging.getLogger(__name__)
+
+# Largest difference between a product and one by double backward, relative to its length, on one vector.
+_AGREEMENT = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.5}
+# Examples on which the two are compared: whether operations are differentiated rightly does not depend on their number.
+_EXAMPLES_OF_CHECK = 8
 
 
 class HessianProduct:
-    """Hessian-vector products of the summed loss on one chunk of examples, traced once per shape of a chunk."""
+    """Products with the Hessian of a loss at any weights, on any examples: what a network's checkpoints share.
 
-    def __init__(self, loss: Loss) -> None:
+    A network whose operations can be listed is served by the R-operator; any other by double backward, which takes
+    about twice the time and is logged. Which it is, and whether it is right, is found out once, at the first weights.
+
+    Args:
+        loss: of the network.
+        precision: "bfloat16" runs the passes over the network in it; vectors and sums over chunks stay as precise as
+            the weights are. None: everything is as precise as the weights.
+        parameters: names of the weights that the Hessian has rows for, as a pattern (``layer3.*``).
+
+    Raises:
+        ValueError: no parameter has such a name.
+    """
+
+    def __init__(self, loss: Loss, *, precision: Literal["bfloat16"] | None = None, parameters: str = "*") -> None:
         self.loss = loss
-        self._traced: dict[tuple[torch.Size, torch.dtype], tuple[fx.GraphModule, fx.GraphModule]] = {}
+        self.layout = loss.layout.matching(parameters)
+        self.precision = precision
+        self._chosen = [name in self.layout.names for name in loss.layout.names]
+        self._form: ROperator | _DoubleBackward | None = None
 
-    def linearise(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-        """Everything in the product that does not depend on the vector: about one gradient of work, kept."""
-        without_vector, _ = self._forms(weights, buffers, inputs, targets)
-        with torch.no_grad():
-            kept: tuple[Tensor, ...] = without_vector(weights, buffers, inputs, targets)
-        return kept
-
-    def apply(self, kept: tuple[Tensor, ...], inputs: Tensor, vector: Tensor) -> Tensor:
-        """The Hessian of the summed loss on the chunk that ``kept`` belongs to, times ``vector`` [P]."""
-        _, with_vector = self._traced[inputs.shape, vector.dtype]
-        with torch.no_grad():
-            product: Tensor = with_vector(*kept, vector)
+    def in_full_precision(self) -> HessianProduct:
+        """The same product with all passes as precise as the weights."""
+        product = copy.copy(self)
+        product.precision = None
         return product
 
-    def _forms(
-        self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor
-    ) -> tuple[fx.GraphModule, fx.GraphModule]:
-        key = inputs.shape, weights.dtype
-        if key not in self._traced:
-            vector = torch.randn(weights.shape, generator=torch.Generator().manual_seed(0)).to(weights)
-            self._traced[key] = self._trace(weights, buffers, inputs, targets, vector)
-            # At the least likely classes: where a network fits its examples next to no curvature is left, and the two
-            # ways of computing it differ by rounding alone.
-            with torch.no_grad():
-                unlikely = self.loss.logits(weights, buffers, inputs).argmin(dim=1)
-            self._check(weights, buffers, inputs, unlikely, vector)
-        return self._traced[key]
+    def rounded(self, tensor: Tensor) -> Tensor:
+        """Weights, buffers or a vector in the precision of the passes; as they are where that is theirs."""
+        return tensor.to(torch.bfloat16) if self.precision == "bfloat16" else tensor
 
-    def _trace(
-        self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor, vector: Tensor
-    ) -> tuple[fx.GraphModule, fx.GraphModule]:
-        def product(weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor, vector: Tensor) -> Tensor:
-            gradient = torch.func.grad(self.loss.summed)
-            along = torch.func.jvp(lambda at: gradient(at, buffers, inputs, targets), (weights,), (vector,))
-            tangent: Tensor = along[1]
-            return tangent
+    def linearise(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Kept | _State:
+        """Everything in the product that does not depend on the vector; shapes as in ``Loss``.
 
-        with warnings.catch_warnings():
-            # torch warns about its own forward-mode formulas while it traces them.
-            warnings.simplefilter("ignore")
-            return _cut(make_fx(product)(weights, buffers, inputs, targets, vector))
+        Chunks of examples share the memory of weights and buffers that are ``rounded`` already.
 
-    def _check(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor, vector: Tensor) -> None:
-        ours = self.apply(self.linearise(weights, buffers, inputs, targets), inputs, vector)
-        leaf = weights.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(self.loss.summed(leaf, buffers, inputs, targets), leaf, create_graph=True)
-        (theirs,) = torch.autograd.grad(gradient, leaf, vector)
-        # Where the weights are not finite there is nothing to compare: the solver says so.
-        difference = float((ours - theirs).norm() / theirs.norm().clamp_min(torch.finfo(theirs.dtype).tiny))
-        if difference > _AGREEMENT[weights.dtype]:
-            raise RuntimeError(
-                f"the traced Hessian-vector product differs from double backward by {difference:.1e} of its length, "
-                f"more than {_AGREEMENT[weights.dtype]:.0e}"
-            )
+        Raises:
+            FloatingPointError: the curvature overflows at these weights.
+            RuntimeError: a product differs from double backward.
+        """
+        parts = self.loss.layout.views(self.rounded(weights)), self.loss.buffer_layout.views(self.rounded(buffers))
+        if self._form is None:
+            self._form = self._checked_form(*parts, inputs[:_EXAMPLES_OF_CHECK])
+        return self._form.linearise(*parts, inputs, targets)
+
+    def add_product(self, kept: Kept | _State, vector: Tensor, total: Tensor) -> None:
+        """Add to ``total`` the Hessian of the cross-entropy, summed over what ``kept`` is of, times ``vector`` [p]."""
+        assert self._form is not None
+        self._form.add_product(kept, self._by_parameter(self.rounded(vector)), self._by_parameter(total))  # type: ignore[arg-type]
+
+    def _by_parameter(self, vector: Tensor) -> list[Tensor | None]:
+        views = iter(self.layout.views(vector))
+        return [next(views) if chosen else None for chosen in self._chosen]
+
+    def _checked_form(
+        self, weights: list[Tensor], buffers: list[Tensor], inputs: Tensor
+    ) -> ROperator | _DoubleBackward:
+        """What computes the products, compared with double backward in full precision and in that of the passes."""
+        low, full = weights[0].dtype, torch.promote_types(weights[0].dtype, torch.float32)
+        states = {dtype: ([w.to(dtype) for w in weights], [b.to(dtype) for b in buffers]) for dtype in (full, low)}
+        drawn = torch.randn(2, self.layout.size, generator=torch.Generator().manual_seed(0))
+        vector, another = drawn.to(weights[0].device, full)
+
+        def product(form: ROperator | _DoubleBackward, dtype: torch.dtype, vector: Tensor = vector) -> Tensor:
+            total = torch.zeros_like(vector)
+            parts = states[dtype]
+            kept = form.linearise(parts[0], parts[1], inputs, targets)
+            form.add_product(kept, self._by_parameter(vector.to(dtype)), self._by_parameter(total))  # type: ignore[arg-type]
+            return total
+
+        twice_backward = _DoubleBackward(self.loss, self._chosen)
+        # At the least likely classes: where a network fits its examples next to no curvature is left, and the two ways
+        # of computing it differ by rounding alone.
+        targets = twice_backward.logits(*states[full], inputs).argmin(dim=1)
+        theirs = product(twice_backward, full)
+        if not torch.isfinite(theirs).all():
+            raise FloatingPointError("the curvature overflows at these weights")
+        try:
+            form = ROperator(self.loss.evaluating, self._chosen)
+            ours = {dtype: product(form, dtype) for dtype in states}
+        except Exception as error:  # whatever a user's network raises in forward mode; it has just run twice backwards
+            reason = str(error).splitlines() or [type(error).__name__]
+            _log.warning("Hessian-vector products by double backward, about twice as slow: %s", reason[0])
+            _check_symmetry(vector, theirs, another, product(twice_backward, full, another))
+            return twice_backward
+        for dtype, vector_of_ours in ours.items():
+            _compare(vector_of_ours, theirs, _AGREEMENT[dtype])
+        return form
 
 
-def _cut(traced: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Cut a graph at its dependence on its last input: (the part without it, the part with it and what it needs)."""
-    nodes = list(traced.graph.nodes)
-    vector = [node for node in nodes if node.op == "placeholder"][-1]
-    dependent = {vector}
-    for node in nodes:
-        if any(source in dependent for source in node.all_input_nodes):
-            dependent.add(node)
-    needed = [node for node in nodes if node not in dependent and any(user in dependent for user in node.users)]
-    constants = [node for node in needed if node.op == "get_attr"]
-    kept = [node for node in needed if node.op != "get_attr"]
+def _compare(ours: Tensor, theirs: Tensor, allowed: float) -> None:
+    difference = float((ours - theirs).norm() / theirs.norm().clamp_min(torch.finfo(theirs.dtype).tiny))
+    if not difference <= allowed:
+        raise RuntimeError(
+            f"the Hessian-vector product differs from double backward by {difference:.1e} of its length, "
+            f"more than {allowed:.0e}"
+        )
 
-    first = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in nodes:
-        if node not in dependent:
-            copies[node] = first.node_copy(node, copies.__getitem__)
-    first.output(tuple(copies[node] for node in kept))
-    first.eliminate_dead_code()
 
-    second = fx.Graph()
-    copies = {}
-    for index, node in enumerate(kept):
-        copies[node] = second.placeholder(f"kept_{index}")
-    copies[vector] = second.placeholder("vector")
-    for node in nodes:
-        if node in constants or (node in dependent and node is not vector and node.op != "output"):
-            copies[node] = second.node_copy(node, copies.__getitem__)
-    second.output(fx.map_arg(nodes[-1].args[0], copies.__getitem__))
-    second.eliminate_dead_code()
-    return fx.GraphModule(traced, first), fx.GraphModule(traced, second)
+def _check_symmetry(one: Tensor, image: Tensor, other: Tensor, image_of_other: Tensor) -> None:
+    """Where double backward has nothing to be compared with, a wrong derivative at least is hardly ever symmetric."""
+    difference = float((other @ image - one @ image_of_other).abs() / (other.norm() * image.norm()))
+    if difference > _AGREEMENT[image.dtype]:
+        raise RuntimeError(
+            f"double backward gives a Hessian that is not symmetric, by {difference:.1e}: "
+            "torch differentiates one of the network's operations wrongly"
+        )
+
+
+class _State:
+    """What double backward starts from at every product: nothing is kept."""
+
+    num_bytes = 0
+
+    def __init__(self, weights: list[Tensor], buffers: list[Tensor], inputs: Tensor, targets: Tensor) -> None:
+        self.weights, self.buffers, self.inputs, self.targets = weights, buffers, inputs, targets
+
+
+class _DoubleBackward:
+    """The derivative of the gradient's product with the vector, its graph built anew each time."""
+
+    def __init__(self, loss: Loss, chosen: Sequence[bool]) -> None:
+        self._loss = loss
+        self._chosen = chosen
+
+    def logits(self, weights: Sequence[Tensor], buffers: Sequence[Tensor], inputs: Tensor) -> Tensor:
+        state = {name: weight.contiguous() for name, weight in zip(self._loss.layout.names, weights, strict=True)}
+        state.update(zip(self._loss.buffer_layout.names, buffers, strict=True))
+        if inputs.is_floating_point():
+            inputs = inputs.to(weights[0].dtype)
+        # A copy, since the network may change its input in place; as users' networks expect to find it in memory.
+        inputs = inputs.clone(memory_format=torch.contiguous_format)
+        outputs: Tensor = functional_call(self._loss.evaluating, state, (inputs,))
+        return outputs
+
+    def linearise(self, weights: list[Tensor], buffers: list[Tensor], inputs: Tensor, targets: Tensor) -> _State:
+        return _State(weights, buffers, inputs, targets)
+
+    @torch.enable_grad()
+    def add_product(self, state: _State, vector: Sequence[Tensor | None], total: Sequence[Tensor | None]) -> None:
+        leaves = [
+            weight.detach().requires_grad_(chosen) for weight, chosen in zip(state.weights, self._chosen, strict=True)
+        ]
+        logits = self.logits(leaves, state.buffers, state.inputs)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        loss = functional.cross_entropy(logits, state.targets, reduction="sum")
+        if not loss.requires_grad:
+            return  # no chosen weight has an influence on the loss
+        chosen = [leaf for leaf in leaves if leaf.requires_grad]
+        gradients = torch.autograd.grad(loss, chosen, create_graph=True, materialize_grads=True)
+        pairs = zip(gradients, (part for part in vector if part is not None), strict=True)
+        smooth = [(gradient, part) for gradient, part in pairs if gradient.requires_grad]
+        if not smooth:
+            return  # the loss is linear in the chosen weights
+        moving, along = zip(*smooth, strict=True)
+        parts = torch.autograd.grad(moving, chosen, along, materialize_grads=True)
+        for whole, part in zip((part for part in total if part is not None), parts, strict=True):
+            whole += part
 
 
 class HessianOperator:
-    """The Hessian of the loss on given examples at given weights, as a symmetric [P, P] operator.
+    """The Hessian of the loss on given examples at a model's weights, as a symmetric [P, P] operator.
 
-    The average over examples is weighted by their number, so that the answer does not depend on how they are cut into
-    chunks. What each chunk keeps stays in memory until ``memory_budget`` is full; the rest is recomputed per product.
+    The loss is the mean cross-entropy over the examples plus ``l2`` times the sum of squared kernel weights. Dropout is
+    off. The average is weighted by the number of examples, so that the answer does not depend on how they are cut into
+    chunks. The model stays as it is: its weights, buffers, mode and the global random generator.
+
+    Vectors are flat, in the order of ``layout``: the parameters one after the other, kernels of two-dimensional
+    convolutions as [out, height, width, in]. ``named`` takes a vector apart.
 
     Args:
-        product: the traced product; share one among checkpoints of one architecture.
-        weights: [P].
-        buffers: [B].
-        inputs: [N, channels, height, width].
-        targets: [N].
+        model: gives logits [N, classes].
+        inputs: [N, ...], on the model's device.
+        targets: [N], classes.
+        l2: factor of the penalty.
         chunk_size: examples worked on at once.
-        memory_budget: bytes that may be kept between products.
+        precision: "float32" and "float64" are that of everything; "bfloat16" runs the passes over the network in it, on
+            vectors in float32, and ``reference`` is then the same operator in float32.
+        memory_budget: bytes that a chunk's activations and adjoints may take while they are in use and, as far as they
+            fit, between products; those of the other chunks are computed anew at each product.
+        parameters: names of the weights that the Hessian has rows for, as a pattern (``layer3.*``).
+        batch_statistics: batch norm normalises with the mean and variance of these examples, through which the loss is
+            differentiated, instead of its moving statistics. All examples are then one chunk.
+
+    Attributes:
+        shape: (P, P).
+        dtype: of vectors.
+        device: of vectors.
+        layout: names and shapes of the weights that have rows.
+        reference: the operator in full precision where this one has less, else None.
+
+    Raises:
+        ValueError: there are no examples, or not as many targets as inputs; no parameter matches; the budget is too
+            small for one chunk.
+        FloatingPointError: a weight or a moving statistic is not finite, the message names the first such tensor; or
+            the curvature overflows.
+        RuntimeError: the product differs from one by double backward.
     """
 
     def __init__(
         self,
+        model: nn.Module,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        l2: float = 0.0,
+        chunk_size: int = 256,
+        precision: Precision = "float32",
+        memory_budget: int = 4 * 2**30,
+        parameters: str = "*",
+        batch_statistics: bool = False,
+    ) -> None:
+        loss = Loss(model, l2=l2, batch_statistics=batch_statistics)
+        low: Literal["bfloat16"] | None = "bfloat16" if precision == "bfloat16" else None
+        dtype = torch.float64 if precision == "float64" else torch.float32
+        weights, buffers = (flat.to(dtype) for flat in flatten(model))
+        product = HessianProduct(loss, precision=low, parameters=parameters)
+        inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
+        self._prepare(product, weights, buffers, inputs, targets, chunk_size, memory_budget)
+
+    @classmethod
+    def at(
+        cls,
         product: HessianProduct,
         weights: Tensor,
         buffers: Tensor,
@@ -141,26 +262,128 @@ class HessianOperator:
         *,
         chunk_size: int = 256,
         memory_budget: int = 4 * 2**30,
+    ) -> HessianOperator:
+        """The operator at ``weights`` [P] and ``buffers`` [B]; checkpoints of one architecture share ``product``."""
+        operator = cls.__new__(cls)
+        operator._prepare(product, weights, buffers, inputs, targets, chunk_size, memory_budget)
+        return operator
+
+    # Whatever mode the caller is in: some operations are differentiated by autograd.
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _prepare(
+        self,
+        product: HessianProduct,
+        weights: Tensor,
+        buffers: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+        chunk_size: int,
+        memory_budget: int,
     ) -> None:
-        self.shape = (len(weights), len(weights))
+        _check_examples(inputs, targets, chunk_size)
+        weights, buffers, inputs, targets = (_plain(tensor) for tensor in (weights, buffers, inputs, targets))
+        _check_finite(product.loss.layout, weights)
+        _check_finite(product.loss.buffer_layout, buffers)
+        self.layout = product.layout
+        self.shape = (self.layout.size, self.layout.size)
         self.dtype = weights.dtype
         self.device = weights.device
         self._product = product
-        self._num_examples = len(targets)
         self._state = weights, buffers
+        self._rounded = product.rounded(weights), product.rounded(buffers)  # once for all chunks
+        if product.loss.batch_statistics:
+            chunk_size = len(targets)
+        self._examples = inputs, targets
         self._chunks = list(zip(torch.split(inputs, chunk_size), torch.split(targets, chunk_size), strict=True))
-        self._kept: list[tuple[Tensor, ...] | None] = []
-        for chunk in self._chunks:
-            kept = product.linearise(weights, buffers, *chunk)
-            memory_budget -= sum(tensor.numel() * tensor.element_size() for tensor in kept)
-            self._kept.append(kept if memory_budget >= 0 else None)
+        self._num_examples = len(targets)
+        self._chunk_size, self._memory_budget = chunk_size, memory_budget
+        self._reference: HessianOperator | None = None
+        self._keep()
 
+    def _keep(self) -> None:
+        """Linearise all chunks, or as many as leave room for one computed anew; the last one is the smallest."""
+        first = self._product.linearise(*self._rounded, *self._chunks[0])
+        size, num_chunks = first.num_bytes, len(self._chunks)
+        # The reference works on chunks of its own, whose numbers are twice as long.
+        for_reference = 2 * size if self._product.precision else 0
+        if size + for_reference > self._memory_budget:
+            raise ValueError(
+                f"memory_budget={self._memory_budget:,} bytes is too little for a chunk of {len(self._chunks[0][1])} "
+                f"examples, which takes {size + for_reference:,}: give more, or a smaller chunk_size"
+            )
+        fitting = (self._memory_budget - for_reference) // size if size else num_chunks
+        num_kept = num_chunks if fitting >= num_chunks else fitting - 1
+        # What is computed anew takes its memory beside that of the reference.
+        self._for_reference = self._memory_budget - min(num_kept + 1, num_chunks) * size
+        self._kept = [first] if num_kept else []
+        self._kept += [self._product.linearise(*self._rounded, *chunk) for chunk in self._chunks[1:num_kept]]
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def __matmul__(self, vector: Tensor) -> Tensor:
-        """The Hessian times ``vector`` [P]."""
+        """The Hessian times ``vector`` [P], or times each column of a block [P, b].
+
+        Raises:
+            ValueError: the vector has another length.
+        """
+        if len(vector) != self.shape[0]:
+            raise ValueError(f"the Hessian is {self.shape[0]} x {self.shape[0]}, the vector has {len(vector)} entries")
+        vector = _plain(vector)
+        if vector.dim() == 2:
+            return torch.stack([self @ column for column in vector.T.contiguous()], dim=1)
         total = torch.zeros_like(vector)
-        for chunk, kept in zip(self._chunks, self._kept, strict=True):
-            if kept is None:
-                kept = self._product.linearise(*self._state, *chunk)
-            total += self._product.apply(kept, chunk[0], vector)
+        for index, chunk in enumerate(self._chunks):
+            kept = self._kept[index] if index < len(self._kept) else self._product.linearise(*self._rounded, *chunk)
+            self._product.add_product(kept, vector, total)
         total /= self._num_examples
-        return total + self._product.loss.penalty_curvature(vector) if self._product.loss.l2 else total
+        loss = self._product.loss
+        return total + loss.penalty_curvature(vector, self.layout) if loss.l2 else total
+
+    @property
+    def reference(self) -> HessianOperator | None:
+        """The same operator in the precision of its vectors; None where it is already."""
+        if self._product.precision and self._reference is None:
+            self._reference = HessianOperator.at(
+                self._product.in_full_precision(),
+                *self._state,
+                *self._examples,
+                chunk_size=self._chunk_size,
+                memory_budget=self._for_reference,
+            )
+        return self._reference
+
+    def named(self, vector: Tensor) -> dict[str, Tensor]:
+        """The parts of ``vector`` [P] by the names of the parameters they belong to, as views in their shapes."""
+        return self.layout.named(vector)
+
+    def aslinearoperator(self) -> LinearOperator:
+        """The operator for scipy's solvers, on numpy vectors."""
+        from scipy.sparse.linalg import LinearOperator  # optional: only scipy's solvers need it
+
+        def product(vector):  # type: ignore[no-untyped-def]
+            given = torch.as_tensor(vector, dtype=self.dtype, device=self.device)
+            return (self @ given).cpu().numpy()
+
+        dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
+        return LinearOperator(self.shape, matvec=product, rmatvec=product, matmat=product, dtype=dtype)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Without a graph; a copy where autograd could not use it, since it was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
+
+
+def _check_examples(inputs: Tensor, targets: Tensor, chunk_size: int) -> None:
+    if len(inputs) != len(targets) or not len(targets):
+        raise ValueError(f"need as many targets as inputs and at least one, got {len(targets)} and {len(inputs)}")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+
+
+def _check_finite(layout: Layout, flat: Tensor) -> None:
+    if torch.isfinite(flat).all():
+        return
+    for name, tensor in layout.named(flat).items():
+        if not torch.isfinite(tensor).all():
+            raise FloatingPointError(f"{name} is not finite: the Hessian does not exist at these weights")

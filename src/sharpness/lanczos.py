@@ -1,157 +1,203 @@
 """Eigenpairs of a symmetric operator by the Lanczos method, stopped on residuals.
 
-Full reorthogonalisation in two passes (Parlett, "The Symmetric Eigenvalue Problem", chapter 13): no ghost copies of an
-eigenvalue. Knows vectors only.
+One start vector sees one copy of a multiple eigenvalue, and may see a cluster late: random vectors in the complement of
+the Krylov space look for what is missing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-# After an invariant subspace was found, so many steps into its complement look for further copies of an eigenvalue.
-_PROBE_STEPS = 10
+from sharpness.krylov import Krylov, SymmetricOperator, VectorProduct, inner_products, largest_magnitude, norms_of_rows
 
+Which = Literal["largest", "smallest", "magnitude"]
 
-class SymmetricOperator(Protocol):
-    """Anything that multiplies a vector [P] and knows its own shape, precision and device."""
-
-    shape: tuple[int, int]
-    dtype: torch.dtype
-    device: torch.device
-
-    def __matmul__(self, vector: Tensor, /) -> Tensor: ...
+# What the wanted eigenvalues have most of.
+_RANKINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "largest": torch.clone,
+    "smallest": torch.neg,
+    "magnitude": torch.abs,
+}
 
 
 @dataclass(frozen=True)
 class Eigenpairs:
-    """The algebraically largest eigenpairs, largest first, and what the same Krylov space says of the smallest."""
+    """The wanted eigenpairs, and what the same Krylov space says of the smallest eigenvalue."""
 
-    eigenvalues: Tensor  # [k], descending, float64, on the CPU
+    eigenvalues: Tensor  # [k], from the wanted end inwards, float64, on the CPU
     eigenvectors: Tensor  # [k, P], orthonormal rows; the sign of a row is arbitrary
-    residuals: Tensor  # [k], |A v - λ v| / max|λ|, computed from products
+    residuals: Tensor  # [k], |A v - λ v| / max|λ|, computed from products; with the reference where there is one
     smallest: float  # the smallest Ritz value: the smallest eigenvalue where its residual is small
-    smallest_residual: float
-    num_products: int
-    converged: bool  # whether every residual of the largest k is within the tolerance
+    smallest_residual: float  # of the operator itself, by the recurrence, where there is a reference
+    num_products: int  # up to the convergence of these pairs, or all if they have not converged
+    num_probing: int  # further products, of the probe that found nothing missing before it or the budget ended
+    num_certifying: int  # products with the reference: k, or 0 where there is none
+    converged: bool  # whether every residual of the k pairs is within the tolerance
+    # True: a probe found nothing missing, or the whole space is spanned. False: a probe showed a missed eigenvalue, and
+    # the budget ended before the pairs converged again. None: no probe came to its end.
+    complete: bool | None
 
 
 def top_eigenpairs(
-    operator: SymmetricOperator, *, num_pairs: int, tolerance: float, max_products: int, generator: torch.Generator
+    operator: SymmetricOperator,
+    *,
+    num_pairs: int,
+    tolerance: float,
+    max_products: int,
+    generator: torch.Generator,
+    which: Which = "largest",
+    probe_products: int = 5,
 ) -> Eigenpairs:
-    """The ``num_pairs`` algebraically largest eigenpairs of ``operator``.
+    """The ``num_pairs`` largest, smallest (both algebraically) or largest in magnitude eigenpairs of ``operator``.
+
+    Small residuals do not mean that none was missed. So, after convergence, a random vector orthogonal to the space is
+    followed for ``probe_products`` steps. If that moves a wanted value by more than ``tolerance`` times the largest
+    magnitude, the search goes on until the pairs converge again, and probes again. A probe sees what stands out from
+    the rest of the spectrum; it does not prove that nothing else is there.
+
+    An operator with a ``reference`` is trusted up to its noise only: the recurrence decides when to stop, and the pairs
+    are then computed anew in the span of the k vectors, with one product with the reference for each.
 
     Args:
         operator: symmetric, [P, P].
         num_pairs: k, at most P.
         tolerance: largest residual, relative to the largest magnitude of an eigenvalue.
-        max_products: most products with the operator; the best pairs so far are returned when they are used up.
-        generator: of the start vector, on the CPU.
+        max_products: most products with the operator, those of probes included; the best pairs so far are returned when
+            they are used up. The k products with a reference come on top.
+        generator: of the start vector and the probes, on the CPU.
+        which: the wanted end; "magnitude" orders λ and -λ as rounding has it.
+        probe_products: steps of a probe; 0 for none.
 
     Raises:
-        ValueError: ``num_pairs`` or ``max_products`` do not fit.
+        ValueError: the operator is not square, real and of floating point, or an argument does not fit.
         FloatingPointError: a product is not finite.
     """
-    size = operator.shape[0]
-    capacity = min(max_products, size)
-    if not 1 <= num_pairs <= capacity:
+    product = VectorProduct(operator)
+    if which not in _RANKINGS:
+        raise ValueError(f"which must be one of {', '.join(_RANKINGS)}, got {which!r}")
+    if not 1 <= num_pairs <= min(max_products, product.size):
         raise ValueError(
-            f"need 1 <= num_pairs <= max_products and the size {size} of the operator, "
+            f"need 1 <= num_pairs <= max_products and the size {product.size} of the operator, "
             f"got num_pairs={num_pairs}, max_products={max_products}"
         )
-    krylov = _Krylov(operator, capacity, generator)
-    settled_at = 0
-    while True:
-        whole = krylov.extend()
-        if whole:
-            settled_at = krylov.num_steps + _PROBE_STEPS
-        full = krylov.num_steps == capacity
-        settled = krylov.num_steps >= max(num_pairs, settled_at) and krylov.estimate(num_pairs) <= tolerance
-        if full or settled:
-            pairs = krylov.pairs(num_pairs, tolerance)
-            if full or pairs.converged:
-                return pairs
+    if probe_products < 0:
+        raise ValueError(f"probe_products must not be negative, got {probe_products}")
+    space = Krylov(product, generator, keep_images=product.reference is None)
+    search = _Search(space, _RANKINGS[which], num_pairs, tolerance, min(max_products, product.size))
+
+    missed: bool | None = None
+    pairs = search.converge()
+    while pairs.converged and (missed := search.probe(probe_products)):
+        pairs = search.converge()
+
+    unmissed = None if missed is None else not missed
+    pairs = replace(
+        pairs,
+        num_probing=space.num_steps - pairs.num_products,
+        complete=True if space.num_steps == product.size else unmissed,
+    )
+    return pairs if product.reference is None else search.certified(pairs, product.reference)
 
 
-class _Krylov:
-    """An orthonormal basis that grows by one product a step, with the images of its vectors."""
+@dataclass(frozen=True)
+class _Search:
+    """A Krylov space that grows until it holds the wanted pairs."""
 
-    def __init__(self, operator: SymmetricOperator, capacity: int, generator: torch.Generator) -> None:
-        self.num_steps = 0
-        self._operator = operator
-        self._generator = generator
-        empty = torch.empty(capacity, operator.shape[0], dtype=operator.dtype, device=operator.device)
-        self._basis = empty  # rows
-        self._images = torch.empty_like(empty)  # operator times each row
-        self._projected = torch.zeros(capacity, capacity, dtype=torch.float64)
-        self._off_diagonal = 0.0
-        self._next = self._random()
+    space: Krylov
+    ranking: Callable[[Tensor], Tensor]  # what the wanted eigenvalues have most of
+    num_pairs: int
+    tolerance: float
+    capacity: int  # most steps
 
-    def extend(self) -> bool:
-        """One more step; returns whether the basis has just become an invariant subspace."""
-        step = self.num_steps
-        self._basis[step] = self._next
-        image = self._operator @ self._next
-        self._images[step] = image
-        self.num_steps += 1
-        basis = self._basis[: self.num_steps]
-        coefficients = basis @ image
-        # Twice is enough: one pass leaves components of the size of the rounding error.
-        rest, norm = self._orthogonalised(image - coefficients @ basis)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(f"product {step + 1} with the operator is not finite")
-        column = coefficients.double().cpu()
-        self._projected[: step + 1, step] = column
-        self._projected[step, : step + 1] = column
-        self._off_diagonal = float(norm)
-        scale = float(self._projected.abs().max())
-        # Nothing is lost where this is taken too early: the columns of the projection are computed in full.
-        broken: bool = self._off_diagonal <= torch.finfo(image.dtype).eps ** 0.7 * scale
-        self._next = self._random() if broken and self.num_steps < len(self._basis) else rest / norm
-        if broken:
-            self._off_diagonal = 0.0
-        return broken
+    def converge(self) -> Eigenpairs:
+        """Extend the space until the wanted pairs are within the tolerance or the budget is used up."""
+        look_below = self.tolerance
+        while True:
+            if self.space.num_steps >= self.num_pairs:
+                values, coefficients = self._ritz()
+                estimates = self.space.estimates(coefficients[: self.num_pairs])
+                full = self.space.num_steps == self.capacity
+                if full or float(estimates.max()) <= look_below * largest_magnitude(values):
+                    pairs = self._pairs(values, coefficients)
+                    if full or pairs.converged:
+                        return pairs
+                    # The recurrence is too hopeful, by rounding: looking costs more than a step, so not at each.
+                    look_below /= 2
+                self.space.turn(coefficients[int(estimates.argmax())])
+            self.space.extend()
 
-    def _orthogonalised(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        vector = vector - (self._basis[: self.num_steps] @ vector) @ self._basis[: self.num_steps]
-        return vector, vector.norm()
+    def probe(self, num_products: int) -> bool | None:
+        """Whether a random vector orthogonal to the space leads to a missed pair; None if it was not followed so far.
 
-    def _random(self) -> Tensor:
-        drawn = torch.randn(self._basis.shape[1], generator=self._generator, dtype=torch.float64).to(self._basis)
-        once, norm = self._orthogonalised(drawn / drawn.norm())
-        twice, norm = self._orthogonalised(once / norm)
-        return twice / norm
+        The probe stays orthogonal to the images of the space too, so that it leaves the pairs found as they are.
+        """
+        before = self.ranking(self._ritz()[0][: self.num_pairs])
+        ended = True
+        for _ in range(num_products):
+            if self.space.num_steps == self.capacity:
+                return None
+            if ended:
+                self.space.restart()
+            ended = self.space.extend()
+            values, _ = self._ritz()
+            gained = self.ranking(values[: self.num_pairs]) - before
+            if float(gained.max()) > self.tolerance * largest_magnitude(values):
+                return True
+        return False if num_products else None
+
+    def certified(self, pairs: Eigenpairs, reference: VectorProduct) -> Eigenpairs:
+        """``pairs`` computed anew by the Rayleigh-Ritz method in their span, from products with ``reference``."""
+        images = reference.rows(pairs.eigenvectors)
+        gram = inner_products(pairs.eigenvectors, pairs.eigenvectors)
+        projected = inner_products(pairs.eigenvectors, images)
+        orthonormal = torch.linalg.inv(torch.linalg.cholesky(gram))
+        values, rotation = torch.linalg.eigh(orthonormal @ (projected + projected.T) / 2 @ orthonormal.T)
+        order = self.ranking(values).argsort(descending=True, stable=True)
+        values = values[order]
+        coefficients = (rotation.T[order] @ orthonormal).to(images)
+        vectors = coefficients @ pairs.eigenvectors
+        errors = coefficients @ images - values.to(images)[:, None] * vectors
+        # The wanted end is known from the reference, the other one from the operator itself.
+        scale = largest_magnitude(torch.cat([values, self._ritz()[0][self.num_pairs :]]))
+        residuals = norms_of_rows(errors) / (scale or 1.0)
+        return replace(
+            pairs,
+            eigenvalues=values,
+            eigenvectors=vectors,
+            residuals=residuals,
+            num_certifying=self.num_pairs,
+            converged=bool((residuals <= self.tolerance).all()),
+        )
 
     def _ritz(self) -> tuple[Tensor, Tensor]:
-        """Ritz values, descending, and the coefficients of their vectors as rows."""
-        values, vectors = torch.linalg.eigh(self._projected[: self.num_steps, : self.num_steps])
-        return values.flip(0), vectors.T.flip(0)
+        """Ritz values from the wanted end inwards, and the coefficients of their vectors as rows."""
+        values, vectors = torch.linalg.eigh(self.space.projected)
+        order = self.ranking(values).argsort(descending=True, stable=True)
+        return values[order], vectors.T[order]
 
-    def estimate(self, num_pairs: int) -> float:
-        """Largest residual of the leading pairs, as the recurrence estimates it: cheap, for deciding when to look."""
-        values, vectors = self._ritz()
-        scale = float(values.abs().max())
-        return self._off_diagonal * float(vectors[:num_pairs, -1].abs().max()) / scale if scale else 0.0
-
-    def pairs(self, num_pairs: int, tolerance: float) -> Eigenpairs:
-        """The leading pairs and the smallest, with residuals computed from the stored images."""
-        values, vectors = self._ritz()
-        chosen = torch.cat([torch.arange(num_pairs), torch.tensor([self.num_steps - 1])])
-        coefficients = vectors[chosen].to(self._basis)
-        ritz_vectors = coefficients @ self._basis[: self.num_steps]
-        images = coefficients @ self._images[: self.num_steps]
-        scale = float(values.abs().max()) or 1.0
-        errors = images - values[chosen].to(images)[:, None] * ritz_vectors
-        residuals = errors.norm(dim=1).double().cpu() / scale
+    def _pairs(self, values: Tensor, coefficients: Tensor) -> Eigenpairs:
+        chosen = torch.cat([torch.arange(self.num_pairs), values.argmin()[None]])
+        values, coefficients, scale = values[chosen], coefficients[chosen], largest_magnitude(values)
+        vectors = self.space.basis.combine(coefficients)
+        if self.space.images is None:
+            norms = self.space.estimates(coefficients)
+        else:
+            norms = norms_of_rows(self.space.images.combine(coefficients) - values.to(vectors)[:, None] * vectors)
+        residuals = norms / (scale or 1.0)
         return Eigenpairs(
-            eigenvalues=values[:num_pairs],
-            eigenvectors=ritz_vectors[:num_pairs],
-            residuals=residuals[:num_pairs],
+            eigenvalues=values[:-1],
+            eigenvectors=vectors[:-1],
+            residuals=residuals[:-1],
             smallest=float(values[-1]),
             smallest_residual=float(residuals[-1]),
-            num_products=self.num_steps,
-            converged=bool((residuals[:num_pairs] <= tolerance).all()),
+            num_products=self.space.num_steps,
+            num_probing=0,
+            num_certifying=0,
+            converged=bool((residuals[:-1] <= self.tolerance).all()),
+            complete=None,
         )

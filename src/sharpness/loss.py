@@ -1,8 +1,4 @@
-"""The loss as a function of flat vectors: what L(weights) is, the flat order of weights, the average over examples.
-
-The flat order keeps the kernels of convolutions channels last ([out, height, width, in]), so that every view of the
-vector is already in the layout in which convolutions are fastest.
-"""
+"""The loss as a function of flat vectors: what L(weights) is, and the only average over examples."""
 
 from __future__ import annotations
 
@@ -13,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
-_CHANNELS_LAST = (0, 2, 3, 1)
-_CHANNELS_FIRST = (0, 3, 1, 2)
+from sharpness.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -29,31 +25,41 @@ class Evaluation:
 class Loss:
     """L(weights): mean cross-entropy over the examples plus ``l2`` times the sum of squared kernel weights.
 
-    Biases and batch-norm scales are not regularised, as in the authors' code. Batch norm uses its moving statistics
-    (evaluation mode) except where ``training`` is asked for, which updates ``buffers`` in place.
+    Biases and batch-norm scales are not regularised, as in the authors' code. Dropout is off. Batch norm uses its
+    moving statistics (evaluation mode) except where ``training`` is asked for, which updates ``buffers`` in place.
 
     Shapes used by all methods: weights [P], buffers [B] (batch norm's moving statistics; B is 0 without batch norm),
     inputs [n, channels, height, width], targets [n].
+
+    Args:
+        model: only its structure is used: its own weights stay as they are.
+        l2: factor of the penalty.
+        batch_statistics: batch norm uses the mean and variance of the examples that it is given, and updates nothing.
     """
 
-    def __init__(self, model: nn.Module, *, l2: float) -> None:
+    def __init__(self, model: nn.Module, *, l2: float, batch_statistics: bool = False) -> None:
         self.l2 = l2
-        self.num_weights = sum(parameter.numel() for parameter in model.parameters())
-        self._names = [name for name, _ in model.named_parameters()]
-        self._shapes = [parameter.shape for parameter in model.parameters()]
-        self._buffer_names = [name for name, buffer in model.named_buffers() if buffer.is_floating_point()]
-        self._buffer_shapes = [buffer.shape for buffer in model.buffers() if buffer.is_floating_point()]
-        # Only the structure of the model is used: its own weights stay as they are.
-        skeleton = copy.deepcopy(model).to("meta").requires_grad_(False)
-        self._evaluating = skeleton.eval()
+        self.batch_statistics = batch_statistics
+        self.layout = Layout.of(dict(model.named_parameters()))
+        self.buffer_layout = Layout.of({name: b for name, b in model.named_buffers() if b.is_floating_point()})
+        self.num_weights = self.layout.size
+        # Without memory for what must be given at every call: forgotten weights are an error, not old ones.
+        memo: dict[int, Tensor] = {
+            id(parameter): nn.Parameter(parameter.to("meta"), False) for parameter in model.parameters()
+        }
+        memo |= {id(buffer): buffer.to("meta") for buffer in model.buffers() if buffer.is_floating_point()}
+        skeleton = copy.deepcopy(model, memo)
         self._training = copy.deepcopy(skeleton).train()
+        self.evaluating = skeleton.eval()
+        """The network in evaluation mode, its weights and buffers on the meta device."""
+        if batch_statistics:
+            _use_batch_statistics(self.evaluating)
 
     def logits(self, weights: Tensor, buffers: Tensor, inputs: Tensor, *, training: bool = False) -> Tensor:
         """Outputs of the network before the softmax, [n, classes]."""
-        state = dict(zip(self._names, _views(weights, self._shapes), strict=True))
-        state.update(zip(self._buffer_names, _views(buffers, self._buffer_shapes), strict=True))
-        model = self._training if training else self._evaluating
-        outputs: Tensor = functional_call(model, state, (inputs.contiguous(memory_format=torch.channels_last),))
+        state = self.layout.named(weights) | self.buffer_layout.named(buffers)
+        model = self._training if training else self.evaluating
+        outputs: Tensor = functional_call(model, state, (channels_last(inputs),))
         return outputs
 
     def summed(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -62,13 +68,22 @@ class Loss:
 
     def penalty(self, weights: Tensor) -> Tensor:
         """The L2 term."""
-        kernels = [view for view in _views(weights, self._shapes) if view.dim() > 1]
+        kernels = [view for view in self.layout.views(weights) if view.dim() > 1]
         return self.l2 * torch.stack([kernel.square().sum() for kernel in kernels]).sum()
 
-    def penalty_curvature(self, vector: Tensor) -> Tensor:
-        """The Hessian of the L2 term times ``vector``; its gradient where ``vector`` is the weights."""
-        parts = (view if view.dim() > 1 else torch.zeros_like(view) for view in _views(vector, self._shapes))
-        return 2 * self.l2 * torch.cat([_flat(part).reshape(-1) for part in parts])
+    def penalty_curvature(self, vector: Tensor, layout: Layout | None = None) -> Tensor:
+        """The Hessian of the L2 term times ``vector``; its gradient where ``vector`` is the weights.
+
+        Args:
+            vector: [P], or shorter where ``layout`` is that of some of the weights.
+            layout: of the vector.
+        """
+        product = torch.zeros_like(vector)
+        layout = layout or self.layout
+        for view, part in zip(layout.views(product), layout.views(vector), strict=True):
+            if view.dim() > 1:
+                torch.mul(part, 2 * self.l2, out=view)
+        return product
 
     def gradient(
         self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor, *, training: bool = False
@@ -100,21 +115,19 @@ class Loss:
 
 def flatten(model: nn.Module) -> tuple[Tensor, Tensor]:
     """Copies of a model's weights [P] and of its floating-point buffers [B], flat."""
-    weights = torch.cat([_flat(parameter.detach()).reshape(-1) for parameter in model.parameters()])
-    buffers = [buffer.reshape(-1) for buffer in model.buffers() if buffer.is_floating_point()]
-    return weights, torch.cat(buffers) if buffers else weights.new_empty(0)
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    buffers = {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()}
+    flat = Layout.of(weights).flat(list(weights.values()))
+    return flat, Layout.of(buffers).flat(list(buffers.values())) if buffers else flat.new_empty(0)
 
 
-def _views(flat: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
-    pieces = torch.split(flat, [shape.numel() for shape in shapes])
-    return [_shaped(piece, shape) for piece, shape in zip(pieces, shapes, strict=True)]
+def channels_last(inputs: Tensor) -> Tensor:
+    """Images in the memory format in which convolutions are fastest; anything else as it is."""
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
 
 
-def _shaped(piece: Tensor, shape: torch.Size) -> Tensor:
-    if len(shape) != 4:
-        return piece.view(shape)
-    return piece.view([shape[axis] for axis in _CHANNELS_LAST]).permute(_CHANNELS_FIRST)
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    return tensor.permute(_CHANNELS_LAST) if tensor.dim() == 4 else tensor
+def _use_batch_statistics(model: nn.Module) -> None:
+    for layer in model.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.train()
+            layer.track_running_stats = False  # neither used nor updated

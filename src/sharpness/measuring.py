@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -39,12 +40,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Subject:
-    """A run that is measured: its loss, on its data, with a Hessian-vector product that is traced once."""
+    """A run that is measured: its loss, on its data."""
 
     run: Run
     loss: Loss
-    product: HessianProduct
     dataset: Dataset
+    # By precision and parameters: what the checkpoints share.
+    products: dict[tuple[str, str], HessianProduct] = field(default_factory=dict)
 
     def first_examples(self, num_examples: int) -> tuple[Tensor, Tensor]:
         """The first training examples, never augmented: those on which losses are evaluated."""
@@ -67,18 +69,46 @@ class Subject:
             for batch in data.epoch_order(len(targets), size, generator=generator).to(targets.device):
                 yield inputs[batch], targets[batch]
 
+    def hessian(
+        self, state: Snapshot, examples: tuple[Tensor, Tensor], *, precision: str = "float32", parameters: str = "*"
+    ) -> HessianOperator:
+        """The Hessian of the loss on ``examples`` at ``state``.
+
+        Raises:
+            ValueError: no parameter's name matches ``parameters``.
+            FloatingPointError: the weights are not finite.
+        """
+        product = self.products.get((precision, parameters))
+        if product is None:
+            low: Literal["bfloat16"] | None = "bfloat16" if precision == "bfloat16" else None
+            product = HessianProduct(self.loss, precision=low, parameters=parameters)
+            self.products[precision, parameters] = product
+        return HessianOperator.at(product, state.weights, state.buffers, *examples)
+
     def eigenpairs(
-        self, state: Snapshot, examples: tuple[Tensor, Tensor], *, num_pairs: int, tolerance: float, max_products: int
+        self,
+        state: Snapshot,
+        operator: HessianOperator,
+        *,
+        num_pairs: int,
+        tolerance: float,
+        max_products: int,
+        probe_products: int = 0,
     ) -> Eigenpairs:
-        """The sharpest directions of the loss on ``examples`` at ``state``."""
-        operator = HessianOperator(self.product, state.weights, state.buffers, *examples)
-        generator = stream(self.run.seed, f"lanczos at step {state.step}")
+        """The sharpest directions of the loss: the leading eigenpairs of its Hessian at ``state``."""
         pairs = top_eigenpairs(
-            operator, num_pairs=num_pairs, tolerance=tolerance, max_products=max_products, generator=generator
+            operator,
+            num_pairs=num_pairs,
+            tolerance=tolerance,
+            max_products=max_products,
+            generator=stream(self.run.seed, f"lanczos at step {state.step}"),
+            probe_products=probe_products,
         )
         if not pairs.converged:
             worst = float(pairs.residuals.max())
             _log.warning("step %d: residual %.1e after %d products", state.step, worst, pairs.num_products)
+        if pairs.complete is False:
+            _log.warning("step %d: an eigenvalue that was missed at first has not converged", state.step)
         return pairs
 
 
@@ -123,4 +153,4 @@ def subject_of(run: Run, data_path: Path, device: torch.device) -> Subject:
     """Open a run's data and build its loss."""
     dataset = data.load(data_path, num_training=run.num_training, device=device)
     loss, _, _ = loss_of(run, dataset)
-    return Subject(run=run, loss=loss, product=HessianProduct(loss), dataset=dataset)
+    return Subject(run=run, loss=loss, dataset=dataset)

@@ -17,7 +17,7 @@ from sharpness import sources
 from sharpness.grid import Run, Schedule, chunks_of, runs_of
 from sharpness.schema import StudyError, check_schema, known_words
 
-MEASUREMENTS = ("spectrum", "slices", "steps", "variants")
+MEASUREMENTS = ("spectrum", "density", "slices", "steps", "variants")
 # The checkpoint of the best validation accuracy and that of the last step: a part of its own in every run.
 ENDS = "ends"
 
@@ -33,6 +33,7 @@ class Kind:
 KINDS = {
     "spectrum": Kind(("spectrum",), ("spectrum",)),
     "eigenvalues": Kind(("spectrum",), ("eigenvalues", "peaks")),
+    "density": Kind(("density",), ("density",)),
     "slices": Kind(("slices",), ("slices", "schematic")),
     "steps": Kind(("steps",), ("steps",)),
     "variants": Kind(("variants",), ("variants",)),
@@ -137,9 +138,7 @@ class Study:
         trained = sorted({f"{run.model} on {run.data} ({run.num_training:,} training images)" for run in runs})
         nudged = sorted({run.direction_examples for run in runs if run.is_nudged})
         measured = [
-            f"{measurement} {name}: Hessian on {self.config[measurement][name]['num_examples']} training images"
-            + (f", top {count}" if (count := self.config[measurement][name].get("num_eigenvalues")) else "")
-            + f", residuals at most {self.config[measurement][name]['tolerance']:g}"
+            f"{measurement} {name}: {_in_words(self.config[measurement][name])}"
             for measurement, names in chosen.measure.items()
             for name in names
         ]
@@ -148,6 +147,18 @@ class Study:
         return "; ".join(
             [", ".join(trained), f"{seeds} seed{'s' if seeds > 1 else ''}", *measured, *(directions if nudged else ())]
         )
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    """On what a Hessian was measured, and how exactly."""
+    block = settings.get("parameters", "*")
+    parts = [
+        "Hessian" + (f" of {block}" if block != "*" else "") + f" on {settings['num_examples']} training images",
+        f"top {settings['num_eigenvalues']}" if "num_eigenvalues" in settings else "",
+        "found in bfloat16" if settings.get("precision") == "bfloat16" else "",
+        f"residuals at most {settings['tolerance']:g}",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def study_of(config: Mapping[str, Any], schema_path: Path, *, source: str) -> Study:

@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,7 +19,6 @@ from running import ROOT, SMALL, SNAKEMAKE, environment, run_study, snakemake
 
 from sharpness import data
 from sharpness.checkpoints import load_checkpoints
-from sharpness.hessian import HessianProduct
 from sharpness.initialisation import loss_of
 from sharpness.measuring import Subject
 
@@ -38,8 +38,10 @@ def test_every_figure_is_there_as_pdf_and_png(finished):
     figures = finished / "results" / "small" / "figures"
     names = {
         "spectrum",
+        "first_layer",
         "eigenvalues",
         "eigenvalues_peaks",
+        "density",
         "slices",
         "slices_schematic",
         "steps",
@@ -61,7 +63,7 @@ def test_the_largest_eigenvalue_of_a_checkpoint_is_that_of_its_dense_hessian(fin
     )
     loss, _, _ = loss_of(checkpoints.run, dataset)
     # Independent of the engine: power iteration on double backward, shifted so that the largest eigenvalue dominates.
-    inputs, targets = Subject(checkpoints.run, loss, HessianProduct(loss), dataset).drawn_examples(16)
+    inputs, targets = Subject(checkpoints.run, loss, dataset).drawn_examples(16)
     snapshot = checkpoints.snapshots[0]
     leaf = snapshot.weights.clone().requires_grad_()
     value = torch.nn.functional.cross_entropy(loss.logits(leaf, snapshot.buffers, inputs), targets)
@@ -73,6 +75,29 @@ def test_the_largest_eigenvalue_of_a_checkpoint_is_that_of_its_dense_hessian(fin
         estimate = float(vector @ product)
         vector = product + 0.5 * row["eigenvalue"] * vector
     assert estimate == pytest.approx(row["eigenvalue"], rel=1e-3)
+
+
+def test_the_block_of_a_layer_is_no_sharper_than_the_whole_on_the_same_examples(finished):
+    block, whole = table(finished, "first_layer_spectrum"), table(finished, "eigenvalues_spectrum")
+    block = block[block["which"] == "largest"].set_index("rank")
+    same = (whole["run"] == block.loc[0, "run"]) & (whole["step"] == block.loc[0, "step"])
+    largest = whole[same & (whole["which"] == "largest")].set_index("rank").loc[0, "eigenvalue"]
+    # Cauchy's interlacing theorem.
+    assert 0 < block.loc[0, "eigenvalue"] <= largest * (1 + 1e-2)
+    assert (block["num_certifying"] == 2).all()
+    assert (block["residual"] <= 5e-2).all()
+
+
+def test_the_density_reaches_as_far_as_the_leading_eigenvalues(finished):
+    rows = table(finished, "density_density").set_index("quantity")
+    leading, nodes = rows.loc["eigenvalue", "value"], rows.loc["node"]
+    assert nodes.groupby("probe")["weight"].sum().to_numpy() == pytest.approx(1)
+    # A Ritz value is at most the largest eigenvalue; each probe finds that to the accuracy of its few steps.
+    assert nodes["value"].max() <= leading.max() * (1 + 1e-3)
+    assert (nodes.groupby("probe")["value"].max() > 0.9 * leading.max()).all()
+    norm = rows.loc["frobenius_norm"]
+    assert norm["value"] >= np.linalg.norm(leading)
+    assert 0 < norm["standard_error"] < norm["value"]
 
 
 def test_a_run_that_diverges_is_a_result_and_the_others_go_on(finished):

@@ -1,4 +1,4 @@
-"""Measurements at a run's checkpoints: one rule each for spectrum, slices, steps and variants."""
+"""Measurements at a run's checkpoints: one rule each for spectrum, density, slices, steps and variants."""
 
 for measurement in MEASUREMENTS:
 

@@ -33,7 +33,7 @@ def slices(settings: Settings, part: Part) -> None:
         loss, learning_rate = subject.loss, snapshot.learning_rate
         pairs = subject.eigenpairs(
             snapshot,
-            subject.drawn_examples(settings.num_examples),
+            subject.hessian(snapshot, subject.drawn_examples(settings.num_examples)),
             num_pairs=1,
             tolerance=settings.tolerance,
             max_products=settings.max_products,

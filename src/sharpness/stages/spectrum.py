@@ -22,6 +22,9 @@ class Settings:
     max_products: int
     resample: bool
     augment: bool
+    parameters: str
+    precision: str
+    probe_products: int
 
 
 def spectrum(settings: Settings, part: Part) -> None:
@@ -32,12 +35,16 @@ def spectrum(settings: Settings, part: Part) -> None:
         inputs, targets = subject.drawn_examples(settings.num_examples, purpose)
         if settings.augment:
             inputs = augment(inputs, generator=stream(subject.run.seed, f"augmentation of the {purpose}"))
+        operator = subject.hessian(
+            snapshot, (inputs, targets), precision=settings.precision, parameters=settings.parameters
+        )
         pairs = subject.eigenpairs(
             snapshot,
-            (inputs, targets),
+            operator,
             num_pairs=settings.num_eigenvalues,
             tolerance=settings.tolerance,
             max_products=settings.max_products,
+            probe_products=settings.probe_products,
         )
         largest = enumerate(zip(pairs.eigenvalues, pairs.residuals, strict=True))
         values = [("largest", rank, eigenvalue, residual) for rank, (eigenvalue, residual) in largest]
@@ -48,6 +55,9 @@ def spectrum(settings: Settings, part: Part) -> None:
                 "eigenvalue": float(eigenvalue),
                 "residual": float(residual),
                 "num_products": pairs.num_products,
+                "num_probing": pairs.num_probing,
+                "num_certifying": pairs.num_certifying,
+                "complete": pairs.complete,
                 "num_examples": len(targets),
             }
 

@@ -34,7 +34,7 @@ def steps(settings: Settings, part: Part) -> None:
     def rows(subject: Subject, snapshot: Snapshot) -> Iterator[dict[str, object]]:
         pairs = subject.eigenpairs(
             snapshot,
-            subject.drawn_examples(settings.num_examples),
+            subject.hessian(snapshot, subject.drawn_examples(settings.num_examples)),
             num_pairs=1,
             tolerance=settings.tolerance,
             max_products=settings.max_products,

@@ -7,7 +7,6 @@ from torch import Tensor
 from sharpness.checkpoints import Snapshot
 from sharpness.data import Dataset
 from sharpness.grid import Run
-from sharpness.hessian import HessianProduct
 from sharpness.loss import Loss
 from sharpness.measuring import Subject
 from sharpness.stages import run_stage
@@ -21,13 +20,14 @@ def train_nudged(run: Run, job: Job) -> None:
 
 
 def _finder(run: Run, dataset: Dataset, loss: Loss) -> FindDirections:
-    subject = Subject(run=run, loss=loss, product=HessianProduct(loss), dataset=dataset)
+    subject = Subject(run=run, loss=loss, dataset=dataset)
     examples = subject.drawn_examples(run.direction_examples)
 
     def find(weights: Tensor, buffers: Tensor) -> Directions:
+        state = Snapshot(0, weights, buffers, run.learning_rate)
         pairs = subject.eigenpairs(
-            Snapshot(0, weights, buffers, run.learning_rate),
-            examples,
+            state,
+            subject.hessian(state, examples),
             num_pairs=run.num_directions,
             tolerance=run.direction_tolerance,
             max_products=run.direction_products,

@@ -51,9 +51,10 @@ def variants(settings: Settings, part: Part) -> None:
             diverged = not math.isfinite(value)
             if not diverged and step % settings.measure_every == 0:
                 try:
+                    state = descent.snapshot(snapshot.step + step)
                     pairs = subject.eigenpairs(
-                        descent.snapshot(snapshot.step + step),
-                        hessian_examples,
+                        state,
+                        subject.hessian(state, hessian_examples),
                         num_pairs=settings.num_directions,
                         tolerance=settings.tolerance,
                         max_products=settings.max_products,

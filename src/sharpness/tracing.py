@@ -1,0 +1,337 @@
+"""A network as a list of operations: what each layer and function of a ``torch.nn.Module`` is in ``operations``."""
+
+# ruff: noqa: ARG005 (every function of a Call is given the same three arguments)
+
+from __future__ import annotations
+
+import copy
+import inspect
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sharpness.operations import (
+    Add,
+    BatchNorm,
+    Call,
+    Convolution,
+    Dense,
+    LinearMap,
+    MaxPool2d,
+    Operation,
+    Parameter,
+    Relu,
+    UntraceableError,
+)
+
+_RELUS = {functional.relu, torch.relu, "relu"}
+_SUMS = {operator.add, torch.add, "add"}
+_LINEAR_FUNCTIONS = {torch.flatten, torch.mean, torch.sum, torch.permute, functional.avg_pool2d}
+_RESHAPES = {"flatten", "view", "reshape", "permute", "transpose", "contiguous", "squeeze", "unsqueeze"}
+_LINEAR_METHODS = {"mean", "sum", *_RESHAPES}
+_LINEAR_LAYERS = (nn.Flatten, nn.Unflatten, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool2d)
+# Dropout is off wherever curvature is measured.
+_IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation of a network, and where its inputs and weights are."""
+
+    operation: Operation
+    sources: tuple[int, ...]  # values that it takes: 0 is the network's input, i + 1 the output of step i
+    weights: tuple[int, ...]  # numbers of the network's parameters
+    buffers: tuple[int, ...]  # numbers of the network's floating-point buffers
+    # What the step may overwrite, since nothing else will read it.
+    owns_tangent: bool = False  # of its first source
+    owns_adjoint: bool = False  # the tangent of the adjoint of its output
+
+
+def steps_of(network: nn.Module) -> list[Step]:
+    """The operations of a network in evaluation mode, in the order in which they run; the last gives the logits.
+
+    Raises:
+        UntraceableError: which operations run depends on the data, or one of them changes values in place.
+    """
+    try:
+        graph = _Tracer().trace(network, concrete_args=_defaults(network))
+    except Exception as error:  # whatever a user's forward raises where it meets a proxy instead of a tensor
+        raise UntraceableError(f"which operations run depends on the data: {error}") from error
+    _out_of_place(graph, network)
+    _pool_before_relu(graph, network)
+    return _with_owners(_Translation(network).steps(graph))
+
+
+def _defaults(network: nn.Module) -> dict[str, Any]:
+    """The arguments that nobody gives, so that ``if mask is None`` has its answer."""
+    parameters = list(inspect.signature(network.forward).parameters.values())[1:]
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+
+
+class _Proxy(fx.Proxy):
+    """Remembers that ``x += y`` overwrites x, which torch's own proxy takes for a mere sum."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return _overwriting(self + other)
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return _overwriting(self - other)
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return _overwriting(self * other)
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return _overwriting(self / other)
+
+
+class _Tracer(fx.Tracer):
+    proxy_buffer_attributes = True  # what is computed from a buffer is computed anew for other buffers
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+
+def _overwriting(result: fx.Proxy) -> fx.Proxy:
+    result.node.meta["overwrites"] = True
+    return result
+
+
+class _Translation:
+    """Numbers the values, parameters and buffers of a graph while its nodes become steps."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._modules = dict(network.named_modules())
+        # By identity: one parameter may have several names.
+        self._parameters = {id(parameter): number for number, parameter in enumerate(network.parameters())}
+        floating = (buffer for buffer in network.buffers() if buffer.is_floating_point())
+        self._buffers = {id(buffer): number for number, buffer in enumerate(floating)}
+        self._values: dict[fx.Node, int] = {}
+        self._steps: list[Step] = []
+
+    def steps(self, graph: fx.Graph) -> list[Step]:
+        """A step for every node that computes something."""
+        for node in graph.nodes:
+            if node.op == "placeholder":
+                self._placeholder(node)
+            elif node.op == "get_attr":
+                self._attribute(node)
+            elif node.op == "output":
+                self._output(node)
+            elif node.op == "call_module":
+                self._layer(node, self._modules[str(node.target)])
+            else:
+                self._function(node)
+        return self._steps
+
+    def _add(
+        self, node: fx.Node, operation: Operation, sources: Sequence[fx.Node], owners: Sequence[Tensor] = ()
+    ) -> None:
+        weights = tuple(self._parameters[id(tensor)] for tensor in owners if id(tensor) in self._parameters)
+        buffers = tuple(self._buffers[id(tensor)] for tensor in owners if id(tensor) in self._buffers)
+        self._steps.append(Step(operation, tuple(self._values[source] for source in sources), weights, buffers))
+        self._values[node] = len(self._steps)
+
+    def _placeholder(self, node: fx.Node) -> None:
+        if not self._values:
+            self._values[node] = 0
+        elif node.args:
+            default = node.args[0]
+            self._add(node, Call(lambda weights, buffers, inputs: default), [])
+        else:
+            raise UntraceableError(f"it takes another input, {node.target}, beside the examples")
+
+    def _attribute(self, node: fx.Node) -> None:
+        tensor = operator.attrgetter(str(node.target))(self._network)
+        if id(tensor) in self._parameters:
+            self._add(node, Parameter(), [], [tensor])
+        elif id(tensor) in self._buffers:
+            self._add(node, Call(lambda weights, buffers, inputs: buffers[0]), [], [tensor])
+        else:
+            self._add(node, Call(lambda weights, buffers, inputs: tensor), [])
+
+    def _output(self, node: fx.Node) -> None:
+        last = node.args[0]
+        if not isinstance(last, fx.Node):
+            raise UntraceableError("it does not return one tensor of logits")
+        if self._values[last] != len(self._steps):  # an identity at the end, or dead code after it
+            self._add(node, LinearMap(lambda values: values), [last])
+
+    def _layer(self, node: fx.Node, layer: nn.Module) -> None:
+        single = len(node.all_input_nodes) == 1 and not node.kwargs and len(node.args) == 1
+        single = single and not layer._forward_hooks and not layer._forward_pre_hooks
+        if single and isinstance(layer, _IDENTITIES):
+            self._values[node] = self._values[node.all_input_nodes[0]]
+            return
+        operation = _operation_of(layer) if single else None
+        names = [name for name, _ in layer.named_parameters()]
+        buffer_names = [name for name, buffer in layer.named_buffers() if buffer.is_floating_point()]
+        tensors = [*layer.parameters(), *(layer.get_buffer(name) for name in buffer_names)]
+        if operation is None:
+            call = _with_nodes(node)
+            if getattr(layer, "inplace", False):
+                layer = copy.copy(layer)
+                layer.inplace = False  # type: ignore[assignment]
+
+            def function(weights: Sequence[Tensor], buffers: Sequence[Tensor], inputs: Sequence[Any]) -> Any:
+                state = dict(zip([*names, *buffer_names], [*weights, *buffers], strict=True))
+                return call(lambda *args, **kwargs: functional_call(layer, state, args, kwargs), inputs)
+
+            operation = Call(function)
+        self._add(node, operation, node.all_input_nodes, tensors)
+
+    def _function(self, node: fx.Node) -> None:
+        _refuse_in_place(node)
+        sources = node.all_input_nodes
+        alone = len(node.args) == 1 and len(sources) == 1
+        operation: Operation
+        if node.target in _RELUS and alone:
+            operation = Relu()
+        elif node.target in _SUMS and len(sources) == len(node.args) == 2 and not node.kwargs:
+            operation = Add()
+        elif len(sources) == 1 and (
+            node.target in _LINEAR_FUNCTIONS or (node.op == "call_method" and node.target in _LINEAR_METHODS)
+        ):
+            call = _with_nodes(node)
+            target = _target(node)
+            operation = LinearMap(lambda values: call(target, [values]))
+        else:
+            call = _with_nodes(node)
+            target = _target(node)
+            operation = Call(lambda weights, buffers, inputs: call(target, inputs))
+        self._add(node, operation, sources)
+
+
+def _operation_of(layer: nn.Module) -> Operation | None:
+    """The operation with a rule of its own that a layer is, if there is one."""
+    names = [name for name, _ in layer.named_parameters()]
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear) and names not in (
+        ["weight"],
+        ["weight", "bias"],
+    ):
+        return None  # its kernel is computed from other weights (``torch.nn.utils.parametrize``)
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and layer.padding_mode == "zeros":
+        padding = _symmetric_padding(layer)
+        return None if padding is None else Convolution(layer.stride, padding, layer.dilation, layer.groups)
+    if isinstance(layer, nn.Linear):
+        return Dense()
+    if isinstance(layer, nn.ReLU):
+        return Relu()
+    if isinstance(layer, nn.MaxPool2d) and not layer.return_indices:
+        window, stride = _pair(layer.kernel_size), _pair(layer.stride)
+        return MaxPool2d(window, stride, _pair(layer.padding), _pair(layer.dilation), layer.ceil_mode)
+    if isinstance(layer, _BatchNorm) and layer.track_running_stats and not layer.training:
+        return BatchNorm(layer.eps) if names == ["weight", "bias"] else None
+    if isinstance(layer, _LINEAR_LAYERS):
+        return LinearMap(layer)
+    return None
+
+
+def _symmetric_padding(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> tuple[int, ...] | None:
+    if layer.padding == "valid":
+        return (0,) * len(layer.kernel_size)
+    if layer.padding == "same":
+        total = [step * (size - 1) for step, size in zip(layer.dilation, layer.kernel_size, strict=True)]
+        return None if any(padding % 2 for padding in total) else tuple(padding // 2 for padding in total)
+    assert not isinstance(layer.padding, str)
+    return tuple(layer.padding)
+
+
+def _pair(size: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _target(node: fx.Node) -> Callable[..., Any]:
+    if node.op == "call_method":
+        # A view of values that lie otherwise in memory here than in the network itself.
+        is_view = node.target == "view" and not any(isinstance(argument, torch.dtype) for argument in node.args)
+        name = "reshape" if is_view else str(node.target)
+        return lambda first, *args, **kwargs: getattr(first, name)(*args, **kwargs)
+    assert callable(node.target)
+    return node.target
+
+
+def _with_nodes(node: fx.Node) -> Callable[[Callable[..., Any], Sequence[Any]], Any]:
+    """A call with a node's arguments, values in place of the nodes among them."""
+    sources = node.all_input_nodes
+
+    def call(target: Callable[..., Any], values: Sequence[Any]) -> Any:
+        known = dict(zip(sources, values, strict=True))
+        args = fx.map_arg(node.args, known.__getitem__)
+        return target(*args, **fx.map_arg(node.kwargs, known.__getitem__))
+
+    return call
+
+
+def _refuse_in_place(node: fx.Node) -> None:
+    name = str(getattr(node.target, "__name__", node.target))
+    in_place = name.endswith("_") and not name.endswith("__")
+    if in_place or name == "setitem":
+        raise UntraceableError(f"{name} changes values in place")
+
+
+def _out_of_place(graph: fx.Graph, network: nn.Module) -> None:
+    """Let nothing overwrite its input, which makes no difference where nobody reads that afterwards."""
+    modules = dict(network.named_modules())
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            layer = modules[str(node.target)]
+            overwrites = getattr(layer, "inplace", False) and not isinstance(layer, _IDENTITIES)
+        else:
+            overwrites = node.kwargs.get("inplace") or node.meta.get("overwrites")
+        if not overwrites or not node.all_input_nodes:
+            continue
+        if any(order[user] > order[node] for user in node.all_input_nodes[0].users):
+            raise UntraceableError(f"{node.name} changes values in place that are read again")
+        if "inplace" in node.kwargs:
+            node.update_kwarg("inplace", False)
+
+
+def _pool_before_relu(graph: fx.Graph, network: nn.Module) -> None:
+    """Let a max pool that follows a ReLU go first: the same values, for a quarter of the ReLU's work or less."""
+    modules = dict(network.named_modules())
+    for pool in list(graph.nodes):
+        layer = modules.get(str(pool.target)) if pool.op == "call_module" else None
+        if not isinstance(layer, nn.MaxPool2d) or layer.return_indices:
+            continue
+        relu = pool.all_input_nodes[0]
+        is_relu = relu.op == "call_module" and isinstance(modules[str(relu.target)], nn.ReLU)
+        if is_relu and len(relu.users) == 1:
+            pool.replace_input_with(relu, relu.all_input_nodes[0])
+            with graph.inserting_after(pool):
+                after = graph.call_module(str(relu.target), (pool,))
+            pool.replace_all_uses_with(after, delete_user_cb=lambda user, after=after: user is not after)
+            graph.erase_node(relu)
+
+
+def _with_owners(steps: list[Step]) -> list[Step]:
+    """Tell each step what it may overwrite: what only it reads and nobody else holds."""
+    readers: dict[int, list[int]] = {}
+    for number, step in enumerate(steps):
+        for source in step.sources:
+            readers.setdefault(source, []).append(number)
+
+    def owns_tangent(number: int) -> bool:
+        sources = steps[number].sources
+        return (
+            len(sources) > 0
+            and sources[0] > 0
+            and len(readers[sources[0]]) == 1
+            and steps[sources[0] - 1].operation.new_tangent
+        )
+
+    def owns_adjoint(number: int) -> bool:
+        return all(steps[reader].operation.new_adjoint for reader in readers.get(number + 1, ()))
+
+    return [
+        Step(step.operation, step.sources, step.weights, step.buffers, owns_tangent(number), owns_adjoint(number))
+        for number, step in enumerate(steps)
+    ]
