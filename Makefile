@@ -8,12 +8,12 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,workflow/studies/$(STUDY).yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo study figure test lint docs clean help
+.PHONY: demo study figure test lint docs bench bench-full clean help
 
 help: ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## /make \1: /p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
 
-demo: ## the poster's experiments on digits: ten minutes on two cores
+demo: ## the poster's experiments on digits: 8 to 9 minutes on two cores
 	@$(MAKE) --no-print-directory study STUDY=digits
 
 study: .venv/ready ## run workflow/studies/STUDY.yaml (paper: config.yaml), then show what it found
@@ -35,6 +35,12 @@ docs: demo ## renew the pictures and the table that README shows, from the demo'
 	mkdir -p docs/digits
 	cp results/digits/figures/*.png results/digits/tables/results_table.md docs/digits/
 
+bench: .venv/bench ## what a spectrum costs, here and with other libraries, within an hour; more: make bench-full
+	PYTHONPATH=src python -m benchmarks.spectrum --budget-minutes 50
+
+bench-full: .venv/bench ## what `make bench` left out, for hours; what it measured stays
+	PYTHONPATH=src python -m benchmarks.spectrum --full --resume --budget-minutes 600
+
 clean: ## remove the environment and all caches; results stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
@@ -43,3 +49,7 @@ clean: ## remove the environment and all caches; results stay
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@touch .venv/ready
+
+.venv/bench: benchmarks/requirements.txt .venv/ready
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement benchmarks/requirements.txt
+	@touch .venv/bench
