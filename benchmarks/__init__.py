@@ -1,0 +1,1 @@
+"""What a spectrum costs here and with other libraries: ``python -m benchmarks.spectrum``."""

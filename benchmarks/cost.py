@@ -1,0 +1,110 @@
+"""What one product takes, and the least it could: floating-point operations at the rate of a convolution."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.jobs import CHUNK_SIZE
+from benchmarks.problem import Problem
+from benchmarks.products import double_backward, gradient
+from sharpness.hessian import HessianOperator
+from sharpness.loss import channels_last
+from sharpness.streams import stream
+
+_REPETITIONS = 7
+_PRECISIONS = {"ours float32": torch.float32, "ours bfloat16": torch.bfloat16}
+
+
+def time_product(problem: Problem, kind: str) -> float:
+    """Seconds of one gradient or one product of a ``kind`` of ``jobs.PRODUCTS``, the fastest of a few."""
+    vector = torch.randn(problem.num_weights, generator=stream(0, "vector"))
+    if kind == "gradient":
+        return _fastest(lambda: gradient(problem))
+    if kind == "double backward":
+        product = double_backward(problem)
+        return _fastest(lambda: product(vector))
+    precision = "bfloat16" if kind == "ours bfloat16" else "float32"
+    operator = HessianOperator(
+        problem.model,
+        problem.inputs,
+        problem.targets,
+        chunk_size=CHUNK_SIZE,
+        precision=precision,  # type: ignore[arg-type]
+    )
+    return _fastest(lambda: operator @ vector)
+
+
+def convolution_rate(problem: Problem, kind: str) -> float:
+    """Floating-point operations per second in the network's largest convolution, its two derivatives included."""
+    dtype = _PRECISIONS[kind]
+    layers = _layers(problem)
+    layer, inputs, outputs, _ = max((entry for entry in layers if isinstance(entry[0], nn.Conv2d)), key=_operations)
+    assert isinstance(layer, nn.Conv2d)
+    generator = stream(0, "convolution")
+
+    def random(shape: torch.Size, count: int) -> Tensor:
+        tensor = torch.randn(count, *shape[1:], generator=generator).to(dtype)
+        return channels_last(tensor)
+
+    weight = random(layer.weight.shape, len(layer.weight))
+    some, adjoint = random(inputs, CHUNK_SIZE), random(outputs, CHUNK_SIZE)
+    padding = _padding(layer)
+
+    def three_convolutions() -> None:
+        settings = (list(layer.stride), padding, list(layer.dilation), False, [0, 0], layer.groups)
+        torch.ops.aten.convolution(some, weight, None, *settings)
+        torch.ops.aten.convolution_backward(adjoint, some, weight, None, *settings, [True, True, False])
+
+    with torch.no_grad():
+        seconds = _fastest(three_convolutions)
+    return 3 * CHUNK_SIZE * _operations((layer, inputs, outputs, False)) / seconds
+
+
+def product_operations(problem: Problem) -> int:
+    """Floating-point operations of a product on one example: six times a layer's own, twice for the first layer."""
+    return sum((2 if entry[3] else 6) * _operations(entry) for entry in _layers(problem))
+
+
+def _padding(layer: nn.Conv2d) -> list[int]:
+    if isinstance(layer.padding, str):
+        return [size // 2 if layer.padding == "same" else 0 for size in layer.kernel_size]
+    return list(layer.padding)
+
+
+_Layer = tuple[nn.Conv2d | nn.Linear, torch.Size, torch.Size, bool]
+
+
+def _layers(problem: Problem) -> list[_Layer]:
+    """Each layer with weights, the shapes of its input and output for one example, and whether it is the first."""
+    found: list[_Layer] = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        found.append((layer, inputs[0].shape, outputs.shape, not found))
+
+    layers = [layer for layer in problem.model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    with torch.no_grad():
+        problem.model(problem.inputs[:1])
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def _operations(entry: _Layer) -> int:
+    layer, _, outputs, _ = entry
+    return 2 * outputs.numel() * layer.weight[0].numel()
+
+
+def _fastest(function: Callable[[], object]) -> float:
+    function()
+    times = []
+    for _ in range(_REPETITIONS):
+        begin = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begin)
+    return min(times)

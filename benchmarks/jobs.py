@@ -1,0 +1,52 @@
+"""What can be measured: one job is one process, and one row of the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Part = Literal["train", "reference", "rate", "product", "spectrum"]
+
+NETWORKS = {"simple_cnn": "SimpleCNN", "resnet32": "ResNet-32"}
+
+# By the name of a tool in the table: what it is, in words.
+TOOLS = {
+    "ours float32": "this project, float32, residual 1e-3",
+    "ours bfloat16": "this project, bfloat16 passes, certified in float32, residual 1e-2",
+    "scipy LM": "scipy eigsh with defaults (which='LM') in float32 over double backward: the authors' way",
+    "scipy LA": "scipy eigsh with which='LA' over double backward",
+    "curvlinops": "curvlinops 3.0.1 into eigsh, both with defaults: ARPACK in double precision on float32 products",
+    "eigenthings": "hessian-eigenthings 1.0.0a5, Lanczos with max_iter=50 (5 k for k above 10)",
+    "pyhessian": "PyHessian 0.1 with defaults, data loader",
+    "pyhessian one batch": "PyHessian 0.1 with defaults, all examples as one batch, whose graph it keeps",
+}
+PRODUCTS = ("gradient", "double backward", "ours float32", "ours bfloat16")
+RATES = ("ours float32", "ours bfloat16")
+
+NUM_EXAMPLES = 512
+CHUNK_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement, and everything that tells it from the others."""
+
+    part: Part
+    network: str
+    tool: str = ""
+    width: int = 1  # factor on the channels and units of the hidden layers
+    num_examples: int = NUM_EXAMPLES
+    num_pairs: int = 10
+    round: int = 0
+    verify: bool = True  # compute residuals and errors anew
+
+    @property
+    def setting(self) -> tuple[str, int, int, int]:
+        """What all tools have in common."""
+        return self.network, self.width, self.num_examples, self.num_pairs
+
+    def __str__(self) -> str:
+        words = [self.part, self.network, self.tool]
+        words += [f"x{self.width}"] if self.width > 1 else []
+        words += [f"N={self.num_examples}", f"k={self.num_pairs}", f"round {self.round}"]
+        return " ".join(word for word in words if word)

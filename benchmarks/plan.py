@@ -1,0 +1,111 @@
+"""Which jobs a run does, in which order, and what it expects each to take."""
+
+from __future__ import annotations
+
+from benchmarks.jobs import PRODUCTS, RATES, Job
+
+_MAIN = ("scipy LM", "ours float32", "curvlinops", "ours bfloat16", "eigenthings")
+_PYHESSIAN = ("pyhessian", "pyhessian one batch")
+_OURS = ("ours float32", "ours bfloat16")
+
+# About how many products a tool needs for k = 1, 10 and 30: for the time budget only, no result depends on it.
+_EXPECTED_PRODUCTS = {
+    "scipy LM": (22, 60, 180),
+    "scipy LA": (22, 60, 180),
+    "curvlinops": (26, 64, 184),
+    "eigenthings": (50, 50, 150),
+    "pyhessian": (20, 240, 1500),
+    "pyhessian one batch": (20, 240, 1500),
+    "ours float32": (20, 45, 130),
+    "ours bfloat16": (20, 65, 170),
+}
+_OF_TOOL = {"ours float32": "ours float32", "ours bfloat16": "ours bfloat16"}
+
+
+def short() -> list[Job]:
+    """What ``make bench`` measures, the most important first."""
+    jobs = _preparation("simple_cnn")
+    jobs += _round("simple_cnn", 0, _MAIN, 10)
+    jobs += [Job("reference", "simple_cnn")]
+    jobs += _preparation("resnet32")
+    jobs += _round("resnet32", 0, (*_OURS, "scipy LM"), 10)
+    jobs += [Job("spectrum", "simple_cnn", "pyhessian")]
+    jobs += _round("simple_cnn", 0, (*_MAIN, "pyhessian"), 1)
+    jobs += _growth(examples=(1024,), widths=(), pairs=())
+    jobs += _round("simple_cnn", 1, _MAIN, 10)
+    jobs += _growth(examples=(), widths=(2,), pairs=())
+    jobs += _round("simple_cnn", 0, _OURS, 30)
+    jobs += _round("simple_cnn", 2, _MAIN, 10)
+    jobs += _round("simple_cnn", 0, ("scipy LA",), 10)
+    jobs += _growth(examples=(2048,), widths=(), pairs=())
+    jobs += _round("simple_cnn", 0, ("scipy LM",), 30)
+    return jobs
+
+
+def full() -> list[Job]:
+    """What ``make bench-full`` measures: all that ``short`` does, and the rest."""
+    jobs = short()
+    jobs += [Job("reference", network, num_pairs=30) for network in ("simple_cnn", "resnet32")]
+    jobs += [Job("spectrum", "simple_cnn", "pyhessian one batch", num_pairs=count) for count in (10, 1)]
+    jobs += _round("simple_cnn", 0, ("curvlinops", "eigenthings"), 30)
+    for number in range(3):
+        jobs += _round("resnet32", number, (*_MAIN, "scipy LA"), 10)
+    for count in (1, 30):
+        jobs += _round("resnet32", 0, _MAIN, count)
+    jobs += [Job("spectrum", "resnet32", "pyhessian", num_pairs=count) for count in (1, 10)]
+    jobs += _growth(examples=(5_000, 10_000), widths=(4,), pairs=(2, 5, 20, 50))
+    return list(dict.fromkeys(jobs))
+
+
+def expected_seconds(job: Job, product_seconds: dict[tuple[str, str], float]) -> float:
+    """About what the job takes.
+
+    Args:
+        job: any.
+        product_seconds: of one product on 256 examples by network and kind, as far as they have been measured.
+    """
+    gradient = product_seconds.get((job.network, "gradient"), 0.5)
+    plain = product_seconds.get((job.network, "double backward"), 4 * gradient)
+    if job.part == "train":
+        return 120 * gradient / 2 * job.width**2
+    if job.part in ("rate", "product"):
+        return 5 + 6 * plain
+    chunks = job.num_examples / 256 * job.width**2
+    if job.part == "reference":
+        return 10 + 10 * job.num_pairs * 0.7 * plain * chunks
+    own = product_seconds.get((job.network, job.tool), plain)
+    checking = job.num_pairs * 0.7 * plain * chunks if job.verify else 0.0
+    return 5 + _expected_products(job) * own * chunks + checking
+
+
+def _expected_products(job: Job) -> float:
+    at_one, at_ten, at_thirty = _EXPECTED_PRODUCTS[job.tool]
+    if job.num_pairs <= 10:
+        return at_one + (at_ten - at_one) * (job.num_pairs - 1) / 9
+    return at_ten + (at_thirty - at_ten) * (job.num_pairs - 10) / 20
+
+
+def _preparation(network: str) -> list[Job]:
+    jobs = [Job("train", network)]
+    jobs += [Job("product", network, kind, num_examples=256) for kind in PRODUCTS]
+    return jobs + [Job("rate", network, kind) for kind in RATES]
+
+
+def _round(network: str, number: int, tools: tuple[str, ...], num_pairs: int) -> list[Job]:
+    # The order turns from round to round: a slow drift of the machine falls on all.
+    turned = tools[number:] + tools[:number]
+    return [Job("spectrum", network, tool, num_pairs=num_pairs, round=number) for tool in turned]
+
+
+def _growth(*, examples: tuple[int, ...], widths: tuple[int, ...], pairs: tuple[int, ...]) -> list[Job]:
+    """How the cost grows: times alone, without residuals of the benchmark's own."""
+    jobs = [
+        Job("spectrum", "simple_cnn", tool, num_examples=count, verify=False) for count in examples for tool in _OURS
+    ]
+    for width in widths:
+        jobs.append(Job("train", "simple_cnn", width=width))
+        jobs += [Job("rate", "simple_cnn", kind, width=width) for kind in RATES]
+        jobs += [Job("spectrum", "simple_cnn", tool, width=width, verify=False) for tool in _OURS]
+    return jobs + [
+        Job("spectrum", "simple_cnn", tool, num_pairs=count, verify=False) for count in pairs for tool in _OURS
+    ]

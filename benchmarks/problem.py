@@ -1,0 +1,114 @@
+"""A trained network and the examples that its Hessian is taken on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sharpness import models
+from sharpness.data import augment, epoch_order
+from sharpness.files import replacing
+from sharpness.loss import channels_last
+from sharpness.streams import stream
+
+SEED = 0
+_SIZE, _CHANNELS, _CLASSES = 32, 3, 10
+_BATCH_SIZE, _LEARNING_RATE, _STEPS = 128, 0.05, 120
+# A ResNet without batch norm hardly leaves its first weights in so few steps without.
+_MOMENTUM = {"simple_cnn": 0.0, "resnet32": 0.9}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A plain model in evaluation mode with contiguous weights, and examples."""
+
+    model: nn.Module
+    inputs: Tensor  # [N, 3, 32, 32]
+    targets: Tensor  # [N]
+
+    @property
+    def num_weights(self) -> int:
+        return sum(weight.numel() for weight in self.model.parameters())
+
+
+def load_problem(network: str, *, width: int, num_examples: int, cache: Path) -> Problem:
+    """The network with the weights that ``train`` left in ``cache``, and the first ``num_examples`` examples."""
+    model = build(network, width)
+    model.load_state_dict(load_file(weights_file(network, width, cache)))
+    inputs, targets = examples(num_examples)
+    return Problem(model.eval(), inputs, targets)
+
+
+def weights_file(network: str, width: int, cache: Path) -> Path:
+    """Where the trained weights are kept."""
+    return cache / f"{network}-x{width}-seed{SEED}.safetensors"
+
+
+def build(network: str, width: int) -> nn.Module:
+    """The untrained network; only a SimpleCNN comes in other widths."""
+    generator = stream(SEED, "weights")
+    if width == 1:
+        return models.build(network, (_CHANNELS, _SIZE, _SIZE), _CLASSES, generator=generator)
+    if network != "simple_cnn":
+        raise ValueError(f"{network} comes in one width only, got {width}")
+    model = _wider(width)
+    for layer in model:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+    return model
+
+
+def _wider(width: int) -> nn.Sequential:
+    """A SimpleCNN with ``width`` times the channels."""
+    few, many = 32 * width, 64 * width
+    with torch.device("meta"):
+        model = nn.Sequential(
+            *(nn.Conv2d(_CHANNELS, few, 3, padding="same"), nn.ReLU(), nn.Conv2d(few, few, 3), nn.ReLU()),
+            nn.MaxPool2d(2),
+            *(nn.Conv2d(few, many, 3, padding="same"), nn.ReLU(), nn.Conv2d(many, many, 3), nn.ReLU()),
+            nn.MaxPool2d(2),
+            *(nn.Flatten(), nn.Linear(36 * many, 128 * width), nn.ReLU(), nn.Linear(128 * width, _CLASSES)),
+        )
+    return model.to_empty(device="cpu")
+
+
+def examples(num_examples: int) -> tuple[Tensor, Tensor]:
+    """Digits at 3x32x32 in a fixed random order: [N, 3, 32, 32] and [N]; beyond the 1,797 there are, shifted copies."""
+    digits = load_digits()
+    images = torch.from_numpy(digits.images).float().unsqueeze(1)
+    images = functional.interpolate(images, size=(_SIZE, _SIZE), mode="bilinear", align_corners=False)
+    images = ((images - images.mean(dim=0)) / images.std()).expand(-1, _CHANNELS, -1, -1)
+    order = torch.randperm(len(images), generator=stream(SEED, "order"))
+    inputs, targets = images[order].contiguous(), torch.from_numpy(digits.target).long()[order]
+    copies = [inputs]
+    while len(copies) * len(inputs) < num_examples:
+        copies.append(augment(inputs, generator=stream(SEED, f"copy {len(copies)}")))
+    return torch.cat(copies)[:num_examples], targets.repeat(len(copies))[:num_examples]
+
+
+def train(network: str, *, width: int, cache: Path) -> dict[str, float]:
+    """Train by plain SGD and keep the weights in ``cache``; the loss and the accuracy of the last steps."""
+    model = build(network, width).to(memory_format=torch.channels_last)
+    inputs, targets = examples(1_797)
+    optimiser = torch.optim.SGD(model.parameters(), lr=_LEARNING_RATE, momentum=_MOMENTUM[network])
+    losses, step, epoch = [], 0, 0
+    while step < _STEPS:
+        order = epoch_order(len(inputs), _BATCH_SIZE, generator=stream(SEED, f"order of epoch {epoch}"))
+        for batch in order[: _STEPS - step]:
+            loss = functional.cross_entropy(model(channels_last(inputs[batch])), targets[batch])
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            losses.append(loss.item())
+        step, epoch = len(losses), epoch + 1
+    with replacing(weights_file(network, width, cache)) as beside:
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, beside)
+    return {"training_loss": sum(losses[-10:]) / len(losses[-10:])}

@@ -1,0 +1,175 @@
+"""The benchmark: its own products, its accounting, and what it installs. No other library is needed."""
+
+import re
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from packaging.requirements import Requirement
+from torch import nn
+from torch.nn import functional
+
+from benchmarks import plan
+from benchmarks.accuracy import with_errors
+from benchmarks.cost import product_operations
+from benchmarks.figure import cost_growth
+from benchmarks.jobs import Job
+from benchmarks.problem import Problem, build
+from benchmarks.products import double_backward, gradient, retained_double_backward
+from benchmarks.report import report
+from benchmarks.summary import by_setting
+from benchmarks.targets import verdicts
+from sharpness import models
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def problem():
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3))
+    for weight in model.parameters():
+        nn.init.normal_(weight, std=0.5, generator=generator)
+    inputs = torch.randn(300, 1, 4, 4, generator=generator)
+    return Problem(model.eval(), inputs, (inputs[:, 0, 0, 0] > 0).long())
+
+
+def dense_derivatives(problem):
+    """The gradient and the Hessian by torch.func, in the order of the parameters."""
+    shapes = [weight.shape for weight in problem.model.parameters()]
+    names = [name for name, _ in problem.model.named_parameters()]
+    flat = torch.cat([weight.detach().reshape(-1) for weight in problem.model.parameters()])
+
+    def loss(weights):
+        pieces = torch.split(weights, [shape.numel() for shape in shapes])
+        state = {name: piece.view(shape) for name, piece, shape in zip(names, pieces, shapes, strict=True)}
+        return functional.cross_entropy(
+            torch.func.functional_call(problem.model, state, problem.inputs), problem.targets
+        )
+
+    return torch.func.grad(loss)(flat), torch.autograd.functional.hessian(loss, flat)
+
+
+@pytest.mark.parametrize("kind", [double_backward, retained_double_backward])
+def test_products_of_a_ragged_last_chunk_are_those_of_the_dense_hessian(problem, kind):
+    vector = torch.randn(problem.num_weights, generator=torch.Generator().manual_seed(1))
+
+    torch.testing.assert_close(kind(problem)(vector), dense_derivatives(problem)[1] @ vector, rtol=1e-4, atol=1e-5)
+
+
+def test_gradient_is_that_of_the_mean_loss(problem):
+    torch.testing.assert_close(gradient(problem), dense_derivatives(problem)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_wider_network_of_width_one_would_be_the_projects_own():
+    shapes = [weight.shape for weight in models.build("simple_cnn").parameters()]
+
+    wider = [weight.shape for weight in build("simple_cnn", 2).parameters()]
+
+    assert sum(shape.numel() for shape in shapes) == 361_898
+    # Hidden sizes double; the images' three channels and the ten classes stay.
+    assert [shape[0] for shape in wider[:-2]] == [2 * shape[0] for shape in shapes[:-2]]
+    assert wider[0][1:] == shapes[0][1:]
+    assert wider[-1] == shapes[-1]
+
+
+def test_operations_of_a_product_are_six_times_those_of_a_layer_and_twice_for_the_first(problem):
+    # 2x2 outputs of 2 channels from 3x3 pixels; 3 outputs from 8; two operations each.
+    assert product_operations(problem) == 2 * (2 * 4 * 2 * 9) + 6 * (2 * 3 * 8)
+
+
+def spectrum_row(tool, *, seconds=1.0, foreign=0.0, eigenvalues="3 1", number=0, products=40):
+    job = Job("spectrum", "simple_cnn", tool, num_pairs=len(eigenvalues.split()), round=number)
+    return asdict(job) | {
+        "seconds": seconds,
+        "cpu_seconds": 2 * seconds,
+        "foreign_cpu_seconds": foreign,
+        "products": products,
+        "probing": 0,
+        "certifying": 0,
+        "peak_mib": 1.0,
+        "residual": 5e-4,
+        "eigenvalues": eigenvalues,
+    }
+
+
+def test_errors_are_of_the_end_that_a_tool_looks_for():
+    reference = asdict(Job("reference", "simple_cnn", num_pairs=2)) | {"eigenvalues": "4 2 1 -3"}
+    rows = [reference, spectrum_row("ours float32", eigenvalues="4 1"), spectrum_row("scipy LM", eigenvalues="4 -3")]
+
+    errors = [row.get("eigenvalue_error") for row in with_errors(rows)]
+
+    assert errors == [None, pytest.approx(1 / 4), 0]
+
+
+def test_rounds_beside_other_work_count_only_where_there_are_no_others():
+    rows = [
+        spectrum_row("ours float32", seconds=9.0, foreign=5.0),
+        spectrum_row("ours float32", seconds=2.0, number=1),
+        spectrum_row("scipy LM", seconds=8.0, foreign=5.0),
+    ]
+
+    (tools,) = by_setting(pd.DataFrame(rows).pipe(with_rates)).values()
+
+    assert (tools["ours float32"].seconds, tools["ours float32"].disturbed) == (2.0, False)
+    assert (tools["scipy LM"].seconds, tools["scipy LM"].disturbed) == (8.0, True)
+
+
+def with_rates(table):
+    """The table with the rate of a convolution, one product a second, and with what a run adds to every row."""
+    rate = asdict(Job("rate", "simple_cnn", "ours float32")) | {
+        "operations_per_second": 512.0,
+        "operations_per_product": 1.0,
+    }
+    product = asdict(Job("product", "simple_cnn", "gradient")) | {"seconds": 0.25}
+    table = pd.concat([table, pd.DataFrame([rate, product])], ignore_index=True)
+    return table.assign(cpu="a processor", threads=2, versions="torch 0")
+
+
+def test_a_target_that_is_not_met_says_why():
+    rows = [
+        spectrum_row("scipy LM", seconds=80.0, eigenvalues="9 8 7 6 5 4 3 2 1 1", products=40),
+        spectrum_row("ours float32", seconds=40.0, eigenvalues="9 8 7 6 5 4 3 2 1 1", products=20),
+    ]
+
+    found = [str(verdict) for verdict in verdicts(with_rates(pd.DataFrame(rows)))]
+
+    assert "2.00 times faster (2.00 in CPU time), wanted 4: not met; scipy LM took 40 products of 2.00 s" in found[0]
+    assert found[0].endswith("or 20.0 s in all; the floor is 20.0 s, just that.")
+    assert any("0.50 (20 against 40), at most 0.65 wanted: met" in verdict for verdict in found)
+
+
+def test_the_page_and_the_figure_are_made_of_a_table_with_gaps():
+    failure = asdict(Job("train", "resnet32")) | {"failure": "no memory"}
+    table = with_rates(pd.DataFrame(with_errors([spectrum_row("ours float32"), failure])))
+
+    page = report(table, [Job("spectrum", "resnet32", "scipy LM")], minutes=1.0)
+
+    assert "| ours float32 | 1 | 1.0 | 2.0 | 1.00 | 40 |" in page
+    assert "- train resnet32 N=512 k=10 round 0 failed: no memory" in page
+    assert "- spectrum resnet32 scipy LM N=512 k=10 round 0" in page
+    assert len(cost_growth(table).axes) == 3
+
+
+def test_the_full_plan_contains_the_short_one_and_repeats_nothing():
+    short, full = plan.short(), plan.full()
+
+    assert set(short) <= set(full)
+    assert len(set(full)) == len(full)
+    assert len(set(short)) == len(short)
+    assert all(plan.expected_seconds(job, {}) > 0 for job in full)
+
+
+def test_what_is_installed_has_the_versions_of_the_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = {Requirement(line).name: Requirement(line) for line in project["optional-dependencies"]["bench"]}
+    pinned = dict(
+        re.findall(r"^([a-z0-9-]+)==(\S+) ", (ROOT / "benchmarks/requirements.txt").read_text(), re.MULTILINE)
+    )
+    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+) ", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+
+    assert all(requirement.specifier.contains((pinned | locked)[name]) for name, requirement in extra.items())
+    assert not set(pinned) & set(locked)
