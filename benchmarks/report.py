@@ -27,7 +27,7 @@ def report(table: pd.DataFrame, left_out: Sequence[Job], *, minutes: float | Non
         left_out: jobs that were not done.
         minutes: that the run took; None if it measured nothing.
     """
-    sections = ["# What a spectrum costs", _machine(table, minutes), _PROTOCOL, _tools(table)]
+    sections = ["# What a spectrum costs", _machine(table, minutes), _PROTOCOL, _trained(table), _tools(table)]
     sections += ["## Spectra", *_spectra(table)]
     sections += ["## One product", _products(table)]
     sections += ["## Targets", _listed(str(verdict) for verdict in verdicts(table))]
@@ -91,6 +91,14 @@ def _spectrum_line(measured: Measured, own: Measured | None) -> list[str]:
         _short(measured.residual),
         _short(measured.eigenvalue_error),
     ]
+
+
+def _trained(table: pd.DataFrame) -> str:
+    """How far each network's training went: 2.3, of ten classes, is where it begins."""
+    trained = table[(table["part"] == "train") & (table["width"] == 1)]
+    rows = trained.dropna(subset="training_loss") if "training_loss" in trained else trained.iloc[:0]
+    losses = [f"{NETWORKS[row['network']]} {row['training_loss']:.2g}" for row in rows.to_dict("records")]
+    return f"Training loss at the end (2.3 is a network that has not learnt): {', '.join(losses) or 'not measured'}."
 
 
 def _products(table: pd.DataFrame) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from matrices import Counting, with_spectrum
 
 from sharpness.estimators import (
     frobenius_norm,
@@ -14,27 +15,6 @@ from sharpness.estimators import (
 from sharpness.lanczos import top_eigenpairs
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
-
-
-class Counting:
-    """A matrix that counts its products."""
-
-    def __init__(self, matrix):
-        self.matrix = matrix
-        self.shape, self.dtype, self.device = matrix.shape, matrix.dtype, matrix.device
-        self.products = 0
-
-    def __matmul__(self, vector):
-        self.products += 1
-        return self.matrix @ vector
-
-
-def with_spectrum(eigenvalues, seed=0):
-    """A symmetric matrix with these eigenvalues and random eigenvectors."""
-    size = len(eigenvalues)
-    basis, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))
-    matrix = basis @ np.diag(np.asarray(eigenvalues, dtype=float)) @ basis.T
-    return torch.from_numpy((matrix + matrix.T) / 2)
 
 
 def stream(seed=0):

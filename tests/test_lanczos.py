@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matrices import Counting, with_spectrum
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator
 
@@ -21,19 +22,6 @@ TIGHT = 1e-10
 RANKINGS = {"largest": lambda values: values, "smallest": np.negative, "magnitude": np.abs}
 
 
-class Counting:
-    """A matrix that counts its products."""
-
-    def __init__(self, matrix):
-        self.matrix = matrix
-        self.shape, self.dtype, self.device = matrix.shape, matrix.dtype, matrix.device
-        self.products = 0
-
-    def __matmul__(self, vector):
-        self.products += 1
-        return self.matrix @ vector
-
-
 class Rounded(Counting):
     """A matrix whose products are rounded to bfloat16, with the matrix itself as its reference."""
 
@@ -43,14 +31,6 @@ class Rounded(Counting):
 
     def __matmul__(self, vector):
         return super().__matmul__(vector.bfloat16().to(vector)).bfloat16().to(vector)
-
-
-def with_spectrum(eigenvalues, seed=0):
-    """A symmetric matrix with these eigenvalues and random eigenvectors."""
-    size = len(eigenvalues)
-    basis, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))
-    matrix = basis @ np.diag(np.asarray(eigenvalues, dtype=float)) @ basis.T
-    return torch.from_numpy((matrix + matrix.T) / 2)
 
 
 def solve(matrix, *, num_pairs, tolerance=TIGHT, max_products=1000, seed=0, **settings):
