@@ -504,14 +504,27 @@ def test_named_takes_a_vector_apart_into_the_parameters(problem):
     assert list(some.named(torch.zeros(some.shape[0]))) == [name for name in parameters if name.endswith("bias")]
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-@pytest.mark.parametrize("fallback", [False, True])
-def test_the_mode_of_the_caller_makes_no_difference(problem, mode, fallback, generator):
-    def layers():
-        return [nn.GroupNorm(1, 2)] if fallback else [nn.Conv2d(2, 2, 3, padding_mode="circular"), nn.AvgPool2d(2)]
+class Watched(nn.Module):
+    """Which operations run depends on the data."""
 
-    size = 32 if fallback else 2
-    plain = problem(lambda: nn.Sequential(nn.Conv2d(2, 2, 3), *layers(), nn.Tanh(), nn.Flatten(), nn.Linear(size, 3)))
+    def forward(self, inputs):
+        assert inputs.sum() < 1e9
+        return inputs
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"),  # in forward mode
+        lambda: nn.GroupNorm(1, 2),  # in reverse mode alone
+        Watched,  # the whole network by double backward
+    ],
+)
+def test_the_mode_of_the_caller_makes_no_difference(problem, mode, layer, generator):
+    plain = problem(
+        lambda: nn.Sequential(nn.Conv2d(2, 2, 3), layer(), nn.AvgPool2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3))
+    )
     vector = draw(generator, len(flatten(plain.model)[0]))
     outside = HessianOperator(plain.model, plain.inputs, plain.targets, l2=0.1, precision="float64")
     expected = outside @ vector
@@ -524,10 +537,14 @@ def test_the_mode_of_the_caller_makes_no_difference(problem, mode, fallback, gen
         assert not product.requires_grad
 
 
-@pytest.mark.parametrize(("name", "budget_in_chunks"), [("conv", 1), ("conv", 1000), ("any other", 1000)])
-def test_products_leave_nothing_behind(problem, name, budget_in_chunks, generator):
-    networks = {"any other": lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.GELU(), nn.Flatten(), nn.Linear(48, 3))}
-    plain = problem(networks.get(name, name), dtype=torch.float32)
+@pytest.mark.parametrize(
+    ("network", "budget_in_chunks"), [("conv", 1), ("conv", 1000), (nn.GELU, 1000), (nn.SiLU, 1000)]
+)
+def test_products_leave_nothing_behind(problem, network, budget_in_chunks, generator):
+    def with_activation():
+        return nn.Sequential(nn.Conv2d(2, 3, 3), network(), nn.Flatten(), nn.Linear(48, 3))
+
+    plain = problem(network if isinstance(network, str) else with_activation, dtype=torch.float32)
     product = HessianProduct(Loss(plain.model, l2=0.1))
     operator = HessianOperator.at(
         product,

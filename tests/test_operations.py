@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.func import jvp, vjp
 from torch.nn import functional
 
+from sharpness import operations
 from sharpness.operations import Add, BatchNorm, Call, Convolution, Dense, LinearMap, Local, MaxPool2d, Parameter, Relu
 
 pytestmark = [
@@ -211,6 +212,69 @@ def test_any_other_function_of_weights_buffers_and_inputs(generator):
         generator,
         buffers=[buffer],
     )
+
+
+def group_norm(values, scale, shift):
+    groups = values.view(len(values), 2, -1)
+    variance, mean = torch.var_mean(groups, 2, correction=0, keepdim=True)
+    normalised = (groups - mean) * (variance + 1e-3).rsqrt()
+    return normalised.view_as(values) * scale[:, None] + shift[:, None]
+
+
+# Functions without forward mode, or without that of their adjoints; the same by others that have it; their arguments.
+WITHOUT_FORWARD_MODE = {
+    "silu": (functional.silu, lambda x: x * x.sigmoid(), [(3, 4)]),
+    "mish": (functional.mish, lambda x: x * (1 + x.exp()).log().tanh(), [(3, 4)]),
+    "group norm": (lambda x, *given: functional.group_norm(x, 2, *given, 1e-3), group_norm, [(3, 4, 5), (4,), (4,)]),
+    "distances": (torch.cdist, lambda x, y: (x[:, None] - y).square().sum(2).sqrt(), [(3, 4), (2, 4)]),
+}
+
+
+@pytest.mark.parametrize(("function", "plain", "shapes"), WITHOUT_FORWARD_MODE.values(), ids=WITHOUT_FORWARD_MODE)
+@pytest.mark.parametrize("num_inputs", [1, 3])
+@torch.no_grad()  # as in a product; else torch would take SiLU's adjoints apart
+def test_functions_of_which_torch_has_no_forward_mode(function, plain, shapes, num_inputs, generator):
+    arguments = [draw(generator, *shape) for shape in shapes]
+    inputs, weights = arguments[:num_inputs], arguments[num_inputs:]
+    check(
+        Call(lambda weights, _, inputs: function(*inputs, *weights)),
+        lambda *given: plain(*given[len(weights) :], *given[: len(weights)]),
+        weights,
+        inputs,
+        generator,
+    )
+
+
+@pytest.mark.parametrize(
+    ("function", "times"), [(torch.sin, 6), (functional.silu, 4), (lambda x: torch.cdist(x, x), 2)]
+)
+@torch.no_grad()
+def test_torch_is_asked_once_for_a_forward_mode_that_it_lacks(function, times, generator, monkeypatch):
+    asked = []
+    monkeypatch.setattr(operations, "jvp", lambda *given: (asked.append(given), jvp(*given))[1])
+    operation = Call(lambda *given: function(given[-1][0]))
+    values, adjoint, moved, tangent = draw(generator, 4, 3, 3).unbind()
+    _, saved = operation.forward([], [], [values])
+    at = Local(weights=[], saved=saved, needed=[True], adjoint=adjoint, tangents=[tangent])
+    products = [
+        (operation.r_forward(at, owned=False), operation.r_backward(at, moved, owned=False)[0][0]) for _ in range(3)
+    ]
+    assert len(asked) == times
+    for product in products:
+        assert all(torch.equal(now, then) for now, then in zip(product, products[0], strict=True))
+
+
+def test_no_other_failure_is_taken_for_a_lack_of_forward_mode(generator, monkeypatch):
+    def fail(*given):
+        raise torch.OutOfMemoryError("too much")
+
+    operation = Call(lambda *given: given[-1][0].sin())
+    values = draw(generator, 4)
+    at = Local(weights=[], saved=operation.forward([], [], [values])[1], needed=[True], tangents=[values])
+    monkeypatch.setattr(operations, "jvp", fail)
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError, match="too much"):
+            operation.r_forward(at, owned=False)
 
 
 @pytest.mark.parametrize("constant", [7, "text", (2, 3), None])

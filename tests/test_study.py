@@ -60,7 +60,7 @@ spectrum:
     augment: false
     parameters: "*"
     precision: float32
-    probe_products: 5
+    probe_products: 8
   final: { <<: *spectrum, checkpoints: ends }
 slices:
   top:
@@ -213,7 +213,7 @@ def test_settings_are_those_of_the_file_without_the_schedule():
         "augment": False,
         "parameters": "*",
         "precision": "float32",
-        "probe_products": 5,
+        "probe_products": 8,
     }
 
 

@@ -158,6 +158,24 @@ TRACED = {
     "dropout": lambda: classified(conv(), nn.Dropout(0.5), nn.ReLU(), nn.Dropout2d(0.5, inplace=True), conv()),
     "alpha dropout": lambda: classified(conv(), nn.AlphaDropout(0.5), nn.ReLU(), conv()),
     "prelu": lambda: classified(conv(), nn.PReLU(2), conv()),
+    "celu and softplus": lambda: classified(conv(), nn.CELU(inplace=True), conv(), nn.Softplus()),
+    "instance norm": lambda: classified(conv(), nn.InstanceNorm2d(2, affine=True), nn.Hardswish(), conv()),
+    # Of these torch has no forward mode, or none of their adjoints.
+    "silu": lambda: classified(conv(), nn.SiLU(inplace=True), conv()),
+    "mish": lambda: classified(conv(), nn.Mish(), conv(), nn.Mish(inplace=True)),
+    "group norm": lambda: classified(conv(), nn.GroupNorm(2, 2), nn.ReLU(), conv()),
+    "group norm without weights": lambda: classified(conv(), nn.GroupNorm(1, 2, affine=False), nn.SiLU(), conv()),
+    "huber loss of two branches": lambda: Network(
+        lambda m, x: logits(m, functional.huber_loss(m.conv(x), m.other(x), reduction="none")),
+        **{"conv": conv(), "other": conv(), "head": head()},
+    ),
+    "distances": lambda: Network(
+        lambda m, x: torch.cdist(m.conv(x).flatten(1), m.centres), conv=conv(), centres=weight(3, 72)
+    ),
+    "resampled": lambda: Network(
+        lambda m, x: logits(m, functional.grid_sample(x, m.conv(x).movedim(1, 3).tanh(), align_corners=False)),
+        **{"conv": conv(), "head": head()},
+    ),
     # Sums and products of branches.
     "residual": lambda: Network(
         lambda m, x: logits(m, torch.relu((y := m.conv(x)) + m.other(y.relu()))),
@@ -224,7 +242,11 @@ TRACED = {
     "partly frozen": partly_frozen,
     "weights in another order": lambda: nn.Sequential(nn.Flatten(), reordered(nn.Linear(72, 2)), nn.Tanh(), head(2)),
     "parametrised": lambda: nn.Sequential(parametrised(conv()), nn.ReLU(), nn.Flatten(), parametrised(head())),
-    "hooks": lambda: classified(hooked(conv(), lambda *given: 2 * given[-1].sin()), nn.ReLU(), conv()),
+    "hooks": lambda: classified(
+        *(hooked(layer, lambda *given: 2 * given[-1].sin()) for layer in (conv(), nn.Identity(), nn.ReLU())),
+        hooked(nn.MaxPool2d(2), lambda *given: given[-1].cos()),
+        conv(),
+    ),
     # Ends, depth and shapes.
     "nested": lambda: classified(nn.Sequential(nn.Sequential(conv()), nn.ReLU()), nn.Sequential(nn.Sequential(conv()))),
     "ends with an identity": lambda: nn.Sequential(classified(conv(), nn.ReLU()), nn.Identity(), nn.Dropout(0.5)),
@@ -310,12 +332,13 @@ UNTRACED = {
     "ReLU in place and read again": lambda: Network(
         lambda m, x: logits(m, m.relu(y := m.conv(x)) + y.sin()), conv=conv(), relu=nn.ReLU(inplace=True), head=head()
     ),
+    "identity overwritten and read again": lambda: Network(
+        lambda m, x: logits(m, m.relu(m.drop(y := m.conv(x))) + y.sin()),
+        **{"conv": conv(), "drop": nn.Dropout(), "relu": nn.ReLU(inplace=True), "head": head()},
+    ),
     "multiplied in place and read again": lambda: Network(
         lambda m, x: logits(m, imul(y := m.conv(x), 2.0) + y), conv=conv(), head=head()
     ),
-    # Operations of torch without forward mode.
-    "silu": lambda: classified(conv(), nn.SiLU(inplace=True), conv()),
-    "group norm": lambda: classified(conv(), nn.GroupNorm(2, 2), nn.ReLU(), conv()),
     "several outputs": lambda: Network(
         lambda m, x: logits(m, torch.cat(m.conv(x).tanh().chunk(2, dim=1)[::-1], dim=1)), conv=conv(), head=head()
     ),
@@ -482,6 +505,23 @@ def test_every_name_of_the_experiments_is_tested():
     assert {name for name, *_ in mark.args[1]} == set(models.NAMES)
 
 
+@pytest.mark.parametrize("parameters", ["0.*", "1.*", "1.bias", "3.*", "*.weight"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-12), ("float32", 1e-5), ("bfloat16", 0.1)])
+def test_blocks_of_a_network_without_forward_mode(problem, parameters, precision, tolerance, generator, caplog):
+    plain = problem(lambda: classified(conv(), nn.GroupNorm(2, 2), nn.SiLU(), conv(), nn.Mish()))
+    operator = HessianOperator(
+        plain.model, plain.inputs, plain.targets, chunk_size=3, parameters=parameters, precision=precision
+    )
+    names = operator.layout.names
+    state = {name: torch.full_like(p, float(name in names)) for name, p in plain.model.named_parameters()}
+    chosen = plain.flat(state).bool()
+    block = plain.hessian(flatten(plain.model)[0])[chosen][:, chosen]
+    vectors = torch.randn(len(block), 3, generator=generator, dtype=torch.float64)
+    product = operator @ vectors.to(operator.dtype)
+    assert (product - block @ vectors).norm() < tolerance * (block @ vectors).norm()
+    assert not caplog.records
+
+
 def steps(build):
     # On the meta device nothing is drawn from the global generator.
     with torch.device("meta"):
@@ -502,6 +542,11 @@ def test_layers_in_which_networks_spend_their_time_have_rules_of_their_own():
         LinearMap,
         Dense,
     ]
+
+
+def test_an_identity_between_a_relu_and_a_pool_does_not_keep_them_apart():
+    layers = [nn.ReLU(), nn.Dropout(), nn.MaxPool2d(2), nn.Flatten()]
+    assert operations_of(lambda: nn.Sequential(*layers)) == [MaxPool2d, Relu, LinearMap]
 
 
 def test_a_relu_that_others_read_stays_where_it_is():

@@ -8,7 +8,7 @@ from math import nan, pi, sqrt
 import torch
 from torch import Tensor
 
-from sharpness.krylov import Krylov, SymmetricOperator, VectorProduct, inner_products
+from sharpness.krylov import Krylov, SymmetricOperator, VectorProduct, inner_products, length
 from sharpness.lanczos import Eigenpairs
 
 
@@ -202,7 +202,7 @@ def _outside(directions: Tensor, vector: Tensor) -> Tensor:
     """``vector`` [P] less its part along ``directions`` [k, P], brought to length 1."""
     for _ in range(2):
         vector = vector - (directions @ vector) @ directions
-        vector = vector / vector.norm()
+        vector = vector / length(vector)
     return vector
 
 

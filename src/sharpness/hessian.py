@@ -24,7 +24,8 @@ Precision = Literal["float64", "float32", "bfloat16"]
 _log = logging.getLogger(__name__)
 
 # Largest difference between a product and one by double backward, relative to its length, on one vector.
-_AGREEMENT = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.5}
+# Double precision decides whether the derivatives are right; in the others rounding can be large on few examples.
+_AGREEMENT = {torch.float64: 1e-10, torch.float32: 0.05, torch.bfloat16: 0.5}
 # Examples on which the two are compared: whether operations are differentiated rightly does not depend on their number.
 _EXAMPLES_OF_CHECK = 8
 
@@ -88,9 +89,9 @@ class HessianProduct:
     def _checked_form(
         self, weights: list[Tensor], buffers: list[Tensor], inputs: Tensor
     ) -> ROperator | _DoubleBackward:
-        """What computes the products, compared with double backward in full precision and in that of the passes."""
-        low, full = weights[0].dtype, torch.promote_types(weights[0].dtype, torch.float32)
-        states = {dtype: ([w.to(dtype) for w in weights], [b.to(dtype) for b in buffers]) for dtype in (full, low)}
+        """What computes the products, compared with double backward in double precision and in that of the passes."""
+        own, full = weights[0].dtype, torch.float64
+        states = {dtype: ([w.to(dtype) for w in weights], [b.to(dtype) for b in buffers]) for dtype in (full, own)}
         drawn = torch.randn(2, self.layout.size, generator=torch.Generator().manual_seed(0))
         vector, another = drawn.to(weights[0].device, full)
 
@@ -106,8 +107,7 @@ class HessianProduct:
         # of computing it differ by rounding alone.
         targets = twice_backward.logits(*states[full], inputs).argmin(dim=1)
         theirs = product(twice_backward, full)
-        if not torch.isfinite(theirs).all():
-            raise FloatingPointError("the curvature overflows at these weights")
+        form: ROperator | _DoubleBackward = twice_backward
         try:
             form = ROperator(self.loss.evaluating, self._chosen)
             ours = {dtype: product(form, dtype) for dtype in states}
@@ -115,7 +115,9 @@ class HessianProduct:
             reason = str(error).splitlines() or [type(error).__name__]
             _log.warning("Hessian-vector products by double backward, about twice as slow: %s", reason[0])
             _check_symmetry(vector, theirs, another, product(twice_backward, full, another))
-            return twice_backward
+            form, ours = twice_backward, {own: product(twice_backward, own)}
+        if not torch.isfinite(ours[own]).all():
+            raise FloatingPointError("the curvature overflows at these weights")
         for dtype, vector_of_ours in ours.items():
             _compare(vector_of_ours, theirs, _AGREEMENT[dtype])
         return form

@@ -25,6 +25,10 @@ _RANKINGS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# With a reference, at most so many products with it for each pair: one computes it anew, the others correct it.
+_MOST_CERTIFYING = 3
+
+
 @dataclass(frozen=True)
 class Eigenpairs:
     """The wanted eigenpairs, and what the same Krylov space says of the smallest eigenvalue."""
@@ -36,7 +40,7 @@ class Eigenpairs:
     smallest_residual: float  # of the operator itself, by the recurrence, where there is a reference
     num_products: int  # up to the convergence of these pairs, or all if they have not converged
     num_probing: int  # further products, of the probe that found nothing missing before it or the budget ended
-    num_certifying: int  # products with the reference: k, or 0 where there is none
+    num_certifying: int  # products with the reference: k, and those that correct; 0 where there is none
     converged: bool  # whether every residual of the k pairs is within the tolerance
     # True: a probe found nothing missing, or the whole space is spanned. False: a probe showed a missed eigenvalue, and
     # the budget ended before the pairs converged again. None: no probe came to its end.
@@ -51,7 +55,7 @@ def top_eigenpairs(
     max_products: int,
     generator: torch.Generator,
     which: Which = "largest",
-    probe_products: int = 5,
+    probe_products: int = 8,
 ) -> Eigenpairs:
     """The ``num_pairs`` largest, smallest (both algebraically) or largest in magnitude eigenpairs of ``operator``.
 
@@ -61,14 +65,15 @@ def top_eigenpairs(
     the rest of the spectrum; it does not prove that nothing else is there.
 
     An operator with a ``reference`` is trusted up to its noise only: the recurrence decides when to stop, and the pairs
-    are then computed anew in the span of the k vectors, with one product with the reference for each.
+    are then computed anew in the span of the k vectors, with one product with the reference for each, and corrected
+    with a few more where the noise was too much.
 
     Args:
         operator: symmetric, [P, P].
         num_pairs: k, at most P.
         tolerance: largest residual, relative to the largest magnitude of an eigenvalue.
         max_products: most products with the operator, those of probes included; the best pairs so far are returned when
-            they are used up. The k products with a reference come on top.
+            they are used up. Those with a reference, from k to 3 k, come on top.
         generator: of the start vector and the probes, on the CPU.
         which: the wanted end; "magnitude" orders λ and -λ as rounding has it.
         probe_products: steps of a probe; 0 for none.
@@ -134,15 +139,22 @@ class _Search:
     def probe(self, num_products: int) -> bool | None:
         """Whether a random vector orthogonal to the space leads to a missed pair; None if it was not followed so far.
 
+        The first half of the products follows the random vector alone, which sees further copies of an eigenvalue; the
+        second half what could yet overtake a wanted one: the pair beyond them whose value plus residual is largest.
         The probe stays orthogonal to the images of the space too, so that it leaves the pairs found as they are.
         """
         before = self.ranking(self._ritz()[0][: self.num_pairs])
         ended = True
-        for _ in range(num_products):
+        for number in range(num_products):
             if self.space.num_steps == self.capacity:
                 return None
             if ended:
                 self.space.restart()
+            elif number >= num_products / 2:
+                values, coefficients = self._ritz()
+                others = coefficients[self.num_pairs :]
+                reach = self.ranking(values[self.num_pairs :]) + self.space.estimates(others)
+                self.space.turn(others[int(reach.argmax())])
             ended = self.space.extend()
             values, _ = self._ritz()
             gained = self.ranking(values[: self.num_pairs]) - before
@@ -151,28 +163,44 @@ class _Search:
         return False if num_products else None
 
     def certified(self, pairs: Eigenpairs, reference: VectorProduct) -> Eigenpairs:
-        """``pairs`` computed anew by the Rayleigh-Ritz method in their span, from products with ``reference``."""
-        images = reference.rows(pairs.eigenvectors)
-        gram = inner_products(pairs.eigenvectors, pairs.eigenvectors)
-        projected = inner_products(pairs.eigenvectors, images)
-        orthonormal = torch.linalg.inv(torch.linalg.cholesky(gram))
-        values, rotation = torch.linalg.eigh(orthonormal @ (projected + projected.T) / 2 @ orthonormal.T)
-        order = self.ranking(values).argsort(descending=True, stable=True)
-        values = values[order]
-        coefficients = (rotation.T[order] @ orthonormal).to(images)
-        vectors = coefficients @ pairs.eigenvectors
-        errors = coefficients @ images - values.to(images)[:, None] * vectors
+        """``pairs`` computed anew by the Rayleigh-Ritz method in their span, from products with ``reference``.
+
+        The noise of the operator may leave residuals beyond the tolerance. Most of such a residual lies in directions
+        of little curvature, so that adding it to the span takes the noise out of the vector (Olsen and others, 1990).
+        """
+        vectors = pairs.eigenvectors
+        images = reference.rows(vectors)
         # The wanted end is known from the reference, the other one from the operator itself.
-        scale = largest_magnitude(torch.cat([values, self._ritz()[0][self.num_pairs :]]))
-        residuals = norms_of_rows(errors) / (scale or 1.0)
+        others = self._ritz()[0][self.num_pairs :]
+        most = min(_MOST_CERTIFYING * self.num_pairs, reference.size) if pairs.converged else self.num_pairs
+        while True:
+            values, vectors, images = self._rayleigh_ritz(vectors, images)
+            errors = images - values.to(images)[:, None] * vectors
+            residuals = norms_of_rows(errors) / (largest_magnitude(torch.cat([values, others])) or 1.0)
+            beyond = errors[(residuals > self.tolerance).to(errors.device)]
+            if not len(beyond) or reference.num_products + len(beyond) > most:
+                break
+            corrections = _orthonormal_outside(vectors, beyond)
+            vectors = torch.cat([vectors, corrections])
+            images = torch.cat([images, reference.rows(corrections)])
         return replace(
             pairs,
             eigenvalues=values,
             eigenvectors=vectors,
             residuals=residuals,
-            num_certifying=self.num_pairs,
+            num_certifying=reference.num_products,
             converged=bool((residuals <= self.tolerance).all()),
         )
+
+    def _rayleigh_ritz(self, vectors: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The wanted pairs in the span of ``vectors`` [n, P]: values [k], vectors [k, P] and their images [k, P]."""
+        gram = inner_products(vectors, vectors)
+        projected = inner_products(vectors, images)
+        orthonormal = torch.linalg.inv(torch.linalg.cholesky(gram))
+        values, rotation = torch.linalg.eigh(orthonormal @ (projected + projected.T) / 2 @ orthonormal.T)
+        order = self.ranking(values).argsort(descending=True, stable=True)[: self.num_pairs]
+        coefficients = (rotation.T[order] @ orthonormal).to(images)
+        return values[order], coefficients @ vectors, coefficients @ images
 
     def _ritz(self) -> tuple[Tensor, Tensor]:
         """Ritz values from the wanted end inwards, and the coefficients of their vectors as rows."""
@@ -201,3 +229,11 @@ class _Search:
             converged=bool((residuals[:-1] <= self.tolerance).all()),
             complete=None,
         )
+
+
+def _orthonormal_outside(rows: Tensor, vectors: Tensor) -> Tensor:
+    """An orthonormal basis of the span of ``vectors`` [n, P] less their parts along the orthonormal ``rows`` [k, P]."""
+    for _ in range(2):
+        vectors = vectors - (vectors @ rows.T) @ rows
+        vectors = torch.linalg.qr(vectors.T).Q.T
+    return vectors

@@ -1,13 +1,14 @@
 """The operations that networks are made of, each with the four passes of the R-operator (see ``r_operator``).
 
-Those in which networks spend their time have rules of their own; any other that torch can differentiate twice forwards
-over backwards is served by ``Call``.
+Those in which networks spend their time have rules of their own; ``Call`` serves any other that torch can differentiate
+twice.
 """
 
 # ruff: noqa: ARG002 (each operation reads what it needs of what all are given)
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ aten = torch.ops.aten
 
 Tensors = Sequence[Tensor]
 Parts = Sequence[Tensor | None]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -392,7 +395,10 @@ class Parameter(Operation):
 
 
 class Call(Operation):
-    """Any other operation, by torch's own derivatives: forwards over backwards, from the inputs anew each time.
+    """Any other operation, by torch's own derivatives, from the inputs anew each time.
+
+    Along the vector they are taken in forward mode; in reverse mode alone where torch has no other, as for the adjoints
+    of SiLU and of group norm.
 
     Args:
         function: of the weights, the buffers and the inputs.
@@ -404,6 +410,7 @@ class Call(Operation):
 
     def __init__(self, function: Callable[[Tensors, Tensors, Sequence[Any]], Any]) -> None:
         self._function = function
+        self._tangent, self._moved_adjoints = _ForwardMode(), _ForwardMode()
 
     def needs_adjoint(self, *, moving: bool) -> bool:
         """See ``Operation``; it may be curved in its weights."""
@@ -422,8 +429,9 @@ class Call(Operation):
     def r_forward(self, at: Local, *, owned: bool) -> Tensor | None:
         """See ``Operation``."""
         function, primals = self._smooth(at)
-        tangent: Tensor = _jvp(function, primals, _along_all(at, primals))
-        return tangent
+        along = _along_all(at, primals)
+        tangent: Tensor | None = self._tangent(function, primals, along)
+        return _tangent_in_reverse(function, primals, along) if tangent is None else tangent
 
     def r_backward(self, at: Local, moved: Tensor, *, owned: bool) -> tuple[Parts, Parts]:
         """See ``Operation``."""
@@ -434,7 +442,10 @@ class Call(Operation):
             return parts
 
         adjoint = torch.zeros_like(moved) if at.adjoint is None else at.adjoint
-        parts = _jvp(adjoints, (adjoint, *primals), (moved, *_along_all(at, primals)))
+        along = _along_all(at, primals)
+        parts: Tensors | None = self._moved_adjoints(adjoints, (adjoint, *primals), (moved, *along))
+        if parts is None:
+            parts = _moved_adjoints_in_reverse(function, primals, along, adjoint, moved)
         num_weights = len(at.weights)
         gradients = tuple(
             None if entry is None else part for part, entry in zip(parts[:num_weights], at.along, strict=True)
@@ -456,11 +467,45 @@ class Call(Operation):
         return function, (*at.weights, *(value for value, wanted in zip(inputs, at.needed, strict=True) if wanted))
 
 
-def _jvp(function: Callable[..., Any], primals: Tensors, along: Tensors) -> Any:
-    with warnings.catch_warnings():
-        # torch warns about its own forward-mode formulas when it loads them.
-        warnings.simplefilter("ignore")
-        return jvp(function, tuple(primals), tuple(along))[1]
+class _ForwardMode:
+    """One derivative of an operation along a direction in forward mode, if torch has it, which the first use tells."""
+
+    def __init__(self) -> None:
+        self._exists = True
+
+    def __call__(self, function: Callable[..., Any], primals: Tensors, along: Tensors) -> Any:
+        """None where torch does not have it."""
+        if not self._exists:
+            return None
+        with warnings.catch_warnings():
+            # torch warns about its own forward-mode formulas when it loads them.
+            warnings.simplefilter("ignore")
+            try:
+                return jvp(function, tuple(primals), tuple(along))[1]
+            except NotImplementedError as error:
+                _log.debug("in reverse mode alone: %s", error)
+                self._exists = False
+                return None
+
+
+def _tangent_in_reverse(function: Callable[..., Tensor], primals: Tensors, along: Tensors) -> Tensor:
+    """The tangent of the output: the transpose of what gives the adjoints, which is linear in that of the output."""
+    anywhere = torch.zeros_like(function(*primals))
+    parts: Tensors = vjp(lambda adjoint: vjp(function, *primals)[1](adjoint), anywhere)[1](tuple(along))
+    return parts[0]
+
+
+def _moved_adjoints_in_reverse(
+    function: Callable[..., Tensor], primals: Tensors, along: Tensors, adjoint: Tensor, moved: Tensor
+) -> Tensors:
+    """The tangents of the adjoints: the gradient of <y, moved> + <adjoints, along>, as second derivatives commute."""
+
+    def both(*primals: Tensor) -> tuple[Tensor, Tensors]:
+        linearised = vjp(function, *primals)
+        return linearised[0], linearised[1](adjoint)
+
+    parts: Tensors = vjp(both, *primals)[1]((moved, tuple(along)))
+    return parts
 
 
 def _along_all(at: Local, primals: Tensors) -> tuple[Tensor, ...]:

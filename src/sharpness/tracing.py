@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sharpness.graph import graph_of, is_plain
 from sharpness.operations import (
     Add,
     BatchNorm,
@@ -37,8 +37,6 @@ _LINEAR_FUNCTIONS = {torch.flatten, torch.mean, torch.sum, torch.permute, functi
 _RESHAPES = {"flatten", "view", "reshape", "permute", "transpose", "contiguous", "squeeze", "unsqueeze"}
 _LINEAR_METHODS = {"mean", "sum", *_RESHAPES}
 _LINEAR_LAYERS = (nn.Flatten, nn.Unflatten, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool2d)
-# Dropout is off wherever curvature is measured.
-_IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 @dataclass(frozen=True)
@@ -60,47 +58,7 @@ def steps_of(network: nn.Module) -> list[Step]:
     Raises:
         UntraceableError: which operations run depends on the data, or one of them changes values in place.
     """
-    try:
-        graph = _Tracer().trace(network, concrete_args=_defaults(network))
-    except Exception as error:  # whatever a user's forward raises where it meets a proxy instead of a tensor
-        raise UntraceableError(f"which operations run depends on the data: {error}") from error
-    _out_of_place(graph, network)
-    _pool_before_relu(graph, network)
-    return _with_owners(_Translation(network).steps(graph))
-
-
-def _defaults(network: nn.Module) -> dict[str, Any]:
-    """The arguments that nobody gives, so that ``if mask is None`` has its answer."""
-    parameters = list(inspect.signature(network.forward).parameters.values())[1:]
-    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
-
-
-class _Proxy(fx.Proxy):
-    """Remembers that ``x += y`` overwrites x, which torch's own proxy takes for a mere sum."""
-
-    def __iadd__(self, other: Any) -> fx.Proxy:
-        return _overwriting(self + other)
-
-    def __isub__(self, other: Any) -> fx.Proxy:
-        return _overwriting(self - other)
-
-    def __imul__(self, other: Any) -> fx.Proxy:
-        return _overwriting(self * other)
-
-    def __itruediv__(self, other: Any) -> fx.Proxy:
-        return _overwriting(self / other)
-
-
-class _Tracer(fx.Tracer):
-    proxy_buffer_attributes = True  # what is computed from a buffer is computed anew for other buffers
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Proxy(node, self)
-
-
-def _overwriting(result: fx.Proxy) -> fx.Proxy:
-    result.node.meta["overwrites"] = True
-    return result
+    return _with_owners(_Translation(network).steps(graph_of(network)))
 
 
 class _Translation:
@@ -165,12 +123,7 @@ class _Translation:
             self._add(node, LinearMap(lambda values: values), [last])
 
     def _layer(self, node: fx.Node, layer: nn.Module) -> None:
-        single = len(node.all_input_nodes) == 1 and not node.kwargs and len(node.args) == 1
-        single = single and not layer._forward_hooks and not layer._forward_pre_hooks
-        if single and isinstance(layer, _IDENTITIES):
-            self._values[node] = self._values[node.all_input_nodes[0]]
-            return
-        operation = _operation_of(layer) if single else None
+        operation = _operation_of(layer) if is_plain(node, layer) else None
         names = [name for name, _ in layer.named_parameters()]
         buffer_names = [name for name, buffer in layer.named_buffers() if buffer.is_floating_point()]
         tensors = [*layer.parameters(), *(layer.get_buffer(name) for name in buffer_names)]
@@ -188,7 +141,6 @@ class _Translation:
         self._add(node, operation, node.all_input_nodes, tensors)
 
     def _function(self, node: fx.Node) -> None:
-        _refuse_in_place(node)
         sources = node.all_input_nodes
         alone = len(node.args) == 1 and len(sources) == 1
         operation: Operation
@@ -268,48 +220,6 @@ def _with_nodes(node: fx.Node) -> Callable[[Callable[..., Any], Sequence[Any]], 
         return target(*args, **fx.map_arg(node.kwargs, known.__getitem__))
 
     return call
-
-
-def _refuse_in_place(node: fx.Node) -> None:
-    name = str(getattr(node.target, "__name__", node.target))
-    in_place = name.endswith("_") and not name.endswith("__")
-    if in_place or name == "setitem":
-        raise UntraceableError(f"{name} changes values in place")
-
-
-def _out_of_place(graph: fx.Graph, network: nn.Module) -> None:
-    """Let nothing overwrite its input, which makes no difference where nobody reads that afterwards."""
-    modules = dict(network.named_modules())
-    order = {node: number for number, node in enumerate(graph.nodes)}
-    for node in graph.nodes:
-        if node.op == "call_module":
-            layer = modules[str(node.target)]
-            overwrites = getattr(layer, "inplace", False) and not isinstance(layer, _IDENTITIES)
-        else:
-            overwrites = node.kwargs.get("inplace") or node.meta.get("overwrites")
-        if not overwrites or not node.all_input_nodes:
-            continue
-        if any(order[user] > order[node] for user in node.all_input_nodes[0].users):
-            raise UntraceableError(f"{node.name} changes values in place that are read again")
-        if "inplace" in node.kwargs:
-            node.update_kwarg("inplace", False)
-
-
-def _pool_before_relu(graph: fx.Graph, network: nn.Module) -> None:
-    """Let a max pool that follows a ReLU go first: the same values, for a quarter of the ReLU's work or less."""
-    modules = dict(network.named_modules())
-    for pool in list(graph.nodes):
-        layer = modules.get(str(pool.target)) if pool.op == "call_module" else None
-        if not isinstance(layer, nn.MaxPool2d) or layer.return_indices:
-            continue
-        relu = pool.all_input_nodes[0]
-        is_relu = relu.op == "call_module" and isinstance(modules[str(relu.target)], nn.ReLU)
-        if is_relu and len(relu.users) == 1:
-            pool.replace_input_with(relu, relu.all_input_nodes[0])
-            with graph.inserting_after(pool):
-                after = graph.call_module(str(relu.target), (pool,))
-            pool.replace_all_uses_with(after, delete_user_cb=lambda user, after=after: user is not after)
-            graph.erase_node(relu)
 
 
 def _with_owners(steps: list[Step]) -> list[Step]:
