@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 Part = Literal["train", "reference", "rate", "product", "spectrum"]
 
@@ -40,6 +41,16 @@ class Job:
     round: int = 0
     verify: bool = True  # compute residuals and errors anew
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Job:
+        """The job that a row of the table is of."""
+        return cls(**{field.name: row[field.name] for field in fields(cls)})
+
+    @property
+    def training(self) -> Job:
+        """The job that trains the weights which this one is measured at."""
+        return Job("train", self.network, width=self.width)
+
     @property
     def setting(self) -> tuple[str, int, int, int]:
         """What all tools have in common."""
@@ -50,3 +61,14 @@ class Job:
         words += [f"x{self.width}"] if self.width > 1 else []
         words += [f"N={self.num_examples}", f"k={self.num_pairs}", f"round {self.round}"]
         return " ".join(word for word in words if word)
+
+
+def named(network: str, width: int) -> str:
+    """A network in words."""
+    return NETWORKS[network] + (f" of width x{width}" if width > 1 else "")
+
+
+def title(setting: tuple[str, int, int, int]) -> str:
+    """A setting in words."""
+    network, width, num_examples, num_pairs = setting
+    return f"{named(network, width)}, {num_examples} examples, k={num_pairs}"

@@ -39,6 +39,7 @@ def short() -> list[Job]:
     jobs += _round("simple_cnn", 0, ("scipy LA",), 10)
     jobs += _growth(examples=(2048,), widths=(), pairs=())
     jobs += _round("simple_cnn", 0, ("scipy LM",), 30)
+    jobs += [Job("reference", "resnet32")]
     return jobs
 
 

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from benchmarks.jobs import NETWORKS, PRODUCTS, TOOLS, Job
+from benchmarks.jobs import NETWORKS, PRODUCTS, TOOLS, Job, title
+from benchmarks.left_out import Reason, by_place
 from benchmarks.summary import Costs, Measured, by_setting, disturbed
-from benchmarks.targets import title, verdicts
+from benchmarks.targets import verdicts
 
 _PROTOCOL = """\
 The loss is the mean cross-entropy on scikit-learn's digits, enlarged to 3x32x32, at weights that the benchmark trains
-itself (SGD, 120 steps). Every measurement is a process of its own, with the same number of threads and settings of
-malloc; imports do not count, setting up does. Tools take turns. Times are medians over rounds; residuals and errors are
-the worst of all rounds and pairs. A residual is |Hv - λv| / max|λ|, computed anew by double backward; an error is that
-of an eigenvalue over max|λ|, against ARPACK at machine precision. "And" counts products that probe for missed pairs or
-certify in float32. Peak memory is on top of network and examples."""
+itself (120 steps, the SimpleCNN by SGD, the ResNet by Adam). Every measurement is a process of its own, with the same
+number of threads and settings of malloc; imports do not count, setting up does. Tools take turns. Times are medians
+over rounds; residuals and errors are the worst of all rounds and pairs. A residual is |Hv - λv| / max|λ|, computed anew
+by double backward; an error is that of an eigenvalue over max|λ|, against ARPACK at machine precision. "And" counts
+products that probe for missed pairs or certify in float32. Peak memory is on top of network and examples."""
 
 
-def report(table: pd.DataFrame, left_out: Sequence[Job], *, minutes: float | None) -> str:
+def report(table: pd.DataFrame, left_out: Mapping[Reason, Sequence[Job]], *, minutes: float | None) -> str:
     """The whole page, in Markdown.
 
     Args:
         table: what ``benchmarks.spectrum`` writes.
-        left_out: jobs that were not done.
+        left_out: jobs that were not done, by reason.
         minutes: that the run took; None if it measured nothing.
     """
     sections = ["# What a spectrum costs", _machine(table, minutes), _PROTOCOL, _trained(table), _tools(table)]
@@ -32,7 +33,7 @@ def report(table: pd.DataFrame, left_out: Sequence[Job], *, minutes: float | Non
     sections += ["## One product", _products(table)]
     sections += ["## Targets", _listed(str(verdict) for verdict in verdicts(table))]
     sections += ["## How the cost grows", "![Time of a spectrum](spectrum.png)", _growth(table)]
-    sections += ["## Left out", _listed([*_failures(table), *map(str, left_out)]) or "Nothing."]
+    sections += ["## Left out", *_left_out(table, left_out)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -126,11 +127,18 @@ def _growth(table: pd.DataFrame) -> str:
     return f"{explained}\n\n{_table(['setting', 'tool', 'time [s]', 'floor [s]', 'time over floor'], lines)}"
 
 
-def _failures(table: pd.DataFrame) -> list[str]:
+def _left_out(table: pd.DataFrame, left_out: Mapping[Reason, Sequence[Job]]) -> list[str]:
+    failures = _failures(table)
+    sections = {"Failed": [f"{job}: {reason}" for job, reason in failures.items()]}
+    # What has failed in an earlier run and was not tried again is named once.
+    sections |= {reason: by_place(job for job in jobs if job not in failures) for reason, jobs in left_out.items()}
+    return [f"{heading}:\n\n{_listed(lines)}" for heading, lines in sections.items() if lines] or ["Nothing."]
+
+
+def _failures(table: pd.DataFrame) -> dict[Job, str]:
     failed = table[table["failure"].notna()] if "failure" in table else table.iloc[:0]
-    names = ["part", "network", "tool", "width", "num_examples", "num_pairs", "round"]
     rows = failed.fillna({"tool": ""}).to_dict("records")
-    return [f"{Job(**{name: row[name] for name in names})} failed: {row['failure']}" for row in rows]
+    return {Job.of(row): row["failure"] for row in rows}
 
 
 def _table(header: list[str], lines: list[list[str]]) -> str:

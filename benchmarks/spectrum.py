@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,13 @@ from benchmarks import plan
 from benchmarks.accuracy import with_errors
 from benchmarks.figure import cost_growth
 from benchmarks.jobs import Job
+from benchmarks.left_out import Reason
 from benchmarks.load import wait_for_quiet
+from benchmarks.problem import weights_file
 from benchmarks.report import report
 from sharpness.figures.style import style
 from sharpness.files import replacing, write_table, write_text
 
-_KEY = list(asdict(Job("train", "")))
 # As in workflow/rules/common.smk, for every tool alike.
 _ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 
@@ -40,27 +42,30 @@ def main() -> None:
     options = _options()
     jobs = plan.full() if options.full else plan.short()
     rows = _earlier_rows(options.folder) if options.resume else []
-    done = {tuple(row[name] for name in _KEY) for row in rows}
+    if options.budget_minutes > 0:
+        rows = [row for row in rows if row["part"] != "train" or _has_weights(Job.of(row), options.folder / "cache")]
+    done = {Job.of(row) for row in rows}
     begin, earlier = time.monotonic(), len(rows)
     machine = _machine(options.threads)
-    left_out = []
+    left_out: dict[Reason, list[Job]] = {reason: [] for reason in Reason}
     for number, job in enumerate(jobs, 1):
-        if tuple(asdict(job).values()) in done:
+        if job in done:
             continue
         left = 60 * options.budget_minutes - (time.monotonic() - begin)
         expected = plan.expected_seconds(job, _product_seconds(rows))
         progress = f"[{number}/{len(jobs)}, {left / 60:.1f} min left] {job}"
-        if expected > left:
-            left_out.append(job)
-            print(f"{progress}: left out, would take about {expected:.0f} s", file=sys.stderr)
+        if reason := _obstacle(job, done, expected=expected, left=left):
+            left_out[reason].append(job)
+            print(f"{progress}: left out, {reason.lower()} (about {expected:.0f} s)", file=sys.stderr)
             continue
         wait_for_quiet(at_most=min(60.0, left / 20))
         found = _run(job, options.folder / "cache", threads=options.threads, limit=max(60.0, left))
         print(f"{progress}: {_shown(found)}", file=sys.stderr, flush=True)
         rows.append(asdict(job) | found | machine)
+        if "failure" not in found:
+            done.add(job)
         write_table(with_errors(rows), options.folder / "spectrum.csv")
-    # The rest of the full plan is left out too, by design.
-    left_out += [job for job in plan.full() if job not in jobs and tuple(asdict(job).values()) not in done]
+    left_out[Reason.NOT_SHORT] = [job for job in plan.full() if job not in jobs and job not in done]
     minutes = (time.monotonic() - begin) / 60 if len(rows) > earlier else None
     _write(options.folder, left_out, minutes=minutes)
 
@@ -73,6 +78,18 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every tool")
     parser.add_argument("--folder", type=Path, default=Path("results/bench"), help="of the results")
     return parser.parse_args()
+
+
+def _obstacle(job: Job, done: Set[Job], *, expected: float, left: float) -> Reason | None:
+    """What keeps the job from being done now."""
+    if job.part != "train" and job.training not in done:
+        return Reason.UNTRAINED
+    return Reason.TOO_LONG if expected > left else None
+
+
+def _has_weights(job: Job, cache: Path) -> bool:
+    """Whether trained weights are still there: they are not in version control, unlike the table."""
+    return weights_file(job.network, job.width, cache).exists()
 
 
 def _machine(threads: int) -> dict[str, Any]:
@@ -121,7 +138,7 @@ def _shown(found: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
-def _write(folder: Path, left_out: list[Job], *, minutes: float | None) -> None:
+def _write(folder: Path, left_out: Mapping[Reason, Sequence[Job]], *, minutes: float | None) -> None:
     table = pd.read_csv(folder / "spectrum.csv", keep_default_na=False, na_values=[""])
     write_text(report(table, left_out, minutes=minutes), folder / "spectrum.md")
     with style():

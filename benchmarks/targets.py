@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from benchmarks.jobs import NETWORKS, NUM_EXAMPLES
+from benchmarks.jobs import NETWORKS, NUM_EXAMPLES, title
 from benchmarks.summary import Costs, Measured, Settings, by_setting
 
 # Another tool, our own, and how many times faster ours has to be at k = 10.
@@ -113,10 +113,3 @@ def _why_many(other: Measured, own: Measured) -> str:
     if other.residual is None or own.residual is None:
         return ""
     return f"{own.tool} stopped at a residual of {own.residual:.1e}, {other.tool} at {other.residual:.1e}"
-
-
-def title(setting: tuple[str, int, int, int]) -> str:
-    """A setting in words."""
-    network, width, num_examples, num_pairs = setting
-    wider = f" of width x{width}" if width > 1 else ""
-    return f"{NETWORKS[network]}{wider}, {num_examples} examples, k={num_pairs}"

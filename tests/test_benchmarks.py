@@ -1,6 +1,7 @@
 """The benchmark: its own products, its accounting, and what it installs. No other library is needed."""
 
 import re
+import sys
 import tomllib
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +13,12 @@ from packaging.requirements import Requirement
 from torch import nn
 from torch.nn import functional
 
-from benchmarks import plan
+from benchmarks import plan, spectrum
 from benchmarks.accuracy import with_errors
 from benchmarks.cost import product_operations
 from benchmarks.figure import cost_growth
 from benchmarks.jobs import Job
+from benchmarks.left_out import Reason, by_place
 from benchmarks.problem import Problem, build
 from benchmarks.products import double_backward, gradient, retained_double_backward
 from benchmarks.report import report
@@ -83,7 +85,11 @@ def test_operations_of_a_product_are_six_times_those_of_a_layer_and_twice_for_th
 
 def spectrum_row(tool, *, seconds=1.0, foreign=0.0, eigenvalues="3 1", number=0, products=40):
     job = Job("spectrum", "simple_cnn", tool, num_pairs=len(eigenvalues.split()), round=number)
-    return asdict(job) | {
+    return asdict(job) | found_spectrum(eigenvalues, seconds=seconds, foreign=foreign, products=products)
+
+
+def found_spectrum(eigenvalues, *, seconds=1.0, foreign=0.0, products=40):
+    return {
         "seconds": seconds,
         "cpu_seconds": 2 * seconds,
         "foreign_cpu_seconds": foreign,
@@ -146,12 +152,73 @@ def test_the_page_and_the_figure_are_made_of_a_table_with_gaps():
     failure = asdict(Job("train", "resnet32")) | {"failure": "no memory"}
     table = with_rates(pd.DataFrame(with_errors([spectrum_row("ours float32"), failure])))
 
-    page = report(table, [Job("spectrum", "resnet32", "scipy LM")], minutes=1.0)
+    page = report(table, {Reason.TOO_LONG: [Job("spectrum", "resnet32", "scipy LM")]}, minutes=1.0)
 
     assert "| ours float32 | 1 | 1.0 | 2.0 | 1.00 | 40 |" in page
-    assert "- train resnet32 N=512 k=10 round 0 failed: no memory" in page
-    assert "- spectrum resnet32 scipy LM N=512 k=10 round 0" in page
+    assert "Failed:\n\n- train resnet32 N=512 k=10 round 0: no memory" in page
+    assert f"{Reason.TOO_LONG}:\n\n- ResNet-32, 512 examples, k=10: scipy LM\n" in page
     assert len(cost_growth(table).axes) == 3
+
+
+def test_what_was_left_out_is_one_line_for_each_setting():
+    jobs = [Job("spectrum", "simple_cnn", tool, round=number) for number in (1, 2) for tool in ("scipy LM", "scipy LA")]
+    jobs += [Job("train", "simple_cnn", width=2), Job("rate", "simple_cnn", "ours float32", width=2)]
+    jobs += [Job("spectrum", "simple_cnn", "scipy LM", num_examples=1024), Job("reference", "simple_cnn")]
+
+    assert by_place(jobs) == [
+        "SimpleCNN, 512 examples, k=10: scipy LM (2 rounds), scipy LA (2 rounds), reference",
+        "SimpleCNN of width x2: training, convolution rate (ours float32)",
+        "SimpleCNN, 1024 examples, k=10: scipy LM",
+    ]
+
+
+def test_the_page_names_no_job_twice_and_no_reason_without_jobs():
+    failed, other = (Job("spectrum", "resnet32", tool) for tool in ("scipy LM", "curvlinops"))
+    rows = [spectrum_row("ours float32"), asdict(failed) | {"failure": "no memory"}]
+    left_out = {Reason.TOO_LONG: [failed], Reason.NOT_SHORT: [other]}
+
+    page = report(with_rates(pd.DataFrame(rows)), left_out, minutes=None)
+
+    section = page.partition("## Left out")[2]
+    assert [line for line in section.splitlines() if line.endswith(":")] == ["Failed:", f"{Reason.NOT_SHORT}:"]
+    assert section.count("scipy LM") == section.count("curvlinops") == 1
+
+
+@pytest.mark.parametrize("training", ["fails", "takes too long"])
+def test_nothing_is_measured_at_weights_that_were_not_trained(monkeypatch, tmp_path, training):
+    started = []
+
+    def pretend(job, *_, **__):
+        started.append(job)
+        return {"failure": "no memory"} if job.part == "train" and job.width > 1 else measurements(job)
+
+    monkeypatch.setattr(spectrum, "_run", pretend)
+    monkeypatch.setattr(spectrum, "wait_for_quiet", lambda **_: None)
+    too_long = Job("train", "simple_cnn", width=2) if training == "takes too long" else None
+    monkeypatch.setattr(plan, "expected_seconds", lambda job, _: 1e9 if job == too_long else 0.0)
+    monkeypatch.setattr(sys, "argv", ["spectrum", "--folder", str(tmp_path)])
+
+    spectrum.main()
+
+    wider = [job for job in plan.short() if job.width > 1]
+    assert len(wider) > 1
+    assert [job for job in started if job.width > 1] == ([] if too_long else wider[:1])
+    assert [job for job in started if job.width == 1] == [job for job in plan.short() if job.width == 1]
+    section = (tmp_path / "spectrum.md").read_text().partition("## Left out")[2]
+    assert ("Failed" in section, str(Reason.TOO_LONG) in section) == (not too_long, bool(too_long))
+    assert all(line in section for line in by_place(wider[1:]))
+    assert section.count(Reason.UNTRAINED) == 1
+
+
+def measurements(job):
+    """What a job could have found, as far as the page needs it."""
+    return {
+        "train": {"training_loss": 0.1},
+        "product": {"seconds": 0.25},
+        "rate": {"operations_per_second": 512.0, "operations_per_product": 1.0},
+        "reference": {"eigenvalues": " ".join(map(str, range(20, 0, -1)))},
+        "spectrum": found_spectrum(" ".join(map(str, range(job.num_pairs, 0, -1)))),
+    }[job.part]
 
 
 def test_the_full_plan_contains_the_short_one_and_repeats_nothing():
