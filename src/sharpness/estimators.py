@@ -8,7 +8,7 @@ from math import nan, pi, sqrt
 import torch
 from torch import Tensor
 
-from sharpness.krylov import Krylov, SymmetricOperator, VectorProduct, inner_products, length
+from sharpness.krylov import Krylov, SymmetricOperator, VectorProduct, inner_products, orthonormal_outside
 from sharpness.lanczos import Eigenpairs
 
 
@@ -113,7 +113,7 @@ def squared_frobenius_norm(
     for number in range(num_products):
         vector = product.random_direction(generator)
         if pairs is not None:
-            vector = _outside(pairs.eigenvectors.to(vector), vector)
+            (vector,) = orthonormal_outside(pairs.eigenvectors.to(vector), vector[None])
         samples[number] = known + dimension * product(vector).double().square().sum()
     return _mean(samples, product.num_products)
 
@@ -196,14 +196,6 @@ def _exact_trace(product: VectorProduct) -> float:
 
 def _random_directions(product: VectorProduct, num_vectors: int, generator: torch.Generator) -> Tensor:
     return torch.stack([product.random_direction(generator) for _ in range(num_vectors)])
-
-
-def _outside(directions: Tensor, vector: Tensor) -> Tensor:
-    """``vector`` [P] less its part along ``directions`` [k, P], brought to length 1."""
-    for _ in range(2):
-        vector = vector - (directions @ vector) @ directions
-        vector = vector / length(vector)
-    return vector
 
 
 def _row_products(left: Tensor, right: Tensor) -> Tensor:

@@ -226,6 +226,14 @@ def inner_products(left: Tensor, right: Tensor) -> Tensor:
     return total
 
 
+def orthonormal_outside(rows: Tensor, vectors: Tensor) -> Tensor:
+    """An orthonormal basis of the span of ``vectors`` [n, P] less their parts along the orthonormal ``rows`` [k, P]."""
+    for _ in range(2):
+        vectors = vectors - (vectors @ rows.T) @ rows
+        vectors = torch.linalg.qr(vectors.T).Q.T
+    return vectors
+
+
 def norms_of_rows(rows: Tensor) -> Tensor:
     """Their lengths [n], float64, on the CPU."""
     # Summed in double: single precision is off by 1e-5 on vectors as long as a network's weights, and eigenvalues by

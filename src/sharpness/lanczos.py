@@ -13,7 +13,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sharpness.krylov import Krylov, SymmetricOperator, VectorProduct, inner_products, largest_magnitude, norms_of_rows
+from sharpness.krylov import (
+    Krylov,
+    SymmetricOperator,
+    VectorProduct,
+    inner_products,
+    largest_magnitude,
+    norms_of_rows,
+    orthonormal_outside,
+)
 
 Which = Literal["largest", "smallest", "magnitude"]
 
@@ -180,7 +188,7 @@ class _Search:
             beyond = errors[(residuals > self.tolerance).to(errors.device)]
             if not len(beyond) or reference.num_products + len(beyond) > most:
                 break
-            corrections = _orthonormal_outside(vectors, beyond)
+            corrections = orthonormal_outside(vectors, beyond)
             vectors = torch.cat([vectors, corrections])
             images = torch.cat([images, reference.rows(corrections)])
         return replace(
@@ -229,11 +237,3 @@ class _Search:
             converged=bool((residuals[:-1] <= self.tolerance).all()),
             complete=None,
         )
-
-
-def _orthonormal_outside(rows: Tensor, vectors: Tensor) -> Tensor:
-    """An orthonormal basis of the span of ``vectors`` [n, P] less their parts along the orthonormal ``rows`` [k, P]."""
-    for _ in range(2):
-        vectors = vectors - (vectors @ rows.T) @ rows
-        vectors = torch.linalg.qr(vectors.T).Q.T
-    return vectors
