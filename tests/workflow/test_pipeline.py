@@ -84,7 +84,8 @@ def test_the_block_of_a_layer_is_no_sharper_than_the_whole_on_the_same_examples(
     largest = whole.loc[same & (whole["which"] == "largest"), "eigenvalue"].max()
     # Cauchy's interlacing theorem.
     assert 0 < block.loc[0, "eigenvalue"] <= largest * (1 + 1e-2)
-    assert (block["num_certifying"] == 2).all()
+    # Two pairs: a product computes each anew, and up to two more correct it.
+    assert block["num_certifying"].between(2, 6).all()
     assert (block["residual"] <= 5e-2).all()
 
 
