@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,workflow/studies/$(STUDY).yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo study figure test lint docs bench bench-full clean help
+.PHONY: demo study figure test lint docs bench bench-full clean clean-state help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -40,6 +40,9 @@ bench: .venv/bench ## what a spectrum costs, here and with other libraries, with
 
 bench-full: .venv/bench ## what `make bench` left out, for hours; what it measured stays
 	PYTHONPATH=src python -m benchmarks.spectrum --full --resume --budget-minutes 600
+
+clean-state: ## remove the saved states of training runs; those that were stopped begin anew
+	rm -rf results/*/state
 
 clean: ## remove the environment and all caches; results stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

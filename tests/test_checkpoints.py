@@ -52,13 +52,15 @@ def test_everything_comes_back_as_it_was(run, tmp_path, kind, num_buffers, dtype
     [
         {"batch_size": "full", "init_scale": 0.25, "plateau_patience": 5, "stop_patience": 7},
         {"learning_rate": 0.1 + 0.2, "l2": 1e-17, "seed": 2**32 - 1, "augment": True},
+        {"learning_rate_epochs": (1, 2), "learning_rate_factor": 0.1, "precision": "bfloat16", "loss_bound": 1e3},
     ],
 )
 def test_the_header_holds_every_field_of_the_run(run, tmp_path, changes):
     run = dataclasses.replace(run, **changes)
     save_checkpoints(Checkpoints(run, "last", [snapshot(3)], {}, ENVIRONMENT), tmp_path / "last.safetensors")
     with safe_open(tmp_path / "last.safetensors", framework="np") as file:
-        assert json.loads(file.metadata()["provenance"])["run"] == dataclasses.asdict(run)
+        header = json.loads(file.metadata()["provenance"])["run"]
+    assert header == dataclasses.asdict(run) | {"learning_rate_epochs": list(run.learning_rate_epochs)}
     assert load_checkpoints(tmp_path / "last.safetensors", device=CPU).run == run
 
 
@@ -102,6 +104,9 @@ def writes(monkeypatch):
     return done
 
 
+def nothing(_): ...
+
+
 def paths_in(folder, count):
     return [folder / f"{index}.safetensors" for index in range(count)]
 
@@ -111,7 +116,7 @@ def paths_in(folder, count):
 )
 def test_every_chunk_is_written_once_and_whole(run, tmp_path, writes, steps, num_chunks):
     chunks, paths = chunks_of(steps, num_chunks), paths_in(tmp_path, num_chunks)
-    writer = ChunkWriter(run, chunks, paths, ENVIRONMENT)
+    writer = ChunkWriter(run, chunks, paths, ENVIRONMENT, nothing)
     for step in steps:
         writer.keep(snapshot(step))
         whole = [chunk for chunk in chunks if chunk and chunk[-1] <= step]
@@ -128,7 +133,7 @@ def test_every_chunk_is_written_once_and_whole(run, tmp_path, writes, steps, num
 def test_a_run_that_ends_early_leaves_every_file_and_the_reason(run, tmp_path, writes, num_reached):
     steps, paths = [0, 2, 4, 6, 8], paths_in(tmp_path, 3)
     chunks = [[0, 2], [4, 6], [8]]
-    writer = ChunkWriter(run, chunks, paths, ENVIRONMENT)
+    writer = ChunkWriter(run, chunks, paths, ENVIRONMENT, nothing)
     for step in steps[:num_reached]:
         writer.keep(snapshot(step))
     writer.close("diverged")
@@ -139,9 +144,40 @@ def test_a_run_that_ends_early_leaves_every_file_and_the_reason(run, tmp_path, w
         assert loaded.missing == {step: "diverged" for step in chunk if step in steps[num_reached:]}
 
 
+def test_each_file_is_announced_once_and_when_it_is_there(run, tmp_path):
+    paths, seen = paths_in(tmp_path, 3), []
+
+    def written(path):
+        seen.append((path, [one.step for one in load_checkpoints(path, device=CPU).snapshots]))
+
+    writer = ChunkWriter(run, [[0, 2], [4, 6], [8]], paths, ENVIRONMENT, written)
+    for step in (0, 2, 4):
+        writer.keep(snapshot(step))
+    assert seen == [(paths[0], [0, 2])]
+    writer.close("stopped")
+    assert seen == [(paths[0], [0, 2]), (paths[1], [4]), (paths[2], [])]
+
+
+@pytest.mark.parametrize("num_again", range(1, 6))
+@pytest.mark.parametrize("num_reached", range(1, 6))
+def test_steps_that_are_handed_over_again_are_ignored(run, tmp_path, writes, num_reached, num_again):
+    steps, chunks, paths = [0, 2, 4, 6, 8], [[0, 2], [4, 6], [8]], paths_in(tmp_path, 3)
+    writer = ChunkWriter(run, chunks, paths, ENVIRONMENT, nothing)
+    for step in steps[:num_reached]:
+        writer.keep(snapshot(step))
+    for step in steps[:num_reached][-num_again:]:
+        writer.keep(dataclasses.replace(snapshot(step), weights=torch.zeros(5)))
+    for step in steps[num_reached:]:
+        writer.keep(snapshot(step))
+    writer.close("finished")
+    assert writes == [(path.name, chunk) for path, chunk in zip(paths, chunks, strict=True)]
+    for path, chunk in zip(paths, chunks, strict=True):
+        assert_same(load_checkpoints(path, device=CPU).snapshots, [snapshot(step) for step in chunk])
+
+
 def test_chunks_without_files_are_refused(run, tmp_path):
     with pytest.raises(ValueError, match="zip"):
-        ChunkWriter(run, [[0], [1]], paths_in(tmp_path, 1), ENVIRONMENT)
+        ChunkWriter(run, [[0], [1]], paths_in(tmp_path, 1), ENVIRONMENT, nothing)
 
 
 def test_equal_checkpoints_are_equal_files(run, tmp_path):

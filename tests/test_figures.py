@@ -190,9 +190,10 @@ def variants_frame(runs, diverge_after=None):
                         **fields,
                         "settings": variant,
                         "step": step,
-                        "loss": np.nan if diverged else loss,
-                        "eigenvalue": largest if step % 20 == 0 and not diverged else np.nan,
-                        "direction_age": step % 20,
+                        "loss": loss if step % 20 == 0 and not diverged else np.nan,
+                        "eigenvalue": np.nan if diverged else largest,
+                        "direction_age": 0,
+                        "diverged": diverged,
                     }
                 )
     return pd.DataFrame(rows)
@@ -617,12 +618,12 @@ class TestVariants:
 
         left, right = variants(frame).get_axes()
 
-        np.testing.assert_allclose(lines(left)[0].get_ydata(), sgd.groupby("step")["loss"].mean())
-        renewed = sgd[sgd["step"] % 20 == 0]
-        np.testing.assert_allclose(lines(right)[0].get_ydata(), renewed.groupby("step")["eigenvalue"].mean())
+        measured = sgd[sgd["step"] % 20 == 0]
+        np.testing.assert_allclose(lines(left)[0].get_ydata(), measured.groupby("step")["loss"].mean())
+        np.testing.assert_allclose(lines(right)[0].get_ydata(), measured.groupby("step")["eigenvalue"].mean())
         assert left.collections
 
-    def test_divergence_is_marked_and_a_direction_not_renewed_is_not(self):
+    def test_divergence_is_marked_and_a_step_that_was_not_measured_is_not(self):
         figure = variants(variants_frame([run_fields()], diverge_after=400))
 
         for axes in figure.get_axes():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 import re
 from pathlib import Path
@@ -17,7 +18,13 @@ from sharpness.stages import slices, spectrum, steps, variants
 
 SCHEMA = yaml.safe_load((Path(__file__).parent.parent / "workflow/schemas/config.schema.yaml").read_text())
 FIELDS = [field.name for field in dataclasses.fields(Run)]
-NUDGING = ("num_directions", "direction_examples", "direction_tolerance", "direction_products")
+NUDGING = (
+    "num_directions",
+    "direction_examples",
+    "direction_tolerance",
+    "direction_products",
+    "direction_precision",
+)
 
 RUN = Run(
     data="cifar10",
@@ -27,24 +34,31 @@ RUN = Run(
     padding="alternating",
     init_scale=None,
     learning_rate=0.01,
+    learning_rate_epochs=(),
+    learning_rate_factor=0.0,
     batch_size=128,
     momentum=0.0,
     l2=0.0,
+    precision="float32",
     gamma=1.0,
     gamma_outside=1.0,
     num_directions=5,
     direction_examples=2_500,
     direction_tolerance=0.05,
     direction_products=100,
+    direction_precision="float32",
     epochs=100,
     plateau_patience=None,
     stop_patience=None,
+    loss_bound=None,
     seed=0,
 )
 NUDGED = dataclasses.replace(RUN, gamma=0.1)
+SCHEDULED = dataclasses.replace(RUN, learning_rate_epochs=(50, 75), learning_rate_factor=0.1)
 
 
 PATIENCE = st.none() | st.integers(1, 12)
+PRECISION = st.sampled_from(["float32", "bfloat16"])
 POSSIBLE = {
     "data": st.sampled_from(sources.DATA_SETS),
     "num_training": st.integers(100, 50_000),
@@ -53,18 +67,23 @@ POSSIBLE = {
     "padding": st.sampled_from(["alternating", "same"]),
     "init_scale": st.none() | st.floats(0, 10, exclude_min=True),
     "learning_rate": st.floats(0, 1000, exclude_min=True),
+    "learning_rate_epochs": st.lists(st.integers(1, 100), max_size=3, unique=True).map(tuple),
+    "learning_rate_factor": st.floats(0, 1000, exclude_min=True),
     "batch_size": st.just("full") | st.integers(1, 100),
     "momentum": st.floats(-0.0, 1, exclude_max=True),
     "l2": st.floats(-0.0, 10),
+    "precision": PRECISION,
     "gamma": st.just(1) | st.floats(-0.0, 1000),
     "gamma_outside": st.just(1) | st.floats(-0.0, 1000),
     "num_directions": st.integers(1, 12),
     "direction_examples": st.integers(1, 100),
     "direction_tolerance": st.floats(-0.0, 1),
     "direction_products": st.integers(12, 100),
+    "direction_precision": PRECISION,
     "epochs": st.integers(1, 100),
     "plateau_patience": PATIENCE,
     "stop_patience": PATIENCE,
+    "loss_bound": st.none() | st.floats(0, 1e6, exclude_min=True),
     "seed": st.integers(0, 2**32 - 1),
 }
 RUNS = st.builds(Run, **POSSIBLE)
@@ -100,6 +119,7 @@ def test_two_canonical_runs_have_the_same_name_exactly_if_they_are_equal(pair):
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_no_field_is_left_out_of_the_name(field):
+    run = dataclasses.replace(SCHEDULED, gamma=0.1)
     other = {
         "data": "cifar100",
         "augment": True,
@@ -107,10 +127,13 @@ def test_no_field_is_left_out_of_the_name(field):
         "padding": "same",
         "init_scale": 0.5,
         "num_training": 40_000,
+        "learning_rate_epochs": (50,),
         "batch_size": "full",
-    }.get(field, 0.5 if isinstance(getattr(NUDGED, field), float) else 7)
+        "precision": "bfloat16",
+        "direction_precision": "bfloat16",
+    }.get(field, 0.5 if isinstance(getattr(run, field), float) else 7)
 
-    assert dataclasses.replace(NUDGED, **{field: other}).name != NUDGED.name
+    assert dataclasses.replace(run, **{field: other}).name != run.name
 
 
 def test_runs_whose_long_names_begin_alike_have_names_of_their_own():
@@ -158,18 +181,23 @@ def test_the_name_of_a_run_with_everything_set_spells_it_all():
         padding="same",
         init_scale=0.5,
         learning_rate=1e-05,
+        learning_rate_epochs=(50, 75),
+        learning_rate_factor=0.1,
         batch_size="full",
         momentum=0.9,
         l2=1e-4,
+        precision="bfloat16",
         gamma_outside=0.0,
+        direction_precision="bfloat16",
         plateau_patience=10,
         stop_patience=20,
+        loss_bound=1e3,
         seed=7,
     )
 
     assert run.name == (
-        "cifar1045000-augmented-resnet32-same-init0.5-lr1e-05-bsfull-m0.9-l2_0.0001"
-        "-gamma0.1-outside0-K5-n2500-tol0.05-max100-e100-plateau10-stop20-seed7"
+        "cifar1045000-augmented-resnet32-same-init0.5-lr1e-05-x0.1at50_75-bsfull-m0.9-l2_0.0001-bfloat16"
+        "-gamma0.1-outside0-K5-n2500-tol0.05-max100-inbfloat16-e100-plateau10-stop20-bound1000-seed7"
     )
 
 
@@ -184,11 +212,24 @@ def test_without_a_nudge_the_settings_of_directions_make_no_difference(run, othe
     assert dataclasses.replace(plain, **directions).canonical() == plain.canonical()
 
 
+@given(RUNS, st.floats(0, 1000))
+def test_without_epochs_at_which_the_rate_changes_its_factor_makes_no_difference(run, factor):
+    constant = dataclasses.replace(run, learning_rate_epochs=())
+
+    assert dataclasses.replace(constant, learning_rate_factor=factor).canonical() == constant.canonical()
+
+
+@pytest.mark.parametrize("epochs", [(50, 75), (75, 50), [75, 50]])
+def test_the_epochs_at_which_the_rate_changes_are_one_run_in_any_order(epochs):
+    assert dataclasses.replace(SCHEDULED, learning_rate_epochs=epochs) == SCHEDULED
+
+
 @given(RUNS)
-def test_a_canonical_run_differs_in_the_settings_of_directions_only_and_stays_as_it_is(run):
+def test_a_canonical_run_differs_in_settings_without_effect_only_and_stays_as_it_is(run):
     canonical = run.canonical()
 
-    for field in set(FIELDS) - set(NUDGING):
+    idle = {*(() if run.is_nudged else NUDGING), *(() if run.learning_rate_epochs else ("learning_rate_factor",))}
+    for field in set(FIELDS) - idle:
         assert getattr(canonical, field) == getattr(run, field)
     assert canonical.canonical() == canonical
     assert canonical.name == run.name
@@ -280,6 +321,25 @@ def test_a_grid_is_the_cartesian_product_of_its_axes(seeds, batch_sizes, gammas)
 
 def test_no_axes_give_the_one_run_of_the_defaults():
     assert runs_of(dataclasses.asdict(NUDGED), {}) == [NUDGED]
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        ([], [()]),
+        ([50], [(50,)]),
+        ([50, 75], [(50, 75)]),
+        ([[50, 75]], [(50, 75)]),
+        ([[]], [()]),
+        ([[], [50], [50, 75]], [(), (50,), (50, 75)]),
+    ],
+    ids=str,
+)
+def test_epochs_at_which_the_rate_changes_are_one_list_or_a_list_of_lists(axis, values):
+    runs = runs_of(dataclasses.asdict(SCHEDULED), {"learning_rate_epochs": axis, "seed": [0, 1]})
+
+    assert [(run.learning_rate_epochs, run.seed) for run in runs] == list(itertools.product(values, [0, 1]))
+    assert runs == [Run(**json.loads(json.dumps(dataclasses.asdict(run)))) for run in runs]  # from a file too
 
 
 def test_five_thousand_seeds_give_five_thousand_names():

@@ -13,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from sharpness.hessian import HessianOperator
 from sharpness.krylov import Krylov, VectorProduct
-from sharpness.lanczos import top_eigenpairs
+from sharpness.lanczos import follow_eigenpairs, top_eigenpairs
 from sharpness.loss import flatten
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
@@ -485,6 +485,25 @@ def test_a_budget_that_is_too_small_for_low_precision_is_certified_as_such():
     torch.testing.assert_close(pairs.residuals, norms.double() / pairs.eigenvalues[0], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
+def test_without_certifying_a_reference_is_left_alone_and_changes_no_bit(which):
+    matrix = with_spectrum([50.0, 30.0, 20.0, -55.0, -33.0, -22.0, *np.linspace(-1, 1, 294)]).float()
+    operator, alone = Rounded(matrix), Rounded(matrix)
+    alone.reference = None
+
+    pairs = solve(operator, num_pairs=3, tolerance=5e-2, max_products=100, which=which, certify=False)
+
+    assert pairs.converged
+    assert pairs.num_certifying == operator.reference.products == 0
+    assert pairs.num_products + pairs.num_probing == operator.products
+    expected = solve(alone, num_pairs=3, tolerance=5e-2, max_products=100, which=which)
+    for name in ("eigenvalues", "eigenvectors", "residuals"):
+        assert torch.equal(getattr(pairs, name), getattr(expected, name))
+    # The values are known to the residual and the rounding of bfloat16, 0.4 %.
+    known = sorted(np.linalg.eigvalsh(matrix.double().numpy()), key=RANKINGS[which], reverse=True)[:3]
+    np.testing.assert_allclose(pairs.eigenvalues.numpy(), known, atol=0.06 * 55)
+
+
 def test_a_reference_of_none_is_none():
     operator = Counting(with_spectrum(np.linspace(0, 1, 30)))
     operator.reference = None
@@ -535,3 +554,150 @@ def test_the_sharpest_directions_of_a_network_are_those_of_its_dense_hessian(pro
     np.testing.assert_allclose(pairs.eigenvalues.numpy(), values[::-1][:6], rtol=0, atol=1e-8 * values[-1])
     overlaps = abs((pairs.eigenvectors.numpy() * vectors[:, ::-1][:, :6].T).sum(axis=1))  # the sign is arbitrary
     np.testing.assert_allclose(overlaps, 1, atol=1e-8)
+
+
+# Following
+
+
+FOLLOWED = [50.0, 30.0, 20.0, -60.0, *np.linspace(-1, 1, 96)]
+
+
+def turning(size, angle, seed=0):
+    """A rotation by at most ``angle``, in all directions."""
+    numbers = torch.from_numpy(np.random.default_rng(seed).standard_normal((size, size)))
+    skew = numbers - numbers.T
+    return torch.matrix_exp(angle * skew / torch.linalg.matrix_norm(skew, 2))
+
+
+def leading(matrix, num_pairs):
+    """By numpy: the largest eigenvalues and their eigenvectors as rows."""
+    values, vectors = np.linalg.eigh(matrix.numpy())
+    return values[::-1][:num_pairs], torch.from_numpy(vectors[:, ::-1][:, :num_pairs].T.copy())
+
+
+def assert_follows_honestly(followed, matrix):
+    """Orthonormal vectors, with the values and residuals that numpy finds for them."""
+    vectors, values = followed.eigenvectors.double().numpy(), followed.eigenvalues.numpy()
+    precision = torch.finfo(followed.eigenvectors.dtype).eps
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(len(vectors)), atol=50 * precision)
+    images = vectors @ matrix.double().numpy()
+    np.testing.assert_allclose(images @ vectors.T, np.diag(values), atol=100 * precision * abs(values).max())
+    errors = np.linalg.norm(images - values[:, None] * vectors, axis=1)
+    np.testing.assert_allclose(followed.residuals.numpy(), errors / abs(values).max(), atol=100 * precision)
+    assert (np.diff(values) <= 0).all()
+
+
+@pytest.mark.parametrize(("tolerance", "per_pair"), [(1e-1, 1.2), (1e-2, 2), (1e-4, 4)])
+@pytest.mark.parametrize("num_pairs", [1, 3])
+def test_eigenvectors_that_turn_slowly_are_followed_with_few_products(num_pairs, tolerance, per_pair):
+    matrix, turn = with_spectrum(FOLLOWED), turning(100, 0.02)
+    _, vectors = leading(matrix, num_pairs)
+    spent = []
+    for _ in range(25):
+        matrix = turn @ matrix @ turn.T
+        operator = Counting(matrix)
+
+        followed = follow_eigenpairs(operator, vectors, tolerance=tolerance, max_products=8 * num_pairs)
+
+        assert num_pairs <= followed.num_products == operator.products <= 8 * num_pairs
+        assert followed.residuals.max() <= tolerance
+        assert_follows_honestly(followed, matrix)
+        expected, directions = leading(matrix, num_pairs)
+        # The eigenvalues are 10 apart or more: the error is at most the squared residual over that.
+        error = (tolerance * 50) ** 2 / 10
+        np.testing.assert_allclose(followed.eigenvalues.numpy(), expected, rtol=0, atol=error + 1e-9)
+        overlaps = abs((followed.eigenvectors * directions).sum(dim=1))
+        assert (overlaps**2 >= 1 - (tolerance * 50 / 10) ** 2 - 1e-9).all()
+        vectors = followed.eigenvectors
+        spent.append(followed.num_products)
+    assert np.mean(spent) <= per_pair * num_pairs
+
+
+@pytest.mark.parametrize("num_pairs", [1, 3])
+def test_following_costs_less_than_looking_anew(num_pairs):
+    matrix, turn = with_spectrum(FOLLOWED), turning(100, 0.02)
+    _, vectors = leading(matrix, num_pairs)
+    turned = turn @ matrix @ turn.T
+    followed = follow_eigenpairs(turned, vectors, tolerance=1e-2, max_products=100)
+    anew = solve(turned, num_pairs=num_pairs, tolerance=1e-2, probe_products=0)
+    assert followed.num_products < anew.num_products
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("num_pairs", [1, 4])
+def test_exact_eigenvectors_cost_one_product_each(num_pairs, precision, tolerance):
+    matrix = with_spectrum(FOLLOWED)
+    values, vectors = leading(matrix, num_pairs)
+    operator = Counting(matrix.to(precision))
+    followed = follow_eigenpairs(operator, vectors.to(precision), tolerance=tolerance, max_products=100)
+    assert followed.num_products == operator.products == num_pairs
+    assert (followed.residuals <= tolerance).all()
+    assert followed.eigenvectors.dtype == precision
+    assert_follows_honestly(followed, matrix)
+    np.testing.assert_allclose(followed.eigenvalues.numpy(), values, rtol=10 * tolerance)
+
+
+@pytest.mark.parametrize("max_products", [3, 4, 5, 7, 12, 30])
+def test_a_tolerance_out_of_reach_uses_up_the_products_and_gives_the_best_pairs(max_products):
+    matrix = with_spectrum(FOLLOWED)
+    _, vectors = leading(turning(100, 0.5) @ matrix @ turning(100, 0.5).T, 3)
+    operator = Counting(matrix)
+    followed, fewer = (
+        follow_eigenpairs(of, vectors, tolerance=0.0, max_products=number)
+        for of, number in ((operator, max_products), (matrix, 3))
+    )
+    assert followed.num_products == operator.products == max_products
+    assert followed.residuals.max() > 0
+    assert_follows_honestly(followed, matrix)
+    # Cauchy's interlacing: in a larger span the values grow, up to the eigenvalues.
+    assert (followed.eigenvalues >= fewer.eigenvalues - 1e-12).all()
+    assert (followed.eigenvalues.numpy() <= np.array([50, 30, 20]) + 1e-9).all()
+
+
+def test_following_takes_no_more_products_than_the_space_has_dimensions():
+    matrix = Counting(with_spectrum(np.linspace(-3, 4, 7)))
+    drawn = torch.from_numpy(np.random.default_rng(0).standard_normal((7, 3)))
+    vectors = torch.linalg.qr(drawn).Q.T.contiguous()
+    followed = follow_eigenpairs(matrix, vectors, tolerance=1e-13, max_products=100)
+    assert followed.num_products == matrix.products == 7
+    assert_follows_honestly(followed, matrix.matrix)
+    np.testing.assert_allclose(followed.eigenvalues.numpy(), np.linspace(-3, 4, 7)[::-1][:3], atol=1e-12)
+
+
+def test_an_eigenvalue_whose_vector_has_no_part_in_the_span_is_not_seen():
+    matrix = with_spectrum(FOLLOWED)
+    _, vectors = leading(matrix, 3)
+    followed = follow_eigenpairs(matrix, vectors[1:], tolerance=1e-9, max_products=20)
+    np.testing.assert_allclose(followed.eigenvalues.numpy(), [30, 20])
+    assert followed.num_products == 2
+
+
+def test_the_order_of_the_followed_vectors_makes_no_difference():
+    matrix = with_spectrum(FOLLOWED)
+    _, vectors = leading(matrix, 3)
+    followed = follow_eigenpairs(matrix, vectors[[2, 0, 1]], tolerance=1e-9, max_products=20)
+    np.testing.assert_allclose(followed.eigenvalues.numpy(), [50, 30, 20])
+    assert followed.num_products == 3
+
+
+def test_a_reference_is_left_alone_in_following():
+    matrix = with_spectrum(FOLLOWED)
+    values, vectors = leading(matrix, 3)
+    operator = Rounded(matrix.float())
+    followed = follow_eigenpairs(operator, vectors.float(), tolerance=5e-2, max_products=6)
+    assert followed.num_products == operator.products == 3
+    assert operator.reference.products == 0
+    assert (followed.residuals <= 5e-2).all()
+    np.testing.assert_allclose(followed.eigenvalues.numpy(), values, rtol=0.01)
+
+
+def test_fewer_products_than_vectors_are_refused():
+    _, vectors = leading(with_spectrum(FOLLOWED), 3)
+    with pytest.raises(ValueError, match="max_products must be at least 3, one for each vector, got 2"):
+        follow_eigenpairs(with_spectrum(FOLLOWED), vectors, tolerance=0.1, max_products=2)
+
+
+def test_a_product_that_is_not_finite_is_an_error_in_following_too():
+    _, vectors = leading(with_spectrum(FOLLOWED), 3)
+    with pytest.raises(FloatingPointError, match="product 1 "):
+        follow_eigenpairs(with_spectrum(FOLLOWED) * float("nan"), vectors, tolerance=0.1, max_products=9)

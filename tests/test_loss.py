@@ -25,6 +25,10 @@ def evaluated_by_numpy(outputs, targets):
     return losses.mean(), (outputs.argmax(axis=1) == targets).mean()
 
 
+def penalty_of(plain, weights):
+    return plain.l2 * sum(kernel.square().sum() for key, kernel in plain.state(weights).items() if key in plain.kernels)
+
+
 @pytest.mark.parametrize("name", ["simple_cnn", "resnet8", "resnet32_bn", "vgg11_bn"])
 def test_logits_are_those_of_the_model_in_evaluation_mode(name, fill, generator):
     size = 32 if name.startswith("vgg") else 10
@@ -83,6 +87,47 @@ def test_gradient_is_autograds_on_the_plain_module(problem, name, l2):
     weights, buffers = flatten(plain.model)
     gradient = loss.gradient(weights, buffers, plain.inputs, plain.targets)
     torch.testing.assert_close(gradient, plain.gradient(weights))
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.03])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_value_beside_a_gradient_is_the_cross_entropy_without_the_penalty(problem, name, l2):
+    plain = problem(name)
+    loss, state = Loss(plain.model, l2=l2), flatten(plain.model)
+    value, gradient = loss.value_and_gradient(*state, plain.inputs, plain.targets)
+    torch.testing.assert_close(value, plain.loss(state[0]).detach())
+    assert torch.equal(gradient, loss.gradient(*state, plain.inputs, plain.targets))
+    assert not value.requires_grad
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_in_low_precision_value_and_gradient_are_right_to_its_rounding(problem, name, training):
+    plain = problem(name, l2=0.02)
+    plain.model.train(training)
+    weights, _ = flatten(plain.model)
+    expected, expected_gradient = plain.loss(weights).detach() - penalty_of(plain, weights), plain.gradient(weights)
+    single = problem(name, dtype=torch.float32)
+    loss, state = Loss(single.model, l2=0.02), flatten(single.model)
+
+    def computed(*, low_precision):
+        buffers = state[1].clone()
+        value, gradient = loss.value_and_gradient(
+            *(state[0], buffers, single.inputs, single.targets), training=training, low_precision=low_precision
+        )
+        return value, gradient, buffers
+
+    value, gradient, buffers = computed(low_precision=True)
+
+    # bfloat16 has 8 bits: each number is off by up to 0.4 %, and so are what few layers make of them.
+    assert value.item() == pytest.approx(expected.item(), rel=0.02)
+    assert (gradient - expected_gradient).norm() <= 0.03 * expected_gradient.norm()
+    assert {value.dtype, gradient.dtype, buffers.dtype} == {torch.float32}
+    in_single, precise, precise_buffers = computed(low_precision=False)
+    torch.testing.assert_close(precise.double(), expected_gradient, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(gradient, precise)
+    assert value != in_single
+    torch.testing.assert_close(buffers, precise_buffers, rtol=0.01, atol=0.01)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -169,11 +214,13 @@ def test_a_training_gradient_uses_the_statistics_of_the_batch_and_moves_the_movi
     weights, buffers = flatten(plain.model)
     reference = copy.deepcopy(plain.model).train()
     penalty = sum(reference.get_parameter(name).square().sum() for name in plain.kernels)
-    (functional.cross_entropy(reference(plain.inputs), plain.targets) + 0.02 * penalty).backward()
+    cross_entropy = functional.cross_entropy(reference(plain.inputs), plain.targets)
+    (cross_entropy + 0.02 * penalty).backward()
     expected = plain.flat({name: parameter.grad for name, parameter in reference.named_parameters()})
 
-    gradient = loss.gradient(weights, buffers, plain.inputs, plain.targets, training=True)
+    value, gradient = loss.value_and_gradient(weights, buffers, plain.inputs, plain.targets, training=True)
 
+    torch.testing.assert_close(value, cross_entropy.detach())
     torch.testing.assert_close(gradient, expected)
     torch.testing.assert_close(buffers, flatten(reference)[1])
     assert (gradient - loss.gradient(weights, buffers, plain.inputs, plain.targets)).norm() > 0.01 * gradient.norm()
@@ -204,7 +251,7 @@ def test_the_model_itself_stays_as_it_is(problem, training):
 
     loss = Loss(model, l2=0.1)
     weights, buffers = flatten(model)
-    loss.gradient(weights + 1, buffers, plain.inputs, plain.targets, training=True)
+    loss.value_and_gradient(weights + 1, buffers, plain.inputs, plain.targets, training=True)
     loss.value(weights + 1, buffers, plain.inputs, plain.targets)
 
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

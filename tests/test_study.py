@@ -25,6 +25,8 @@ study: small
 chunks_per_run: 3
 evaluation_examples: 100
 validation_epoch: 1
+state_seconds: 60
+tensorboard: false
 defaults:
   data: digits
   num_training: 100
@@ -33,18 +35,23 @@ defaults:
   padding: alternating
   init_scale: null
   learning_rate: 0.1
+  learning_rate_epochs: []
+  learning_rate_factor: 0.1
   batch_size: 10
   momentum: 0
   l2: 0
+  precision: float32
   gamma: 1
   gamma_outside: 1
   num_directions: 2
   direction_examples: 50
   direction_tolerance: 0.1
   direction_products: 20
+  direction_precision: float32
   epochs: 4
   plateau_patience: null
   stop_patience: null
+  loss_bound: null
   seed: 0
 checkpoints:
   early: { at_epochs: [0, 0.5, 1] }

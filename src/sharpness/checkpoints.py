@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -95,18 +95,29 @@ class ChunkWriter:
         chunks: the planned steps of each chunk.
         paths: a file for each chunk.
         environment: versions, device, threads.
+        written: called with each file that was written.
     """
 
     def __init__(
-        self, run: Run, chunks: Sequence[Sequence[int]], paths: Sequence[Path], environment: Mapping[str, str]
+        self,
+        run: Run,
+        chunks: Sequence[Sequence[int]],
+        paths: Sequence[Path],
+        environment: Mapping[str, str],
+        written: Callable[[Path], None],
     ) -> None:
         self._run = run
         self._environment = environment
+        self._written = written
         self._open = list(zip(chunks, paths, strict=True))
         self._held: list[Snapshot] = []
+        self._latest = -1
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Take the next planned snapshot."""
+        """Take the next planned snapshot; a run that goes on from a saved state may hand over its first one again."""
+        if snapshot.step <= self._latest:
+            return
+        self._latest = snapshot.step
         self._held.append(snapshot)
         while self._open and set(self._open[0][0]) <= {held.step for held in self._held}:
             self._write({})
@@ -120,4 +131,5 @@ class ChunkWriter:
     def _write(self, missing: Mapping[int, str]) -> None:
         _, path = self._open.pop(0)
         save_checkpoints(Checkpoints(self._run, "planned", self._held, missing, self._environment), path)
+        self._written(path)
         self._held = []

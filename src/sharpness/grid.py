@@ -26,21 +26,28 @@ class Run:
     padding: Literal["alternating", "same"]  # of SimpleCNN's convolutions
     init_scale: float | None  # factor on the variance of a ResNet's first weights; None: the model's own
     learning_rate: float  # η
+    learning_rate_epochs: tuple[int, ...]  # after these epochs
+    learning_rate_factor: float  # the rate is multiplied by this
     batch_size: int | Literal["full"]  # S
     momentum: float
     l2: float  # factor of the sum of squared kernel weights in the loss
+    precision: Literal["float32", "bfloat16"]  # of the passes of the training steps; the weights stay in float32
     gamma: float  # factor on the step inside the span of the sharpest directions; the paper's γ
     gamma_outside: float  # factor on the rest of the step
     num_directions: int  # K
     direction_examples: int  # training examples from which the directions are found
     direction_tolerance: float  # residual at which the directions are good enough
     direction_products: int  # most Hessian-vector products spent on one set of directions
+    direction_precision: Literal["float32", "bfloat16"]  # of these products
     epochs: int
     plateau_patience: int | None  # epochs without a better validation loss before the rate is cut to a tenth
     stop_patience: int | None  # epochs without a better validation accuracy before training ends
+    loss_bound: float | None  # a loss of a mini-batch beyond it is a divergence; None: only one that is not finite
     seed: int
 
     def __post_init__(self) -> None:
+        # Read from a file it is a list; in whatever order, it is one and the same run.
+        object.__setattr__(self, "learning_rate_epochs", tuple(sorted(self.learning_rate_epochs)))
         if self.batch_size != "full" and self.batch_size > self.num_training:
             raise ValueError(
                 f"batch_size must be at most num_training, got batch_size {self.batch_size} "
@@ -88,13 +95,16 @@ class Run:
             "" if self.padding == "alternating" else self.padding,
             "" if self.init_scale is None else f"init{_number(self.init_scale)}",
             f"lr{_number(self.learning_rate)}",
+            self._schedule_part() if self.learning_rate_epochs else "",
             f"bs{self.batch_size}",
             f"m{_number(self.momentum)}" if self.momentum else "",
             f"l2_{_number(self.l2)}" if self.l2 else "",
+            "" if self.precision == "float32" else self.precision,
             *(self._nudge_parts() if self.is_nudged else ()),
             f"e{self.epochs}",
             "" if self.plateau_patience is None else f"plateau{self.plateau_patience}",
             "" if self.stop_patience is None else f"stop{self.stop_patience}",
+            "" if self.loss_bound is None else f"bound{_number(self.loss_bound)}",
             f"seed{self.seed}",
         ]
         name = "-".join(part for part in parts if part)
@@ -102,6 +112,9 @@ class Run:
             return name
         digest = hashlib.sha256(name.encode()).hexdigest()
         return f"{name[: _LONGEST_NAME - len(digest) - 1]}-{digest}"
+
+    def _schedule_part(self) -> str:
+        return f"x{_number(self.learning_rate_factor)}at{'_'.join(map(str, self.learning_rate_epochs))}"
 
     def _nudge_parts(self) -> tuple[str, ...]:
         return (
@@ -111,15 +124,18 @@ class Run:
             f"n{self.direction_examples}",
             f"tol{_number(self.direction_tolerance)}",
             f"max{self.direction_products}",
+            "" if self.direction_precision == "float32" else f"in{self.direction_precision}",
         )
 
     def canonical(self) -> Run:
         """The same run with the settings that have no effect on it at zero, so that equal runs are equal."""
-        if self.is_nudged:
-            return self
-        return dataclasses.replace(
-            self, num_directions=0, direction_examples=0, direction_tolerance=0.0, direction_products=0
-        )
+        idle: dict[str, Any] = {}
+        if not self.is_nudged:
+            idle |= {"num_directions": 0, "direction_examples": 0, "direction_tolerance": 0.0, "direction_products": 0}
+            idle |= {"direction_precision": "float32"}
+        if not self.learning_rate_epochs or self.learning_rate_factor == 1:
+            idle |= {"learning_rate_epochs": (), "learning_rate_factor": 0.0}
+        return dataclasses.replace(self, **idle)
 
 
 def _number(value: float) -> str:
@@ -137,9 +153,16 @@ def runs_of(defaults: Mapping[str, Any], axes: Mapping[str, Any]) -> list[Run]:
     Raises:
         ValueError: a combination is not a possible run.
     """
-    lists = {key: value if isinstance(value, list) else [value] for key, value in axes.items()}
+    lists = {key: value if _is_list_of_values(key, value) else [value] for key, value in axes.items()}
     combinations = itertools.product(*lists.values())
     return [Run(**{**defaults, **dict(zip(lists, values, strict=True))}).canonical() for values in combinations]
+
+
+def _is_list_of_values(field: str, value: Any) -> bool:
+    """Whether an axis is given by all its values, and not by its only one: that of some fields is a list too."""
+    if field == "learning_rate_epochs" and not any(isinstance(item, list) for item in value):
+        return False
+    return isinstance(value, list)
 
 
 @dataclass(frozen=True)

@@ -169,11 +169,11 @@ class VectorProduct:
         ValueError: the operator is not square, or not real and of floating point.
     """
 
-    def __init__(self, operator: SymmetricOperator) -> None:
+    def __init__(self, operator: SymmetricOperator, *, with_reference: bool = False) -> None:
         shape = tuple(operator.shape)
         if len(shape) != 2 or shape[0] != shape[1]:
             raise ValueError(f"need a square operator [P, P], got one of shape {list(shape)}")
-        reference = getattr(operator, "reference", None)
+        reference = getattr(operator, "reference", None) if with_reference else None
         self.reference = None if reference is None else VectorProduct(reference)
         self.size = shape[0]
         self.num_products = 0

@@ -13,15 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sharpness.krylov import (
-    Krylov,
-    SymmetricOperator,
-    VectorProduct,
-    inner_products,
-    largest_magnitude,
-    norms_of_rows,
-    orthonormal_outside,
-)
+from sharpness.krylov import Krylov, SymmetricOperator, VectorProduct, largest_magnitude, norms_of_rows
+from sharpness.refinement import Refined, refine
 
 Which = Literal["largest", "smallest", "magnitude"]
 
@@ -64,6 +57,7 @@ def top_eigenpairs(
     generator: torch.Generator,
     which: Which = "largest",
     probe_products: int = 8,
+    certify: bool = True,
 ) -> Eigenpairs:
     """The ``num_pairs`` largest, smallest (both algebraically) or largest in magnitude eigenpairs of ``operator``.
 
@@ -85,12 +79,14 @@ def top_eigenpairs(
         generator: of the start vector and the probes, on the CPU.
         which: the wanted end; "magnitude" orders λ and -λ as rounding has it.
         probe_products: steps of a probe; 0 for none.
+        certify: False leaves the ``reference`` of an operator of low precision alone; the residuals are then those of
+            the operator itself.
 
     Raises:
         ValueError: the operator is not square, real and of floating point, or an argument does not fit.
         FloatingPointError: a product is not finite.
     """
-    product = VectorProduct(operator)
+    product = VectorProduct(operator, with_reference=certify)
     if which not in _RANKINGS:
         raise ValueError(f"which must be one of {', '.join(_RANKINGS)}, got {which!r}")
     if not 1 <= num_pairs <= min(max_products, product.size):
@@ -115,6 +111,29 @@ def top_eigenpairs(
         complete=True if space.num_steps == product.size else unmissed,
     )
     return pairs if product.reference is None else search.certified(pairs, product.reference)
+
+
+def follow_eigenpairs(operator: SymmetricOperator, vectors: Tensor, *, tolerance: float, max_products: int) -> Refined:
+    """The largest eigenpairs of ``operator`` from the eigenvectors of one that was nearly the same.
+
+    A few products for each pair, where the operator has changed little; but an eigenvalue that has overtaken the
+    followed ones is seen only as far as its vector has a part in the span. Look anew from time to time.
+
+    Args:
+        operator: symmetric, [P, P]; a ``reference`` is left alone.
+        vectors: [k, P], orthonormal rows.
+        tolerance: largest residual, relative to the largest magnitude among the k pairs.
+        max_products: at least k; with fewer than the tolerance needs, the best pairs are returned, with their
+            residuals.
+
+    Raises:
+        ValueError: there are fewer products than vectors.
+        FloatingPointError: a product is not finite.
+    """
+    if max_products < len(vectors):
+        raise ValueError(f"max_products must be at least {len(vectors)}, one for each vector, got {max_products}")
+    product = VectorProduct(operator, with_reference=False)
+    return refine(product, vectors, ranking=_RANKINGS["largest"], tolerance=tolerance, max_products=max_products)
 
 
 @dataclass(frozen=True)
@@ -171,44 +190,25 @@ class _Search:
         return False if num_products else None
 
     def certified(self, pairs: Eigenpairs, reference: VectorProduct) -> Eigenpairs:
-        """``pairs`` computed anew by the Rayleigh-Ritz method in their span, from products with ``reference``.
-
-        The noise of the operator may leave residuals beyond the tolerance. Most of such a residual lies in directions
-        of little curvature, so that adding it to the span takes the noise out of the vector (Olsen and others, 1990).
-        """
-        vectors = pairs.eigenvectors
-        images = reference.rows(vectors)
+        """``pairs`` computed anew from products with ``reference``."""
         # The wanted end is known from the reference, the other one from the operator itself.
         others = self._ritz()[0][self.num_pairs :]
-        most = min(_MOST_CERTIFYING * self.num_pairs, reference.size) if pairs.converged else self.num_pairs
-        while True:
-            values, vectors, images = self._rayleigh_ritz(vectors, images)
-            errors = images - values.to(images)[:, None] * vectors
-            residuals = norms_of_rows(errors) / (largest_magnitude(torch.cat([values, others])) or 1.0)
-            beyond = errors[(residuals > self.tolerance).to(errors.device)]
-            if not len(beyond) or reference.num_products + len(beyond) > most:
-                break
-            corrections = orthonormal_outside(vectors, beyond)
-            vectors = torch.cat([vectors, corrections])
-            images = torch.cat([images, reference.rows(corrections)])
+        refined = refine(
+            reference,
+            pairs.eigenvectors,
+            ranking=self.ranking,
+            tolerance=self.tolerance,
+            max_products=(_MOST_CERTIFYING if pairs.converged else 1) * self.num_pairs,
+            magnitude=largest_magnitude(others) if len(others) else 0.0,
+        )
         return replace(
             pairs,
-            eigenvalues=values,
-            eigenvectors=vectors,
-            residuals=residuals,
-            num_certifying=reference.num_products,
-            converged=bool((residuals <= self.tolerance).all()),
+            eigenvalues=refined.eigenvalues,
+            eigenvectors=refined.eigenvectors,
+            residuals=refined.residuals,
+            num_certifying=refined.num_products,
+            converged=bool((refined.residuals <= self.tolerance).all()),
         )
-
-    def _rayleigh_ritz(self, vectors: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The wanted pairs in the span of ``vectors`` [n, P]: values [k], vectors [k, P] and their images [k, P]."""
-        gram = inner_products(vectors, vectors)
-        projected = inner_products(vectors, images)
-        orthonormal = torch.linalg.inv(torch.linalg.cholesky(gram))
-        values, rotation = torch.linalg.eigh(orthonormal @ (projected + projected.T) / 2 @ orthonormal.T)
-        order = self.ranking(values).argsort(descending=True, stable=True)[: self.num_pairs]
-        coefficients = (rotation.T[order] @ orthonormal).to(images)
-        return values[order], coefficients @ vectors, coefficients @ images
 
     def _ritz(self) -> tuple[Tensor, Tensor]:
         """Ritz values from the wanted end inwards, and the coefficients of their vectors as rows."""

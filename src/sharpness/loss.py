@@ -85,14 +85,39 @@ class Loss:
                 torch.mul(part, 2 * self.l2, out=view)
         return product
 
-    def gradient(
-        self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor, *, training: bool = False
-    ) -> Tensor:
+    def gradient(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """Gradient of the loss on one batch, [P]."""
+        return self.value_and_gradient(weights, buffers, inputs, targets)[1]
+
+    def value_and_gradient(
+        self,
+        weights: Tensor,
+        buffers: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        training: bool = False,
+        low_precision: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy on one batch, without the L2 term, and the gradient of the loss, [P].
+
+        Args:
+            weights: as in every method, and so are the next three.
+            buffers: changed only by batch norm in training.
+            inputs: one batch.
+            targets: its classes.
+            training: batch norm uses the batch's statistics and updates ``buffers``.
+            low_precision: convolutions and matrix products run in bfloat16; everything else is as precise as the
+                weights are.
+        """
         leaf = weights.detach().requires_grad_()
-        outputs = self.logits(leaf, buffers, inputs, training=training)
-        (gradient,) = torch.autograd.grad(functional.cross_entropy(outputs, targets), leaf)
-        return gradient + self.penalty_curvature(weights) if self.l2 else gradient
+        with torch.autocast(weights.device.type, torch.bfloat16, enabled=low_precision):
+            outputs = self.logits(leaf, buffers, inputs, training=training)
+        cross_entropy = functional.cross_entropy(outputs.to(weights.dtype), targets)
+        (gradient,) = torch.autograd.grad(cross_entropy, leaf)
+        if self.l2:
+            gradient += self.penalty_curvature(weights)
+        return cross_entropy.detach(), gradient
 
     @torch.no_grad()
     def evaluate(

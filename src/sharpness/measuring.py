@@ -94,6 +94,7 @@ class Subject:
         tolerance: float,
         max_products: int,
         probe_products: int = 0,
+        certify: bool = True,
     ) -> Eigenpairs:
         """The sharpest directions of the loss: the leading eigenpairs of its Hessian at ``state``."""
         pairs = top_eigenpairs(
@@ -103,6 +104,7 @@ class Subject:
             max_products=max_products,
             generator=stream(self.run.seed, f"lanczos at step {state.step}"),
             probe_products=probe_products,
+            certify=certify,
         )
         if not pairs.converged:
             worst = float(pairs.residuals.max())

@@ -5,10 +5,9 @@ One update serves vanilla SGD, heavy-ball momentum, Nudged SGD and the variants 
 
 from __future__ import annotations
 
-import logging
 import math
-import time
-from collections.abc import Callable, Collection
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,11 +20,11 @@ from sharpness.loss import Loss
 from sharpness.nudge import nudge
 from sharpness.streams import stream
 
-_log = logging.getLogger(__name__)
-
 # The authors' schedule (Keras' ReduceLROnPlateau): a tenth of the rate, where the loss did not fall by this much.
 _PLATEAU_FACTOR = 0.1
 _PLATEAU_CHANGE = 1e-4
+# Whether the loss is still finite is asked once in so many steps: each time the device must be waited for.
+_STEPS_PER_LOOK = 50
 
 
 @dataclass(frozen=True)
@@ -54,14 +53,24 @@ class Record:
     direction_residual: float  # of the directions of the epoch that ended; not a number in plain SGD
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a run leaves behind beside its planned checkpoints."""
+@dataclass
+class Patience:
+    """Counts the epochs since a value last fell by more than ``change``."""
 
-    history: list[Record]
-    best: Snapshot  # highest validation accuracy at the end of an epoch, the earliest of equals
-    last: Snapshot  # the last finite state at the end of an epoch
-    ended: str  # "finished", "stopped" (no better for long) or "diverged"
+    patience: int | None  # None: without end
+    change: float
+    lowest: float = math.inf
+    waited: int = 0
+
+    def exhausted(self, value: float) -> bool:
+        """Take one epoch's value; true once it has not fallen for so many epochs, and then the count starts anew."""
+        self.waited += 1
+        if value < self.lowest - self.change:
+            self.lowest, self.waited = value, 0
+        if self.patience is not None and self.waited >= self.patience:
+            self.waited = 0
+            return True
+        return False
 
 
 class Descent:
@@ -71,25 +80,39 @@ class Descent:
     weights, while the velocity itself is kept as it was (the authors' ``correct_v``).
     """
 
-    def __init__(self, loss: Loss, weights: Tensor, buffers: Tensor, *, learning_rate: float, momentum: float) -> None:
+    def __init__(
+        self,
+        loss: Loss,
+        weights: Tensor,
+        buffers: Tensor,
+        *,
+        learning_rate: float,
+        momentum: float,
+        low_precision: bool = False,
+    ) -> None:
         self.loss = loss
         self.weights = weights.clone()
         self.buffers = buffers.clone()
         self.learning_rate = learning_rate
+        self.velocity: Tensor | None = None
+        self.largest_loss = weights.new_zeros(())
+        """The largest loss of the mini-batches so far, on the device; not a number once one was not."""
         self._momentum = momentum
-        self._velocity: Tensor | None = None
+        self._low_precision = low_precision
 
     def step(
         self, inputs: Tensor, targets: Tensor, directions: Tensor | None, *, gamma: float, gamma_outside: float
     ) -> None:
         """One update on one batch; without directions [K, P] it is plain SGD."""
-        velocity = self.loss.gradient(self.weights, self.buffers, inputs, targets, training=True).mul_(
-            -self.learning_rate
+        value, gradient = self.loss.value_and_gradient(
+            self.weights, self.buffers, inputs, targets, training=True, low_precision=self._low_precision
         )
+        torch.maximum(self.largest_loss, value, out=self.largest_loss)
+        velocity = gradient.mul_(-self.learning_rate)
         if self._momentum:
-            if self._velocity is not None:
-                velocity.add_(self._velocity, alpha=self._momentum)
-            self._velocity = velocity
+            if self.velocity is not None:
+                velocity.add_(self.velocity, alpha=self._momentum)
+            self.velocity = velocity
         if directions is not None:
             velocity = nudge(velocity, directions, gamma=gamma, gamma_outside=gamma_outside)
         self.weights.add_(velocity)
@@ -99,158 +122,169 @@ class Descent:
         return Snapshot(step, self.weights.clone(), self.buffers.clone(), self.learning_rate)
 
 
-class _Patience:
-    """Counts the epochs since a value last fell by more than ``change``."""
+@dataclass
+class Progress:
+    """How far a run is: together with its settings, all that decides how it goes on."""
 
-    def __init__(self, patience: int | None, change: float) -> None:
-        self._patience = math.inf if patience is None else patience
-        self._change = change
-        self._lowest = math.inf
-        self._waited = 0
-
-    def exhausted(self, value: float) -> bool:
-        """Take one epoch's value; true once it has not fallen for so many epochs, and then the count starts anew."""
-        self._waited += 1
-        if value < self._lowest - self._change:
-            self._lowest, self._waited = value, 0
-        if self._waited >= self._patience:
-            self._waited = 0
-            return True
-        return False
+    descent: Descent
+    history: list[Record]
+    best: Snapshot  # highest validation accuracy at the end of an epoch, the earliest of equals
+    last: Snapshot  # the last finite state at the end of an epoch
+    plateau: Patience
+    stop: Patience
+    epoch: int = 1  # the pass that is under way, or comes next
+    index: int = 0  # updates done in it
+    directions: Directions | None = None  # of this pass
+    shifts: torch.Generator | None = None  # the augmentation's random stream in this pass
+    ended: str | None = None  # "finished", "stopped" (no better for long) or "diverged"
 
 
-def train(
-    run: Run,
-    loss: Loss,
-    dataset: Dataset,
-    weights: Tensor,
-    buffers: Tensor,
-    *,
-    planned_steps: Collection[int],
-    keep: Callable[[Snapshot], None],
-    find_directions: Callable[[Tensor, Tensor], Directions] | None,
-    num_evaluated: int,
-) -> Result:
-    """Train from ``weights`` [P] and ``buffers`` [B] to the end of the run.
-
-    Args:
-        run: the settings.
-        loss: of the run's model, with the run's L2.
-        dataset: on the device of the weights.
-        weights: at initialisation.
-        buffers: at initialisation.
-        planned_steps: the steps at which ``keep`` is called, before the update of that number.
-        keep: takes a snapshot; planned steps are handed over in ascending order, those never reached not at all.
-        find_directions: from weights and buffers to the sharpest directions, called at the start of every epoch; needed
-            where the run is nudged.
-        num_evaluated: training examples on which the training loss is evaluated.
-
-    Raises:
-        ValueError: the run is nudged and there is no ``find_directions``.
-    """
-    if run.is_nudged and find_directions is None:
-        raise ValueError(f"{run.name} is nudged and needs find_directions, got None")
-    descent = Descent(loss, weights, buffers, learning_rate=run.learning_rate, momentum=run.momentum)
-    history = [_record(run, descent, dataset, weights, num_evaluated, epoch=0, directions=None)]
-    planned, per_epoch = frozenset(planned_steps), run.steps_per_epoch
-    if 0 in planned:
-        keep(descent.snapshot(0))
-    best = last = descent.snapshot(0)
-    plateau, stop = _Patience(run.plateau_patience, _PLATEAU_CHANGE), _Patience(run.stop_patience, 0.0)
-    find = find_directions if run.is_nudged else None  # plain SGD never computes an eigenvector
-    began = time.monotonic()
-    ended = "finished"
-    for epoch in range(1, run.epochs + 1):
-        try:
-            directions = find(descent.weights, descent.buffers) if find else None
-        except FloatingPointError:
-            # The loss is still finite, but not its curvature: the run is lost all the same.
-            history[-1] = replace(history[-1], diverged=True)
-            ended = "diverged"
-            break
-        finite = _epoch(run, descent, dataset, directions, epoch, planned, keep)
-        record = _record(run, descent, dataset, weights, num_evaluated, epoch=epoch, directions=directions)
-        history.append(record)
-        _report(run, record, per_epoch * run.examples_per_step, time.monotonic() - began)
-        if record.diverged or not finite:
-            ended = "diverged"
-            break
-        # Before the snapshots: they know the rate of the update that comes next.
-        if plateau.exhausted(record.validation_loss):
-            descent.learning_rate *= _PLATEAU_FACTOR
-        if per_epoch * epoch in planned:
-            keep(descent.snapshot(per_epoch * epoch))
-        last = descent.snapshot(per_epoch * epoch)
-        if record.validation_accuracy > max(earlier.validation_accuracy for earlier in history[:-1]):
-            best = last
-        if stop.exhausted(-record.validation_accuracy):
-            ended = "stopped"
-            break
-    return Result(history=history, best=best, last=last, ended=ended)
+def _nothing(_: object) -> None: ...
 
 
-def _epoch(
-    run: Run,
-    descent: Descent,
-    dataset: Dataset,
-    directions: Directions | None,
-    epoch: int,
-    planned: frozenset[int],
-    keep: Callable[[Snapshot], None],
-) -> bool:
-    """One pass over the training set, keeping the planned steps inside it; false once a kept state is not finite."""
-    inputs, targets = dataset.training.inputs, dataset.training.targets
-    order = epoch_order(len(targets), run.examples_per_step, generator=stream(run.seed, f"order of epoch {epoch}"))
-    order = order.to(targets.device)
-    shifts = stream(run.seed, f"augmentation of epoch {epoch}")
-    rows = None if directions is None else directions.rows
-    for index, batch in enumerate(order):
-        step = (epoch - 1) * run.steps_per_epoch + index
-        if index > 0 and step in planned:
-            # The only wait for the device within an epoch, and only where a checkpoint is copied anyway.
-            if not torch.isfinite(descent.weights).all():
+@dataclass(frozen=True)
+class Training:
+    """A run on its data, and what is done on the way."""
+
+    run: Run
+    loss: Loss  # of the run's model, with the run's L2
+    dataset: Dataset  # on the device of the weights
+    weights: Tensor  # [P], at initialisation
+    buffers: Tensor  # [B], at initialisation
+    planned_steps: frozenset[int]  # the steps at which ``keep`` is called, before the update of that number
+    # Takes a snapshot; planned steps are handed over in ascending order, those never reached not at all.
+    keep: Callable[[Snapshot], None]
+    # From weights and buffers to the sharpest directions, at the start of every epoch of a run that is nudged.
+    find_directions: Callable[[Tensor, Tensor], Directions] | None
+    num_evaluated: int  # training examples on which the training loss is evaluated
+    # Called between any two updates, when the progress is whole: may save it, or raise to end the training there.
+    pause: Callable[[Progress], None] = _nothing
+    report: Callable[[Record], None] = _nothing  # called with every new row of the history
+
+    def __post_init__(self) -> None:
+        if self.run.is_nudged and self.find_directions is None:
+            raise ValueError(f"{self.run.name} is nudged and needs find_directions, got None")
+
+    def descent(self) -> Descent:
+        """The run's update rule at its first weights."""
+        return Descent(
+            self.loss,
+            self.weights,
+            self.buffers,
+            learning_rate=self.run.learning_rate,
+            momentum=self.run.momentum,
+            low_precision=self.run.precision == "bfloat16",
+        )
+
+    def begin(self) -> Progress:
+        """The run at initialisation."""
+        descent = self.descent()
+        first = descent.snapshot(0)
+        if 0 in self.planned_steps:
+            self.keep(first)
+        return Progress(
+            descent=descent,
+            history=[self._record(descent, 0, None)],
+            best=first,
+            last=first,
+            plateau=Patience(self.run.plateau_patience, _PLATEAU_CHANGE),
+            stop=Patience(self.run.stop_patience, 0.0),
+        )
+
+    def go_on(self, progress: Progress) -> None:
+        """Train to the end of the run; what comes out is in ``progress``."""
+        while progress.ended is None:
+            if progress.epoch > self.run.epochs:
+                progress.ended = "finished"
+                break
+            try:
+                finite = self._pass(progress)
+            except FloatingPointError:
+                # The loss is still finite, but not its curvature: the run is lost all the same.
+                progress.history[-1] = replace(progress.history[-1], diverged=True)
+                self.report(progress.history[-1])
+                progress.ended = "diverged"
+                break
+            self._end_epoch(progress, finite)
+
+    def _pass(self, progress: Progress) -> bool:
+        """The rest of one pass over the training set; false once the loss is lost.
+
+        Raises:
+            FloatingPointError: the curvature from which the directions come is not finite.
+        """
+        run, descent, training = self.run, progress.descent, self.dataset.training
+        order = epoch_order(
+            len(training.targets), run.examples_per_step, generator=stream(run.seed, f"order of epoch {progress.epoch}")
+        ).to(training.targets.device)
+        if progress.shifts is None:
+            progress.shifts = stream(run.seed, f"augmentation of epoch {progress.epoch}")
+        self.pause(progress)
+        if self.find_directions is not None and run.is_nudged and progress.directions is None:
+            progress.directions = self.find_directions(descent.weights, descent.buffers)
+        rows = None if progress.directions is None else progress.directions.rows
+        for index in range(progress.index, len(order)):
+            step = (progress.epoch - 1) * run.steps_per_epoch + index
+            progress.index = index
+            if index % _STEPS_PER_LOOK == 0 and self._is_lost(descent):
                 return False
-            keep(descent.snapshot(step))
-        some = augment(inputs[batch], generator=shifts) if run.augment else inputs[batch]
-        descent.step(some, targets[batch], rows, gamma=run.gamma, gamma_outside=run.gamma_outside)
-    return True
+            if index > 0 and step in self.planned_steps:
+                if not torch.isfinite(descent.weights).all():
+                    return False
+                self.keep(descent.snapshot(step))
+            self.pause(progress)
+            inputs, targets = training.inputs[order[index]], training.targets[order[index]]
+            if run.augment:
+                inputs = augment(inputs, generator=progress.shifts)
+            descent.step(inputs, targets, rows, gamma=run.gamma, gamma_outside=run.gamma_outside)
+        return not self._is_lost(descent)
 
+    def _is_lost(self, descent: Descent) -> bool:
+        largest = float(descent.largest_loss)
+        return not largest <= (sys.float_info.max if self.run.loss_bound is None else self.run.loss_bound)
 
-def _record(
-    run: Run,
-    descent: Descent,
-    dataset: Dataset,
-    initial: Tensor,
-    num_evaluated: int,
-    *,
-    epoch: int,
-    directions: Directions | None,
-) -> Record:
-    evaluate, state = descent.loss.evaluate, (descent.weights, descent.buffers)
-    training = evaluate(*state, dataset.training.inputs[:num_evaluated], dataset.training.targets[:num_evaluated])
-    validation = evaluate(*state, dataset.validation.inputs, dataset.validation.targets)
-    test = evaluate(*state, dataset.test.inputs, dataset.test.targets)
-    # A sum is finite only where every term is; weights may be lost while the loss still looks well.
-    finite = bool(torch.isfinite(training.cross_entropy + descent.weights.sum()))
-    return Record(
-        step=epoch * run.steps_per_epoch,
-        epoch=epoch,
-        training_loss=float(training.cross_entropy),
-        validation_loss=float(validation.cross_entropy),
-        validation_accuracy=float(validation.accuracy) if finite else math.nan,
-        test_accuracy=float(test.accuracy) if finite else math.nan,
-        learning_rate=descent.learning_rate,
-        distance=float((descent.weights - initial).norm()),
-        diverged=not finite,
-        direction_products=0 if directions is None else directions.num_products,
-        direction_residual=math.nan if directions is None else directions.residual,
-    )
+    def _end_epoch(self, progress: Progress, finite: bool) -> None:
+        """Evaluate the weights after a pass, and decide how the run goes on."""
+        run, descent, epoch = self.run, progress.descent, progress.epoch
+        record = self._record(descent, epoch, progress.directions, lost=not finite)
+        before = progress.history[:]
+        progress.history.append(record)
+        self.report(record)
+        if record.diverged:
+            progress.ended = "diverged"
+            return
+        # Before the snapshots: they know the rate of the update that comes next.
+        if progress.plateau.exhausted(record.validation_loss):
+            descent.learning_rate *= _PLATEAU_FACTOR
+        if epoch in run.learning_rate_epochs:
+            descent.learning_rate *= run.learning_rate_factor
+        progress.last = descent.snapshot(record.step)
+        if record.step in self.planned_steps:
+            self.keep(progress.last)
+        if record.validation_accuracy > max(earlier.validation_accuracy for earlier in before):
+            progress.best = progress.last
+        if progress.stop.exhausted(-record.validation_accuracy):
+            progress.ended = "stopped"
+        progress.epoch, progress.index, progress.directions, progress.shifts = epoch + 1, 0, None, None
 
-
-def _report(run: Run, record: Record, images_per_epoch: int, seconds: float) -> None:
-    rate = record.epoch * images_per_epoch / seconds
-    left = (run.epochs - record.epoch) * seconds / record.epoch
-    _log.info(
-        "epoch %d of %d: training loss %.4f, validation accuracy %.1f %%, %.0f images/s, %.0f s left",
-        *(record.epoch, run.epochs, record.training_loss, 100 * record.validation_accuracy, rate, left),
-    )
+    def _record(self, descent: Descent, epoch: int, directions: Directions | None, *, lost: bool = False) -> Record:
+        dataset, num_evaluated = self.dataset, self.num_evaluated
+        evaluate, state = self.loss.evaluate, (descent.weights, descent.buffers)
+        training = evaluate(*state, dataset.training.inputs[:num_evaluated], dataset.training.targets[:num_evaluated])
+        validation = evaluate(*state, dataset.validation.inputs, dataset.validation.targets)
+        test = evaluate(*state, dataset.test.inputs, dataset.test.targets)
+        # A sum is finite only where every term is; weights may be lost while the loss still looks well.
+        finite = bool(torch.isfinite(training.cross_entropy + descent.weights.sum()))
+        return Record(
+            step=epoch * self.run.steps_per_epoch,
+            epoch=epoch,
+            training_loss=float(training.cross_entropy),
+            validation_loss=float(validation.cross_entropy),
+            validation_accuracy=float(validation.accuracy) if finite else math.nan,
+            test_accuracy=float(test.accuracy) if finite else math.nan,
+            learning_rate=descent.learning_rate,
+            distance=float((descent.weights - self.weights).norm()),
+            diverged=lost or not finite,
+            direction_products=0 if directions is None else directions.num_products,
+            direction_residual=math.nan if directions is None else directions.residual,
+        )

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from shlex import quote
 
@@ -55,6 +55,12 @@ wildcard_constraints:
 def training_stage(wildcards):
     """The stage that trains a run: plain SGD never needs an eigenvector."""
     return "train_nudged" if STUDY.runs[wildcards.run].is_nudged else "train"
+
+
+def state_folder(wildcards):
+    """Where a run saves how far it is: a folder for each of its lengths, since a longer one goes on from a shorter."""
+    run = STUDY.runs[wildcards.run]
+    return f"{RESULTS}/state/{replace(run, epochs=0).name}/{run.epochs}"
 
 
 def part_files(run, part):

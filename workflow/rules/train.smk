@@ -25,13 +25,20 @@ rule train:
     threads: 1
     resources:
         gpu=1,
+        # Not params, of which a change would train again: these change no result.
+        state_seconds=config["state_seconds"],
+        tensorboard=lambda wildcards: (
+            f"{RUN_FOLDER}/tensorboard".format(**wildcards) if config["tensorboard"] else "None"
+        ),
     params:
         stage=training_stage,
+        state=state_folder,
         run=lambda wildcards: flags("run", asdict(STUDY.runs[wildcards.run])),
         steps=lambda wildcards: [step for chunk in STUDY.chunks[wildcards.run] for step in chunk],
         num_evaluated=config["evaluation_examples"],
     shell:
         "python -m sharpness.stages.{params.stage} {params.run:q} --job.data {input.data:q} --job.steps {params.steps}"
-        " --job.num-evaluated {params.num_evaluated} --job.threads {threads} --job.chunks {output.chunks:q}"
+        " --job.num-evaluated {params.num_evaluated} --job.threads {threads} --job.state {params.state:q}"
+        " --job.state-seconds {resources.state_seconds} --job.tensorboard {resources.tensorboard:q} --job.chunks {output.chunks:q}"
         " --job.best {output.best:q} --job.last {output.last:q} --job.history {output.history:q}"
         " --job.record {output.record:q} 2> {log:q}"

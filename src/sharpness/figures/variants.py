@@ -1,6 +1,5 @@
 """Loss and sharpness of SGD with its step inside the sharpest direction kept, frozen or removed."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,7 +26,8 @@ def variants(variants: pd.DataFrame) -> Figure:
     """Training loss and largest eigenvalue over the steps after the switch, a line per variant, a row per model.
 
     Args:
-        variants: columns run and the run's fields, settings (the variant), step, loss, eigenvalue (NaN: not renewed).
+        variants: columns run and the run's fields, settings (the variant), step, loss and eigenvalue
+            (NaN: not measured at that step), diverged.
     """
     rows = models(variants)
     figure = Figure(figsize=(6.4, 0.6 + 2.6 * len(rows)), layout="constrained")
@@ -39,17 +39,21 @@ def variants(variants: pd.DataFrame) -> Figure:
         axes.set_xlabel("step after the switch")
     shown = [variant for variant in NAMES if (variants["settings"] == variant).any()]
     handles = [Line2D([], [], color=COLOURS[variant], label=NAMES[variant]) for variant in shown]
-    figure.legend(handles=[*handles, *legend_of_divergence(variants, "loss")], loc="outside lower center", ncols=2)
+    figure.legend(
+        handles=[*handles, *legend_of_divergence(variants[variants["loss"].notna() | variants["diverged"]], "loss")],
+        loc="outside lower center",
+        ncols=2,
+    )
     return figure
 
 
 def _draw_model(left: Axes, right: Axes, of_model: pd.DataFrame) -> None:
     for variant, colour in COLOURS.items():
         rows = of_model[of_model["settings"] == variant].drop_duplicates(["run", "step"])
-        draw_over_seeds(left, rows, x="step", y="loss", colour=colour)
-        # Between two renewals there is no eigenvalue, after divergence there never is.
-        renewed = rows[rows["eigenvalue"].notna() | ~np.isfinite(rows["loss"])]
-        draw_over_seeds(right, renewed, x="step", y="eigenvalue", colour=colour)
+        # Between two measurements there is no loss; where a run diverged there is none either, and it is shown.
+        measured = rows[rows["loss"].notna() | rows["diverged"]]
+        draw_over_seeds(left, measured, x="step", y="loss", colour=colour)
+        draw_over_seeds(right, measured, x="step", y="eigenvalue", colour=colour)
     left.set_ylabel("training loss")
     right.set_ylabel("largest eigenvalue")
     log_y(right)

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import yaml
 from torch import Tensor
 
-from sharpness import data, training
-from sharpness.checkpoints import Checkpoints, ChunkWriter, save_checkpoints
+from sharpness import data
+from sharpness.checkpoints import Checkpoints, ChunkWriter, Snapshot, save_checkpoints
 from sharpness.data import Dataset
 from sharpness.device import choose_device, describe_device
 from sharpness.files import write_table, write_text
 from sharpness.grid import Run, chunks_of
 from sharpness.initialisation import loss_of
+from sharpness.interruption import Interrupted, Interruption
 from sharpness.loss import Loss
+from sharpness.reporting import Reporter
 from sharpness.stages import run_stage
+from sharpness.state import StateFolder, identity
+from sharpness.training import Directions, Progress, Training
 
-FindDirections = Callable[[Tensor, Tensor], training.Directions]
+_log = logging.getLogger(__name__)
+
+FindDirections = Callable[[Tensor, Tensor], Directions]
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,9 @@ class Job:
     steps: list[int]  # the planned checkpoints
     num_evaluated: int  # training examples on which the history's training loss is evaluated
     threads: int
+    state: Path  # a folder for the state from which the run goes on after it was stopped
+    state_seconds: float  # between two times that it is saved
+    tensorboard: Path | None  # a folder for TensorBoard's events
     chunks: list[Path]  # output: the planned checkpoints, cut into so many parts
     best: Path  # output: the checkpoint of the highest validation accuracy
     last: Path  # output: the checkpoint after the last step
@@ -41,35 +53,100 @@ def train(run: Run, job: Job) -> None:
     """Train a run of plain SGD."""
     if run.is_nudged:
         raise ValueError(f"{run.name} is nudged: its stage is train_nudged")
-    execute(run, job, directions_for=_no_directions)
+    execute(run, job, directions_for=_no_directions, stage="sharpness.stages.train")
 
 
 def _no_directions(dataset: Dataset, loss: Loss) -> None:
     """Plain SGD never computes an eigenvector."""
 
 
-def execute(run: Run, job: Job, *, directions_for: Callable[[Dataset, Loss], FindDirections | None]) -> None:
-    """Train a run with the directions that ``directions_for`` finds, and write what it leaves behind."""
+def execute(
+    run: Run, job: Job, *, directions_for: Callable[[Dataset, Loss], FindDirections | None], stage: str
+) -> None:
+    """Train a run with the directions that ``directions_for`` finds, and write what it leaves behind.
+
+    Told to stop, it saves its state and exits; called again, it goes on from there.
+    """
     device = choose_device(threads=job.threads)
     dataset = data.load(job.data, num_training=run.num_training, device=device)
     loss, weights, buffers = loss_of(run, dataset)
     environment = describe_device(device)
-    writer = ChunkWriter(run, chunks_of(job.steps, len(job.chunks)), job.chunks, environment)
-    result = training.train(
-        run,
-        loss,
-        dataset,
-        weights,
-        buffers,
-        planned_steps=job.steps,
-        keep=writer.keep,
-        find_directions=directions_for(dataset, loss),
-        num_evaluated=job.num_evaluated,
-    )
-    writer.close(reason=result.ended)
-    save_checkpoints(Checkpoints(run, "best", [result.best], {}, environment), job.best)
-    save_checkpoints(Checkpoints(run, "last", [result.last], {}, environment), job.last)
-    write_table([{"run": run.name, **asdict(record)} for record in result.history], job.history)
+    same = identity(run, num_evaluated=job.num_evaluated, data=job.data, stage=stage)
+    folder = StateFolder(job.state, same, environment)
+    writer = ChunkWriter(run, chunks_of(job.steps, len(job.chunks)), job.chunks, environment, folder.link)
+    find = directions_for(dataset, loss)
+    with Interruption() as interruption:
+        keeper = _Keeper(run, folder, writer, interruption, job.state_seconds)
+        training = Training(
+            run=run,
+            loss=loss,
+            dataset=dataset,
+            weights=weights,
+            buffers=buffers,
+            planned_steps=frozenset(job.steps),
+            keep=keeper.keep,
+            find_directions=find and interruption.at_once()(find),
+            num_evaluated=job.num_evaluated,
+            pause=keeper.pause,
+        )
+        progress = keeper.begin(training)
+        training = replace(training, report=Reporter(run, progress, job.tensorboard))
+        try:
+            training.go_on(progress)
+        except Interrupted as interrupted:
+            folder.save(progress)
+            _log.warning("%s: %s in epoch %d, goes on from %s", run.name, interrupted, progress.epoch, job.state)
+            sys.exit(128 + interrupted.signal)
+        folder.save(progress)
+        _write(run, job, progress, writer, environment)
+
+
+@dataclass
+class _Keeper:
+    """Keeps what a run needs to go on after it was stopped, and its checkpoints."""
+
+    run: Run
+    folder: StateFolder
+    writer: ChunkWriter
+    interruption: Interruption
+    seconds: float  # between two times that the state is saved
+    saved_at: float = field(default_factory=time.monotonic)
+    is_due: bool = True
+    kept_before: int = -1  # the last step whose snapshot was there when the run went on
+
+    def begin(self, training: Training) -> Progress:
+        """The run as it was saved, or else at its beginning."""
+        found = self.folder.find(training)
+        if found is None:
+            return training.begin()
+        progress, snapshots = found
+        for snapshot in snapshots:
+            self.writer.keep(snapshot)
+            self.kept_before = snapshot.step
+        return progress
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Take a planned snapshot; that of the step at which a run goes on comes again."""
+        if snapshot.step <= self.kept_before:
+            return
+        self.folder.keep(self.run, snapshot)
+        self.writer.keep(snapshot)
+        self.is_due = True
+
+    def pause(self, progress: Progress) -> None:
+        """Stop where that was asked for, and save the state where it is time to."""
+        self.interruption.check()
+        if self.is_due or time.monotonic() - self.saved_at >= self.seconds:
+            self.folder.save(progress)
+            self.saved_at, self.is_due = time.monotonic(), False
+
+
+def _write(run: Run, job: Job, progress: Progress, writer: ChunkWriter, environment: dict[str, str]) -> None:
+    assert progress.ended is not None
+    writer.close(reason=progress.ended)
+    save_checkpoints(Checkpoints(run, "best", [progress.best], {}, environment), job.best)
+    save_checkpoints(Checkpoints(run, "last", [progress.last], {}, environment), job.last)
+    write_table([{"run": run.name, **asdict(record)} for record in progress.history], job.history)
     write_text(yaml.safe_dump({"run": run.name, **asdict(run)}, sort_keys=False), job.record)
 
 

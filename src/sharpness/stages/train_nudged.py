@@ -16,7 +16,12 @@ from sharpness.training import Directions
 
 def train_nudged(run: Run, job: Job) -> None:
     """Train a run of Nudged SGD."""
-    execute(run, job, directions_for=lambda dataset, loss: _finder(run, dataset, loss))
+    execute(
+        run,
+        job,
+        directions_for=lambda dataset, loss: _finder(run, dataset, loss),
+        stage="sharpness.stages.train_nudged",
+    )
 
 
 def _finder(run: Run, dataset: Dataset, loss: Loss) -> FindDirections:
@@ -27,10 +32,11 @@ def _finder(run: Run, dataset: Dataset, loss: Loss) -> FindDirections:
         state = Snapshot(0, weights, buffers, run.learning_rate)
         pairs = subject.eigenpairs(
             state,
-            subject.hessian(state, examples),
+            subject.hessian(state, examples, precision=run.direction_precision),
             num_pairs=run.num_directions,
             tolerance=run.direction_tolerance,
             max_products=run.direction_products,
+            certify=False,  # no eigenvalue is published here
         )
         return Directions(pairs.eigenvectors, pairs.num_products, float(pairs.residuals.max()))
 
