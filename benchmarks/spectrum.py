@@ -7,11 +7,8 @@ python -m benchmarks.spectrum --full --budget-minutes 600 --resume
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
-import re
 import subprocess
 import sys
 import time
@@ -28,6 +25,7 @@ from benchmarks.figure import cost_growth
 from benchmarks.jobs import Job
 from benchmarks.left_out import Reason
 from benchmarks.load import wait_for_quiet
+from benchmarks.machine import machine
 from benchmarks.problem import weights_file
 from benchmarks.report import report
 from sharpness.figures.style import style
@@ -46,7 +44,7 @@ def main() -> None:
         rows = [row for row in rows if row["part"] != "train" or _has_weights(Job.of(row), options.folder / "cache")]
     done = {Job.of(row) for row in rows}
     begin, earlier = time.monotonic(), len(rows)
-    machine = _machine(options.threads)
+    here = machine(options.threads)
     left_out: dict[Reason, list[Job]] = {reason: [] for reason in Reason}
     for number, job in enumerate(jobs, 1):
         if job in done:
@@ -61,7 +59,7 @@ def main() -> None:
         wait_for_quiet(at_most=min(60.0, left / 20))
         found = _run(job, options.folder / "cache", threads=options.threads, limit=max(60.0, left))
         print(f"{progress}: {_shown(found)}", file=sys.stderr, flush=True)
-        rows.append(asdict(job) | found | machine)
+        rows.append(asdict(job) | found | here)
         if "failure" not in found:
             done.add(job)
         write_table(with_errors(rows), options.folder / "spectrum.csv")
@@ -90,13 +88,6 @@ def _obstacle(job: Job, done: Set[Job], *, expected: float, left: float) -> Reas
 def _has_weights(job: Job, cache: Path) -> bool:
     """Whether trained weights are still there: they are not in version control, unlike the table."""
     return weights_file(job.network, job.width, cache).exists()
-
-
-def _machine(threads: int) -> dict[str, Any]:
-    """Where this runs and with what: the same in every row of a run."""
-    names = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in ("torch", "scipy"))
-    return {"cpu": names[0] if names else platform.machine(), "threads": threads, "versions": versions}
 
 
 def _run(job: Job, cache: Path, *, threads: int, limit: float) -> dict[str, Any]:

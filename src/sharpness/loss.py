@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +50,7 @@ class Loss:
         }
         memo |= {id(buffer): buffer.to("meta") for buffer in model.buffers() if buffer.is_floating_point()}
         skeleton = copy.deepcopy(model, memo)
-        self._training = copy.deepcopy(skeleton).train()
+        self._training = _with_relu_in_place(copy.deepcopy(skeleton).train())
         self.evaluating = skeleton.eval()
         """The network in evaluation mode, its weights and buffers on the meta device."""
         if batch_statistics:
@@ -149,6 +150,18 @@ def flatten(model: nn.Module) -> tuple[Tensor, Tensor]:
 def channels_last(inputs: Tensor) -> Tensor:
     """Images in the memory format in which convolutions are fastest; anything else as it is."""
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+
+
+def _with_relu_in_place(model: nn.Module) -> nn.Module:
+    """``model``, with less memory to write where nothing but a ReLU reads what comes out of the layer before it."""
+    # None of these layers needs its output for its gradient.
+    producers = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.MaxPool2d)
+    for block in model.modules():
+        if type(block) is nn.Sequential:
+            for before, layer in itertools.pairwise(block):
+                if type(before) in producers and type(layer) is nn.ReLU:
+                    layer.inplace = True
+    return model
 
 
 def _use_batch_statistics(model: nn.Module) -> None:

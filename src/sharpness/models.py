@@ -109,13 +109,15 @@ def _simple_cnn(name: str, input_shape: tuple[int, int, int], num_classes: int, 
     for index, width in enumerate(widths):
         is_second = index % 2 == 1
         is_valid = is_second and padding == "alternating"
-        layers += [nn.Conv2d(channels, width, kernel_size, padding="valid" if is_valid else "same"), nn.ReLU()]
+        layers.append(nn.Conv2d(channels, width, kernel_size, padding="valid" if is_valid else "same"))
         channels = width
         if is_valid:
             sizes = [size - (kernel_size - 1) for size in sizes]
         if is_second:
             layers.append(nn.MaxPool2d(2))
             sizes = [size // 2 for size in sizes]
+        # After the pool, not before it: the largest is the same, and a quarter as many values are cut.
+        layers.append(nn.ReLU())
     features = channels * math.prod(sizes)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 128), nn.ReLU(), nn.Linear(128, num_classes))
 

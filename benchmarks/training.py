@@ -1,0 +1,140 @@
+"""What a step of training costs, beside plain PyTorch loops: ``python -m benchmarks.training [--minutes M]``."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from benchmarks.jobs import NETWORKS
+from benchmarks.load import wait_for_quiet
+from benchmarks.machine import machine
+from benchmarks.training_loops import LOOPS
+from benchmarks.training_report import report
+from sharpness.files import write_table, write_text
+
+_BATCHES = (128, 8, 1024)
+_ROUNDS = 3
+# So long, or two steps: one of the ResNet on 1024 images takes seconds.
+_SECONDS = 3.0
+_SIDE_BY_SIDE = ("ours", "ours, augmented", "ours, bfloat16")
+_FOLDER = Path(__file__).parent.parent / "results" / "bench"
+
+
+def main() -> None:
+    """Measure all loops in turns, round by round, and write the table and the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20, help="start no other measurement after so many")
+    parser.add_argument("--folder", type=Path, default=_FOLDER, help="where training.csv and training.md go")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child is not None:
+        network, batch, threads = options.child
+        _child(network, int(batch), int(threads))
+        return
+    begin = time.monotonic()
+    rows: list[dict[str, object]] = []
+    left_out: list[str] = []
+    settings = list(itertools.product(_BATCHES, NETWORKS))
+    for number, (batch, network) in enumerate(settings, 1):
+        if time.monotonic() - begin > 60 * options.minutes:
+            left_out.append(f"{NETWORKS[network]}, batch {batch}")
+            continue
+        wait_for_quiet(at_most=30)
+        rows += _setting(network, batch)
+        print(f"[{number}/{len(settings)}] {NETWORKS[network]}, batch {batch}", flush=True)
+        table = pd.DataFrame(rows).assign(**machine(threads=_cores()))
+        write_table(table.to_dict("records"), options.folder / "training.csv")
+        write_text(report(table, left_out), options.folder / "training.md")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _setting(network: str, batch: int) -> list[dict[str, object]]:
+    """All loops in turns: alone on all cores; and some side by side with one thread each, one for every core."""
+    with (
+        _Runs(network, batch, processes=1, threads=_cores()) as alone,
+        _Runs(network, batch, processes=_cores(), threads=1) as side_by_side,
+    ):
+        asked = [(alone, loop) for loop in LOOPS] + [(side_by_side, loop) for loop in _SIDE_BY_SIDE]
+        return [
+            {
+                "network": network,
+                "batch_size": batch,
+                "loop": loop,
+                "processes": runs.processes,
+                "threads_of_each": runs.threads,
+                "round": number,
+                "images_per_second": runs.speed(loop),
+            }
+            for number in range(_ROUNDS)
+            for runs, loop in asked
+        ]
+
+
+class _Runs:
+    """Processes that train at the same time, one loop after the other, as they are asked to."""
+
+    def __init__(self, network: str, batch: int, *, processes: int, threads: int) -> None:
+        self.processes, self.threads = processes, threads
+        command = [sys.executable, "-m", "benchmarks.training", "--child", network, str(batch), str(threads)]
+        self._children = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(processes)
+        ]
+
+    def __enter__(self) -> _Runs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self._children:
+            child.communicate()
+
+    def speed(self, loop: str) -> float:
+        """Images per second of all processes together."""
+        self._tell_all(loop)
+        for child in self._children:
+            assert child.stdout is not None
+            child.stdout.readline()  # it is warm
+        self._tell_all("go")
+        return sum(float(child.stdout.readline()) for child in self._children if child.stdout is not None)
+
+    def _tell_all(self, line: str) -> None:
+        for child in self._children:
+            assert child.stdin is not None
+            child.stdin.write(line + "\n")
+            child.stdin.flush()
+
+
+def _child(network: str, batch: int, threads: int) -> None:
+    """For every loop that a line of standard input names: get warm, say so, wait for a line, and print the speed."""
+    torch.set_num_threads(threads)
+    while loop := sys.stdin.readline().strip():
+        step = LOOPS[loop](network, batch)
+        _repeat(step, seconds=0.0)
+        print("warm", flush=True)
+        sys.stdin.readline()
+        steps, seconds = _repeat(step, seconds=_SECONDS)
+        print(steps * batch / seconds, flush=True)
+
+
+def _repeat(step: Callable[[], None], *, seconds: float) -> tuple[int, float]:
+    begin, steps = time.perf_counter(), 0
+    while steps < 2 or time.perf_counter() - begin < seconds:
+        step()
+        steps += 1
+    return steps, time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The table of training speeds as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from benchmarks.jobs import NETWORKS
+from benchmarks.training_loops import IN_WORDS
+
+_PROTOCOL = """\
+Images of 3x32x32; loops take turns, a number is the median over the rounds. One run uses all cores;
+side by side, as many runs as there are cores have one thread each, and their images per second are added up. The target
+of a ratio is in brackets."""
+
+# network, batch size, ours, its processes (0: one for each core), theirs, at least
+_TARGETS = [
+    ("simple_cnn", 128, "ours, augmented", 1, "DataLoader", 1.5),
+    ("resnet32", 128, "ours, augmented", 1, "DataLoader", 1.2),
+    ("simple_cnn", 128, "ours", 1, "tensors", 1.2),
+    ("resnet32", 128, "ours", 1, "tensors", 1.2),
+    ("simple_cnn", 128, "ours, bfloat16", 1, "tensors", 3.0),
+    ("resnet32", 128, "ours, bfloat16", 1, "tensors", None),
+    ("simple_cnn", 8, "ours, augmented", 1, "DataLoader", 1.5),
+    ("resnet32", 8, "ours, augmented", 1, "DataLoader", 1.5),
+    ("simple_cnn", 128, "ours, augmented", 0, "DataLoader", 2.5),
+    ("resnet32", 128, "ours, augmented", 0, "DataLoader", 2.5),
+    ("simple_cnn", 8, "ours, augmented", 0, "DataLoader", 2.5),
+]
+
+
+def report(table: pd.DataFrame, left_out: Sequence[str]) -> str:
+    """The whole page, in Markdown, of what ``benchmarks.training`` writes."""
+    first = table.iloc[0]
+    speeds = _medians(table)
+    sections = [
+        "# What training costs",
+        f"Measured on {first['cpu']}, {first['threads']} threads, {first['versions']}.",
+        _PROTOCOL,
+        "\n".join(f"- **{loop}**: {words}" for loop, words in IN_WORDS.items()),
+        "## Images per second",
+        _speeds(speeds).to_markdown(),
+        "## Targets",
+        "\n".join(_targets(speeds)),
+        "## Projections",
+        _projections(speeds),
+        "## Threads",
+        _threads(speeds),
+    ]
+    sections += ["## Left out", "\n".join(f"- {what}: no time" for what in left_out)] if left_out else []
+    return "\n\n".join(sections) + "\n"
+
+
+def _medians(table: pd.DataFrame) -> pd.Series:
+    table = table.assign(side_by_side=table["processes"] > 1)
+    return table.groupby(["network", "batch_size", "loop", "side_by_side"])["images_per_second"].median()
+
+
+def _speeds(speeds: pd.Series) -> pd.DataFrame:
+    frame = speeds.round().astype(int).reset_index()
+    frame["loop"] += frame["side_by_side"].map({True: ", side by side", False: ""})
+    frame["network"] = frame["network"].map(NETWORKS) + ", batch " + frame["batch_size"].astype(str)
+    order = frame["loop"].unique()
+    return frame.pivot(index="network", columns="loop", values="images_per_second")[order]
+
+
+def _targets(speeds: pd.Series) -> list[str]:
+    lines = []
+    for network, batch, ours, processes, theirs, wanted in _TARGETS:
+        mine, other = (network, batch, ours, processes != 1), (network, batch, theirs, False)
+        if mine not in speeds or other not in speeds:
+            continue
+        ratio = speeds[mine] / speeds[other]
+        verdict = "no target" if wanted is None else f"{wanted}: {'met' if ratio >= wanted else 'not met'}"
+        aside = "" if processes == 1 else ", side by side"
+        lines.append(f"- {NETWORKS[network]}, batch {batch}: {ours}{aside} / {theirs} = {ratio:.2f} [{verdict}]")
+    return lines
+
+
+def _projections(speeds: pd.Series) -> str:
+    lines = [
+        f"- {NETWORKS[network]}, batch {batch}: a step with five directions takes"
+        f" {speeds[network, batch, 'ours', False] / speeds[network, batch, 'ours, nudged', False]:.2f} of one without"
+        for network, batch in sorted({key[:2] for key in speeds.index})
+    ]
+    return "\n".join(lines)
+
+
+def _threads(speeds: pd.Series) -> str:
+    lines = [
+        f"- {NETWORKS[network]}, batch {batch}: side by side {speeds[network, batch, 'ours', True]:.0f} images/s, one"
+        f" run on all cores {speeds[network, batch, 'ours', False]:.0f}:"
+        f" {speeds[network, batch, 'ours', True] / speeds[network, batch, 'ours', False]:.2f}"
+        for network, batch in sorted({key[:2] for key in speeds.index})
+    ]
+    return "\n".join(lines)
