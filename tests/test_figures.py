@@ -15,6 +15,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sharpness.figures.agreement import agreement
 from sharpness.figures.density import density
 from sharpness.figures.eigenvalues import eigenvalues
 from sharpness.figures.nudged import nudged
@@ -98,6 +99,7 @@ def history_frame(runs, diverge_after=None):
                     "test_accuracy": np.nan if diverged else accuracy - 0.01,
                     "distance": epoch / 10,
                     "diverged": diverged,
+                    "direction_products": 0,
                 }
             )
     return pd.DataFrame(rows)
@@ -250,6 +252,15 @@ def saved(figure: Figure) -> int:
     return len(buffer.getvalue())
 
 
+def in_both(runs):
+    """The runs in float32 and in bfloat16."""
+    return [
+        fields | {"precision": precision, "run": f"{fields['run']}-{precision}"}
+        for precision in ("float32", "bfloat16")
+        for fields in runs
+    ]
+
+
 DRAWN = {
     "spectrum": lambda runs, end: spectrum(spectrum_frame(runs, 10, diverge_after=end)),
     "eigenvalues": lambda runs, end: eigenvalues(spectrum_frame(runs, diverge_after=end).assign(grid="learning_rate")),
@@ -262,6 +273,9 @@ DRAWN = {
     "nudged": lambda runs, end: nudged(
         history_frame(runs, diverge_after=end).assign(grid="gamma"),
         spectrum_frame(runs, 5, diverge_after=end).assign(grid="gamma"),
+    ),
+    "agreement": lambda runs, end: agreement(
+        spectrum_frame(in_both(runs), 5, diverge_after=end), history_frame(in_both(runs), diverge_after=end)
     ),
 }
 
@@ -670,3 +684,14 @@ class TestNudged:
 
         assert [x for x, _ in crosses(figure.get_axes()[0])] == [15] * 4
         assert legend_labels(figure)[-1] == "diverged"
+
+
+class TestAgreement:
+    def test_the_reference_is_named_and_the_other_way_has_its_differences(self):
+        runs = in_both([run_fields(0), run_fields(1)])
+        upper, lower = agreement(spectrum_frame(runs), history_frame(runs)).get_axes()
+        labels = [entry.get_text() for entry in lower.get_legend().get_texts()]
+        # The frames are the same in both precisions.
+        assert labels == ["precision float32: reference", "precision bfloat16: 0.0 above, 0.0 below"]
+        assert upper.get_yscale() == "log"
+        assert [len(axes.get_lines()) for axes in (upper, lower)] == [2, 2]

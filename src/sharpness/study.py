@@ -38,6 +38,7 @@ KINDS = {
     "steps": Kind(("steps",), ("steps",)),
     "variants": Kind(("variants",), ("variants",)),
     "nudged": Kind(("spectrum", "history"), ("nudged",)),
+    "agreement": Kind(("spectrum", "history"), ("agreement",)),
     "table": Kind(("spectrum", "history"), ()),
 }
 

@@ -47,6 +47,7 @@ def test_every_figure_is_there_as_pdf_and_png(finished):
         "steps",
         "variants",
         "nudged",
+        "agreement",
     }
     assert {path.stem for path in figures.glob("*.pdf")} == names
     assert {path.stem for path in figures.glob("*.png")} == names
@@ -87,6 +88,18 @@ def test_the_block_of_a_layer_is_no_sharper_than_the_whole_on_the_same_examples(
     # Two pairs: a product computes each anew, and up to two more correct it.
     assert block["num_certifying"].between(2, 6).all()
     assert (block["residual"] <= 5e-2).all()
+
+
+def test_the_agreement_is_that_of_the_collected_tables(finished):
+    rows = table(finished, "agreement").set_index("quantity")
+    assert (rows["way"] == "precision bfloat16").all()
+    assert (rows["reference"] == "precision float32").all()
+    history = table(finished, "agreement_history")
+    last = history[history["epoch"] == history["epoch"].max()].groupby("precision")["test_accuracy"]
+    assert rows.loc["test accuracy", "difference"] == pytest.approx(
+        last.mean()["bfloat16"] - last.mean()["float32"], abs=1e-12
+    )
+    assert (rows["seeds"] == 2).all()
 
 
 def test_the_density_reaches_as_far_as_the_leading_eigenvalues(finished):

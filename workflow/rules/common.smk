@@ -50,6 +50,7 @@ wildcard_constraints:
     measurement=one_of(["history", *MEASUREMENTS]),
     experiment=one_of(STUDY.experiments),
     table=one_of(name for name, experiment in STUDY.experiments.items() if experiment.kind == "table"),
+    agreement=one_of(name for name, experiment in STUDY.experiments.items() if experiment.kind == "agreement"),
 
 
 def training_stage(wildcards):
@@ -109,7 +110,12 @@ def experiment_tables():
         for measurement in ("history", *experiment.measure)
     ]
     results = [name for name, experiment in STUDY.experiments.items() if experiment.kind == "table"]
-    return collected + expand(rules.results_table.output, table=results)
+    agreements = [name for name, experiment in STUDY.experiments.items() if experiment.kind == "agreement"]
+    return [
+        *collected,
+        *expand(rules.results_table.output, table=results),
+        *expand(rules.agreement.output, agreement=agreements),
+    ]
 
 
 # A figure's name to its experiment, by function: the first figure of a kind has the experiment's own name.

@@ -63,3 +63,30 @@ rule results_table:
         "python -m sharpness.stages.results_table --history {input.history:q} --spectrum {input.spectrum:q}"
         " --validation-epoch {params.validation_epoch} --poster {params.poster} --caption {params.measured:q}"
         " --markdown {output.markdown:q} --tex {output.tex:q} --csv {output.csv:q} 2> {log:q}"
+
+
+rule agreement:
+    """What cheaper settings change, beside the spread over seeds."""
+    input:
+        history=f"{RESULTS}/tables/{{agreement}}_history.csv",
+        spectrum=f"{RESULTS}/tables/{{agreement}}_spectrum.csv",
+        code=sources("sharpness.stages.agreement"),
+    output:
+        markdown=report(
+            f"{RESULTS}/tables/{{agreement}}.md",
+            caption="../report/agreement.rst",
+            category="Agreement",
+        ),
+        csv=f"{RESULTS}/tables/{{agreement}}.csv",
+    log:
+        f"{RESULTS}/logs/{{agreement}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{agreement}}.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        measured=lambda wildcards: STUDY.caption(wildcards.agreement),
+    shell:
+        "python -m sharpness.stages.agreement --history {input.history:q} --spectrum {input.spectrum:q}"
+        " --caption {params.measured:q} --markdown {output.markdown:q} --csv {output.csv:q} 2> {log:q}"

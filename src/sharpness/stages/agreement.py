@@ -1,0 +1,30 @@
+"""The table of what cheaper settings change, for reading (Markdown) and for computing (CSV)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from sharpness.agreement import compare
+from sharpness.files import write_text
+from sharpness.stages import run_stage
+
+
+def agreement(history: Path, spectrum: Path, caption: str, markdown: Path, csv: Path) -> None:
+    """Compare each way of the experiment's grids with the first.
+
+    Args:
+        history: collected histories of the experiment.
+        spectrum: its collected spectra at planned checkpoints.
+        caption: what was measured on what.
+        markdown: output.
+        csv: output.
+    """
+    table = compare(pd.read_csv(history), pd.read_csv(spectrum))
+    write_text(f"{caption}\n\n{table.to_markdown(index=False, floatfmt='.3g')}\n", markdown)
+    write_text(table.to_csv(index=False), csv)
+
+
+if __name__ == "__main__":
+    run_stage(agreement)
