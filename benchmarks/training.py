@@ -17,6 +17,7 @@ import torch
 from benchmarks.jobs import NETWORKS
 from benchmarks.load import wait_for_quiet
 from benchmarks.machine import machine
+from benchmarks.nudging import measure
 from benchmarks.training_loops import LOOPS
 from benchmarks.training_report import report
 from sharpness.files import write_table, write_text
@@ -40,6 +41,9 @@ def main() -> None:
         network, batch, threads = options.child
         _child(network, int(batch), int(threads))
         return
+    wait_for_quiet(at_most=30)
+    nudging = pd.DataFrame(measure())
+    write_table(nudging.to_dict("records"), options.folder / "nudging.csv")
     begin = time.monotonic()
     rows: list[dict[str, object]] = []
     left_out: list[str] = []
@@ -53,7 +57,7 @@ def main() -> None:
         print(f"[{number}/{len(settings)}] {NETWORKS[network]}, batch {batch}", flush=True)
         table = pd.DataFrame(rows).assign(**machine(threads=_cores()))
         write_table(table.to_dict("records"), options.folder / "training.csv")
-        write_text(report(table, left_out), options.folder / "training.md")
+        write_text(report(table, nudging, left_out), options.folder / "training.md")
 
 
 def _cores() -> int:

@@ -19,12 +19,13 @@ def train_nudged(run: Run, job: Job) -> None:
     execute(
         run,
         job,
-        directions_for=lambda dataset, loss: _finder(run, dataset, loss),
+        directions_for=lambda dataset, loss: finder(run, dataset, loss),
         stage="sharpness.stages.train_nudged",
     )
 
 
-def _finder(run: Run, dataset: Dataset, loss: Loss) -> FindDirections:
+def finder(run: Run, dataset: Dataset, loss: Loss) -> FindDirections:
+    """What finds the directions of a run, at the start of every epoch."""
     subject = Subject(run=run, loss=loss, dataset=dataset)
     examples = subject.drawn_examples(run.direction_examples)
 
