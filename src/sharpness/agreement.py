@@ -40,7 +40,10 @@ def ways_of(spectrum: pd.DataFrame) -> pd.DataFrame:
     """
     parts = []
     for _, of_grid in spectrum.drop_duplicates(["grid", "run"]).groupby(["data", "model", "grid"], sort=False):
-        differing = [field for field in SETTINGS if field in of_grid and of_grid[field].nunique(dropna=False) > 1]
+        # Plain SGD has no directions: it is one of several ways by its name alone.
+        named = of_grid if (of_grid["gamma"] == 1).all() else of_grid[of_grid["gamma"] != 1]
+        differing = [field for field in SETTINGS if field in named and named[field].nunique(dropna=False) > 1]
+        differing += ["gamma"] if len(named) < len(of_grid) and "gamma" not in differing else []
         words = of_grid[differing].apply(_in_words, axis=1) if differing else "all"
         parts.append(of_grid[["data", "model", "grid", "run"]].assign(way=words))
     return pd.concat(parts)
@@ -50,6 +53,7 @@ def _in_words(row: pd.Series) -> str:
     if row.get("gamma") == 1:
         return "SGD"  # it has no directions
     names = {"direction_tolerance": "tolerance", "direction_products": "products", "direction_precision": ""}
+    row = row.sort_index(key=lambda fields: fields != "gamma", kind="stable")
     parts = (f"{names.get(field, field.replace('_', ' '))} {_text(value)}".strip() for field, value in row.items())
     return ", ".join(parts)
 

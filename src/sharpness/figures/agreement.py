@@ -35,7 +35,8 @@ def agreement(spectrum: pd.DataFrame, history: pd.DataFrame) -> Figure:
     history = history.assign(percent=(100 * history["test_accuracy"]).where(~history["diverged"].astype(bool)))
     largest = trajectory(spectrum).query("rank == 0").merge(ways, on=[*keys, "run"])
     places = list(ways[keys].drop_duplicates().itertuples(index=False, name=None))
-    figure = Figure(figsize=(max(4.6, 4.2 * len(places)), 5.6), layout="constrained")
+    height = 5.2 + 0.2 * ways["way"].nunique()
+    figure = Figure(figsize=(max(5.2, 4.2 * len(places)), height), layout="constrained")
     panels = figure.subplots(2, len(places), squeeze=False, sharex="col")
     for (upper, lower), place in zip(panels.T, places, strict=True):
         here, curves, found = (rows[(rows[keys] == list(place)).all(axis=1)] for rows in (history, largest, numbers))
