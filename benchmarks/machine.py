@@ -1,4 +1,4 @@
-"""The machine that measures, for every row of a table."""
+"""The machine that measures, and how its processes are run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import platform
 import re
 from pathlib import Path
 from typing import Any
+
+# Of every process that is timed, as in workflow/rules/common.smk: large tensors stay with the process.
+ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 
 
 def machine(threads: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -78,3 +79,7 @@ def _epoch(descent: Descent, run: Run, dataset: Dataset, epoch: int, rows: torch
             training.inputs[batch], training.targets[batch], rows, gamma=run.gamma, gamma_outside=run.gamma_outside
         )
     return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure()))

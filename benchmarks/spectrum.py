@@ -25,14 +25,11 @@ from benchmarks.figure import cost_growth
 from benchmarks.jobs import Job
 from benchmarks.left_out import Reason
 from benchmarks.load import wait_for_quiet
-from benchmarks.machine import machine
+from benchmarks.machine import ENVIRONMENT, machine
 from benchmarks.problem import weights_file
 from benchmarks.report import report
 from sharpness.figures.style import style
 from sharpness.files import replacing, write_table, write_text
-
-# As in workflow/rules/common.smk, for every tool alike.
-_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 
 
 def main() -> None:
@@ -93,7 +90,7 @@ def _has_weights(job: Job, cache: Path) -> bool:
 def _run(job: Job, cache: Path, *, threads: int, limit: float) -> dict[str, Any]:
     """What the job found, measured in a process of its own; a failure is a row with its last line."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.measure", str(threads), str(cache)]
-    environment = os.environ | _ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
     cache.mkdir(parents=True, exist_ok=True)
     try:
         ended = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -16,8 +17,7 @@ import torch
 
 from benchmarks.jobs import NETWORKS
 from benchmarks.load import wait_for_quiet
-from benchmarks.machine import machine
-from benchmarks.nudging import measure
+from benchmarks.machine import ENVIRONMENT, machine
 from benchmarks.training_loops import LOOPS
 from benchmarks.training_report import report
 from sharpness.files import write_table, write_text
@@ -42,7 +42,7 @@ def main() -> None:
         _child(network, int(batch), int(threads))
         return
     wait_for_quiet(at_most=30)
-    nudging = pd.DataFrame(measure())
+    nudging = _nudging()
     write_table(nudging.to_dict("records"), options.folder / "nudging.csv")
     begin = time.monotonic()
     rows: list[dict[str, object]] = []
@@ -62,6 +62,12 @@ def main() -> None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
+
+
+def _nudging() -> pd.DataFrame:
+    command = [sys.executable, "-m", "benchmarks.nudging"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | ENVIRONMENT)
+    return pd.DataFrame(json.loads(done.stdout.splitlines()[-1]))
 
 
 def _setting(network: str, batch: int) -> list[dict[str, object]]:
@@ -93,7 +99,9 @@ class _Runs:
         self.processes, self.threads = processes, threads
         command = [sys.executable, "-m", "benchmarks.training", "--child", network, str(batch), str(threads)]
         self._children = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT
+            )
             for _ in range(processes)
         ]
 
