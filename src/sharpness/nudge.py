@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -18,7 +19,8 @@ def nudge(update: Tensor, directions: Tensor, *, gamma: float, gamma_outside: fl
         [P]: ``gamma * inside + gamma_outside * (update - inside)``.
     """
     # In this form (1, 1) returns the update bit for bit: nudged SGD contains SGD.
-    return gamma_outside * update + (gamma - gamma_outside) * project(update, directions)
+    outside = update if gamma_outside == 1 else gamma_outside * update
+    return torch.addmv(outside, directions.T, directions @ update, alpha=gamma - gamma_outside)
 
 
 def project(vector: Tensor, directions: Tensor) -> Tensor:
