@@ -69,6 +69,11 @@ def product_operations(problem: Problem) -> int:
     return sum((2 if entry[3] else 6) * _operations(entry) for entry in _layers(problem))
 
 
+def step_operations(problem: Problem) -> int:
+    """Floating-point operations of a gradient on one example: three times a layer's own, twice for the first layer."""
+    return sum((2 if entry[3] else 3) * _operations(entry) for entry in _layers(problem))
+
+
 def _padding(layer: nn.Conv2d) -> list[int]:
     if isinstance(layer.padding, str):
         return [size // 2 if layer.padding == "same" else 0 for size in layer.kernel_size]

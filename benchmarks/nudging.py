@@ -28,10 +28,10 @@ _RUN: dict[str, Any] = {
     "gamma": 0.1,
     "num_directions": 5,
     "direction_examples": _NUM_TRAINING // 20,
-    "direction_tolerance": 0.1,
 }
-# Most products of a search, and their precision.
-WAYS = [(20, "float32"), (10, "float32"), (20, "bfloat16"), (10, "bfloat16")]
+_SEARCHES = [(20, 0.1), (10, 0.1), (10, 0.3)]
+# Most products of a search, the residual that ends it, and the precision.
+WAYS = [(products, tolerance, precision) for precision in ("float32", "bfloat16") for products, tolerance in _SEARCHES]
 
 
 def measure() -> list[dict[str, Any]]:
@@ -44,8 +44,9 @@ def measure() -> list[dict[str, Any]]:
     dataset = Dataset(Split(inputs[:_NUM_TRAINING], targets[:_NUM_TRAINING]), rest, rest, num_classes=10)
     defaults = yaml.safe_load(_DEFAULTS.read_text())["defaults"]
     rows = []
-    for products, precision in WAYS:
-        run = Run(**{**defaults, **_RUN, "direction_products": products, "direction_precision": precision})
+    for products, tolerance, precision in WAYS:
+        way = {"direction_products": products, "direction_tolerance": tolerance, "direction_precision": precision}
+        run = Run(**{**defaults, **_RUN, **way})
         loss, weights, buffers = loss_of(run, dataset)
         find = finder(run, dataset, loss)
         nudged, plain = (
@@ -58,6 +59,7 @@ def measure() -> list[dict[str, Any]]:
             rows.append(
                 {
                     "most_products": products,
+                    "tolerance": tolerance,
                     "precision": precision,
                     "epoch": epoch,
                     "search_seconds": search,

@@ -15,9 +15,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from benchmarks.cost import convolution_rate, step_operations
 from benchmarks.jobs import NETWORKS
 from benchmarks.load import wait_for_quiet
 from benchmarks.machine import ENVIRONMENT, machine
+from benchmarks.problem import Problem, build, examples
 from benchmarks.training_loops import LOOPS
 from benchmarks.training_report import report
 from sharpness.files import write_table, write_text
@@ -53,7 +55,7 @@ def main() -> None:
             left_out.append(f"{NETWORKS[network]}, batch {batch}")
             continue
         wait_for_quiet(at_most=30)
-        rows += _setting(network, batch)
+        rows += [*_setting(network, batch), _floor(network, batch)]
         print(f"[{number}/{len(settings)}] {NETWORKS[network]}, batch {batch}", flush=True)
         table = pd.DataFrame(rows).assign(**machine(threads=_cores()))
         write_table(table.to_dict("records"), options.folder / "training.csv")
@@ -90,6 +92,14 @@ def _setting(network: str, batch: int) -> list[dict[str, object]]:
             for number in range(_ROUNDS)
             for runs, loop in asked
         ]
+
+
+def _floor(network: str, batch: int) -> dict[str, object]:
+    """The images per second of float32, were all operations as fast as those of the network's largest convolution."""
+    problem = Problem(build(network, 1).eval(), *examples(256))
+    speed = convolution_rate(problem, "ours float32") / step_operations(problem)
+    where = {"network": network, "batch_size": batch, "processes": 1, "threads_of_each": _cores(), "round": 0}
+    return {**where, "loop": "floor", "images_per_second": speed}
 
 
 class _Runs:

@@ -16,7 +16,7 @@ of a ratio is in brackets."""
 
 _NUDGING = """\
 SimpleCNN on 1,536 digits at 3x32x32, batch 128, five directions found anew every epoch from 5 % of the training images,
-to a residual of 0.1 or with as many products as are allowed; one run on all cores. Cost is the time of an epoch of
+to the tolerance or with as many products as are allowed; one run on all cores. Cost is the time of an epoch of
 Nudged SGD, with the search, over that of an epoch of SGD: at most 2.0 is wanted in float32, at most 1.35 with bfloat16
 products on AMX. Medians over the epochs after the first, whose search also compiles the product."""
 
@@ -83,7 +83,11 @@ def _targets(speeds: pd.Series) -> list[str]:
         ratio = speeds[mine] / speeds[other]
         verdict = "no target" if wanted is None else f"{wanted}: {'met' if ratio >= wanted else 'not met'}"
         aside = "" if processes == 1 else ", side by side"
-        lines.append(f"- {NETWORKS[network]}, batch {batch}: {ours}{aside} / {theirs} = {ratio:.2f} [{verdict}]")
+        line = f"- {NETWORKS[network]}, batch {batch}: {ours}{aside} / {theirs} = {ratio:.2f} [{verdict}]"
+        floor = speeds.get((network, batch, "floor", False))
+        if "not met" in verdict and floor is not None:
+            line += f"; the floor is {floor:.0f} images/s, {floor / speeds[other]:.2f} times {theirs}"
+        lines.append(line)
     return lines
 
 
@@ -91,7 +95,7 @@ def _nudging(table: pd.DataFrame) -> pd.DataFrame:
     later = table[table["epoch"] > 0]
     cost = (later["search_seconds"] + later["nudged_seconds"]) / later["plain_seconds"]
     steps = later["nudged_seconds"] / later["plain_seconds"]
-    ways = later.assign(cost=cost, updates=steps).groupby(["precision", "most_products"], sort=False)
+    ways = later.assign(cost=cost, updates=steps).groupby(["precision", "tolerance", "most_products"], sort=False)
     medians = ways[["cost", "updates", "products", "residual"]].median().reset_index()
     return medians.rename(columns={"most_products": "most products", "updates": "cost of the updates alone"})
 
