@@ -1,0 +1,1 @@
+"""A verdict on every claim of the poster, from the collected tables of a study."""

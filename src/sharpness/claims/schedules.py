@@ -1,0 +1,63 @@
+"""The claim that sharp regions are left at the beginning: there, a change of the learning rate does more (r)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sharpness.claims.collected import Collected
+from sharpness.claims.findings import Finding
+from sharpness.claims.subjects import over_settings, subjects
+from sharpness.claims.verdicts import Verdict, log_ratio, paired, undecided
+from sharpness.claims.wording import number, per_setting, setting_text
+
+
+def schedules(collected: Collected) -> Iterator[Finding]:
+    """The claim on changes of the rate, raised and lowered."""
+    spectrum = collected.rows("spectrum", "schedules")
+    is_planned = (spectrum["which"] == "largest") & (spectrum["checkpoint"] == "planned") & (spectrum["rank"] == 0)
+    largest = spectrum[is_planned].drop_duplicates(["run", "step"])
+    largest = largest.assign(change=largest["learning_rate_epochs"].map(first_change))
+    for subject, runs in subjects(largest, "learning_rate", "batch_size"):
+        steady = runs[runs["change"].isna()]
+        for factor, changed in runs[runs["change"].notna()].groupby("learning_rate_factor"):
+            words = "raised" if factor > 1 else "lowered"
+            configuration = f"{subject.configuration}, the rate {words} by a factor {setting_text(factor)}"
+            place = replace(subject, configuration=configuration)
+            window = _length(changed)
+            table = _deviations(collected.converged(steady), collected.converged(changed), window)
+            num_diverged = collected.num_diverged(pd.concat([steady, changed]))
+            yield Finding("r", place, _verdict(table, window), num_diverged)
+
+
+def first_change(epochs: Any) -> float:
+    """The epoch after which the rate changes, NaN if it never does; a list is text in a table."""
+    listed = ast.literal_eval(epochs) if isinstance(epochs, str) else epochs
+    return float(min(listed, default=np.nan)) if isinstance(listed, list | tuple) else np.nan
+
+
+def _length(changed: pd.DataFrame) -> float:
+    """Of the windows, in epochs: from the latest change to the end, of every run."""
+    end = changed["epochs"].min() if changed["epochs"].notna().all() else changed["epoch"].max()
+    return float(end - changed["change"].max())
+
+
+def _deviations(steady: pd.DataFrame, changed: pd.DataFrame, window: float) -> pd.DataFrame:
+    """How far the eigenvalue of a run is from that of the run without a change, in decades, [seeds, changes]."""
+    both = changed.merge(steady[["seed", "step", "eigenvalue"]], on=["seed", "step"], suffixes=("", "_steady"))
+    since = both["epoch"] - both["change"]
+    both = both[(since > 0) & (since <= window * (1 + 1e-9))]
+    away = log_ratio(both["eigenvalue"], both["eigenvalue_steady"]).abs() / np.log(10)
+    return over_settings(both.assign(away=away), "change", "away")
+
+
+def _verdict(table: pd.DataFrame, window: float) -> Verdict:
+    measured = f"decades in {number(window)} epochs after the {per_setting(table, 'change after epoch')}"
+    if len(table.columns) < 2:
+        return undecided("runs whose rate changes early, late and never, of equal seed", measured=measured)
+    return paired(table.iloc[:, 0] - table.iloc[:, -1], above=True, measured=measured)

@@ -1,0 +1,41 @@
+"""The verdicts on the poster's claims, for reading (Markdown) and for computing (CSV)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from sharpness.claims.collected import collected
+from sharpness.claims.deciding import as_markdown, decide
+from sharpness.files import write_text
+from sharpness.stages import run_stage
+
+
+def claims(
+    kinds: list[str],
+    measurements: list[str],
+    tables: list[Path],
+    validation_epoch: int,
+    markdown: Path,
+    csv: Path,
+) -> None:
+    """Decide every claim of the poster by the experiments of a study.
+
+    Args:
+        kinds: kind of the experiment of each table.
+        measurements: what each table holds.
+        tables: collected tables of all experiments.
+        validation_epoch: the early epoch at which speeds of training are compared.
+        markdown: output.
+        csv: output.
+    """
+    frames = [pd.read_csv(path) for path in tables]
+    study = collected(zip(kinds, measurements, frames, strict=True))
+    verdicts = decide(study, validation_epoch=validation_epoch)
+    write_text(as_markdown(verdicts), markdown)
+    write_text(verdicts.to_csv(index=False), csv)
+
+
+if __name__ == "__main__":
+    run_stage(claims)

@@ -1,0 +1,1110 @@
+"""The verdicts on the poster's claims: invented tables, and answers by closed forms, enumeration and scipy's tests."""
+
+import itertools
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from sharpness.claims import intervals, verdicts, wording
+from sharpness.claims.collected import collected
+from sharpness.claims.deciding import as_markdown, decide
+from sharpness.claims.poster import CLAIMS
+from sharpness.claims.schedules import first_change
+from sharpness.claims.slices import is_bowl
+from sharpness.closure import sources
+from sharpness.stages.claims import claims
+
+RUN = {
+    "experiment": "invented",
+    "grid": "run",
+    "data": "digits",
+    "num_training": 1300,
+    "augment": False,
+    "model": "simple_cnn",
+    "padding": "alternating",
+    "init_scale": np.nan,
+    "learning_rate": 0.1,
+    "learning_rate_epochs": "[]",
+    "learning_rate_factor": 0.0,
+    "batch_size": "32",
+    "momentum": 0.0,
+    "l2": 0.0,
+    "precision": "float32",
+    "gamma": 1.0,
+    "gamma_outside": 1.0,
+    "epochs": 10,
+    "seed": 0,
+}
+RATES = (0.1, 0.2, 0.4)
+BATCHES = ("full", "128", "8")  # from the largest to the smallest
+KS = (-8, -4, -2, -1, 0, 1, 2, 4, 8)
+LETTERS = list("abcdefghijklmnopqrst")
+ANSWERS = ("holds", "does not hold", "undecided")
+
+# How strongly each seed shows a claim: a positive number is what the poster says.
+STRENGTHS = {"holds": [1.0, 1.1, 0.9], "does not hold": [-1.0, -1.1, -0.9], "undecided": [1.0, -1.0, 0.2]}
+
+
+def fields(**changed):
+    run = {**RUN, **changed}
+    named = {key: value for key, value in changed.items() if key not in ("grid", "experiment", "epochs")}
+    return run | {"run": "-".join(f"{key}{value}" for key, value in sorted(named.items())) or "run"}
+
+
+def spectrum_rows(largest, *, epochs=None, share=0.5, checkpoint="planned", settings="leading", **run):
+    """The largest eigenvalue at some epochs, by default 0, 1, 2, ...; the second is a share of it, the smallest -1."""
+    rows = []
+    for epoch, value in zip(range(len(largest)) if epochs is None else epochs, largest, strict=True):
+        place = {"settings": settings, "checkpoint": checkpoint, "step": round(10 * epoch), "epoch": float(epoch)}
+        values = [("largest", 0, value)]
+        # Where a run diverged, its table has one row.
+        values += [("largest", 1, share * value), ("smallest", 0, -1.0)] if np.isfinite(value) else []
+        rows += [{**place, "which": which, "rank": rank, "eigenvalue": number} for which, rank, number in values]
+    return pd.DataFrame([fields(**run) | row for row in rows])
+
+
+def history_rows(validation, test, *, diverged=False, **run):
+    """Accuracies in per cent at epochs 0, 1, 2, ...; the rate falls after the first epoch, as at a plateau."""
+    rows = [
+        {
+            "step": 10 * epoch,
+            "epoch": epoch,
+            "validation_accuracy": accuracy / 100,
+            "test_accuracy": tested / 100,
+            "training_loss": 0.1,
+            "diverged": diverged and epoch == len(test) - 1,
+        }
+        for epoch, (accuracy, tested) in enumerate(zip(validation, test, strict=True))
+    ]
+    made = fields(**run)
+    return pd.DataFrame([made | row | {"learning_rate": made["learning_rate"] / (1 + row["epoch"])} for row in rows])
+
+
+def slice_rows(losses, *, epoch, ks=KS, scale=1.0, **run):
+    place = {"settings": "top", "checkpoint": "planned", "step": round(10 * epoch), "epoch": float(epoch)}
+    rows = [{**place, "k": k, "loss": loss, "scale": scale} for k, loss in zip(ks, losses, strict=True)]
+    return pd.DataFrame([fields(**run) | row for row in rows])
+
+
+def step_rows(changes, **run):
+    """Changes in per cent by alpha, as the mean over two checkpoints and two batches; other directions say else."""
+    rows = [
+        {
+            "step": 10 * epoch,
+            "epoch": float(epoch),
+            "settings": "scaled",
+            "checkpoint": "planned",
+            "direction": direction,
+            "alpha": alpha,
+            "batch": batch,
+            "loss_before": 2.0,
+            "loss_after": 2 * (1 + (change + offset) / 100) if direction == "top" else 77.0,
+        }
+        for alpha, change in changes.items()
+        for direction in ("top", "random", "full")
+        for epoch, batch, offset in ((1, 0, -3.0), (1, 1, 1.0), (2, 0, 0.5), (2, 1, 1.5))
+    ]
+    return pd.DataFrame([fields(**run) | row for row in rows])
+
+
+def variant_rows(name, eigenvalue, loss, *, diverged=False, **run):
+    """Measured anew at every tenth of a hundred steps: over the last quarter the values are means, before it 99."""
+    place = {"settings": name, "checkpoint": "planned", "start_step": 40, "epoch": 4.0, "diverged": False}
+    factors = {80: 2.0, 90: 0.5, 100: 0.5}
+    rows = [
+        {
+            **place,
+            "step": step,
+            "eigenvalue": eigenvalue * factors[step] if step > 75 else 99.0,
+            "loss": loss * factors[step] if step > 75 else 99.0,
+        }
+        for step in range(0, 101, 10)
+    ]
+    # In between the eigenvector is followed, and the loss is not looked at.
+    rows += [{**place, "step": 85, "eigenvalue": 1e6, "loss": np.nan}]
+    if diverged:
+        rows = [*rows[:3], {**place, "step": 31, "eigenvalue": np.nan, "loss": np.nan, "diverged": True}]
+    return pd.DataFrame([fields(**run) | row for row in rows])
+
+
+def together(*parts):
+    return pd.concat(parts, ignore_index=True)
+
+
+def course(height, *, at=3, num=11):
+    """From a fifth of the peak to it, at the epoch ``at``, and to a third of it."""
+    return [0.2 * height if epoch == 0 else height if epoch == at else 0.3 * height for epoch in range(num)]
+
+
+def peaks_along(setting, values, strengths, *, quantity):
+    """Peaks that become lower, or earlier, by the strength from one setting to the next, in both eigenvalues."""
+    parts = []
+    for seed, strength in enumerate(strengths):
+        for index, value in enumerate(values):
+            height = 100 * math.exp(-strength * index) if "height" in quantity else 100
+            at = 5 - 2 * round(strength) * index if "time" in quantity else 3
+            parts.append(spectrum_rows(course(height, at=at), grid=setting, seed=seed, **{setting: value}))
+    return [("eigenvalues", "spectrum", together(*parts))]
+
+
+def second_peaks(strengths):
+    parts = []
+    for setting, values in (("learning_rate", RATES), ("batch_size", BATCHES)):
+        parts += peaks_along(setting, values, strengths, quantity=("height", "time"))
+    return parts
+
+
+def bowls(strengths):
+    """In every seed four slices after epoch 2, bowls where the strength is positive; before it, there are none."""
+    bowl, slope = [k**2 for k in KS], [-k for k in KS]
+    return [
+        (
+            "slices",
+            "slices",
+            together(
+                *(slice_rows(slope if strength > 0 else bowl, epoch=epoch, seed=seed) for epoch in (0, 1)),
+                *(slice_rows(bowl if strength > 0 else slope, epoch=epoch, seed=seed) for epoch in (2, 2.5, 3, 4)),
+            ),
+        )
+        for seed, strength in enumerate(strengths)
+    ]
+
+
+def scaled_steps(changes):
+    return lambda strengths: [
+        ("steps", "steps", together(*(step_rows(changes(value), seed=seed) for seed, value in enumerate(strengths))))
+    ]
+
+
+def variants_of(name, sign, *, losses=(1.0, 1.0, 1.0)):
+    def tables(strengths):
+        parts = []
+        for seed, strength in enumerate(strengths):
+            parts.append(variant_rows("sgd", 10.0, 0.5, seed=seed))
+            parts.append(variant_rows(name, 10 * math.exp(sign * strength), 0.5 * losses[seed], seed=seed))
+        return [("variants", "variants", together(*parts))]
+
+    return tables
+
+
+def nudged_norms(gammas, log_ratio):
+    """Norms at gamma 1 and at others; the one that counts is the first, at the last of three epochs."""
+
+    def tables(strengths):
+        parts = []
+        for seed, strength in enumerate(strengths):
+            parts.append(spectrum_rows([1.0, 50.0, 20.0], gamma=1.0, grid="gamma", seed=seed))
+            for gamma in gammas:
+                value = 20 * math.exp(log_ratio(strength)) if gamma == gammas[0] else 21.0
+                parts.append(spectrum_rows([1.0, 3.0, value], gamma=gamma, grid="gamma", seed=seed))
+        return [("nudged", "spectrum", together(*parts))]
+
+    return tables
+
+
+def nudged_accuracies(*, tested=lambda _: 0.0, early=lambda _: 0.0):
+    """Accuracies of gamma 0.01, 0.1 and 1; the best validation accuracy is in the middle, the early one at epoch 1."""
+
+    def tables(strengths):
+        parts = []
+        for seed, strength in enumerate(strengths):
+            for gamma in (0.01, 0.1, 1.0):
+                test = 80 + seed + (tested(strength) if gamma == 0.01 else 0)
+                first = 50 + seed + (early(strength) if gamma == 0.01 else 0)
+                rows = history_rows([9, first, 90, 90], [9, 9, test, 1], gamma=gamma, grid="gamma", seed=seed)
+                parts.append(rows)
+        return [("nudged", "history", together(*parts))]
+
+    return tables
+
+
+def final_eigenvalues(strengths):
+    """The largest rate ends below the flattest of the others by the strength."""
+    parts = []
+    for seed, strength in enumerate(strengths):
+        for rate, value in zip(RATES, (12.0, 10.0, 10 * math.exp(-strength)), strict=True):
+            parts.append(spectrum_rows([1.0, 100.0, value], grid="learning_rate", learning_rate=rate, seed=seed))
+    return [("eigenvalues", "spectrum", together(*parts))]
+
+
+def widths_along(strengths):
+    """Slices that have risen by half at k = 1, so that the width is the expected step."""
+    vees = [1 + 0.5 * abs(k) for k in KS]
+    parts = []
+    for setting, values in (("learning_rate", RATES), ("batch_size", BATCHES)):
+        for seed, strength in enumerate(strengths):
+            for index, value in enumerate(values):
+                scale = math.exp(strength * index)
+                run = {"grid": setting, "seed": seed, "learning_rate": 0.3, setting: value}
+                parts += [slice_rows(vees, epoch=epoch, scale=scale, **run) for epoch in (2, 3)]
+                parts.append(slice_rows(vees, epoch=1, scale=100.0, **run))
+    return [("widths", "slices", together(*parts))]
+
+
+def schedules_of(strengths, *, factor=10.0, late=2.0):
+    """A change at 1 or at 7 of 10 epochs: for three epochs the eigenvalue is off by 2 + strength, and by 2 decades."""
+    parts = []
+    for seed, strength in enumerate(strengths):
+        run = {"seed": seed, "learning_rate_factor": factor}
+        parts.append(spectrum_rows([10.0] * 11, seed=seed))
+        away = {1: late + strength, 7: late}
+        for change, decades in away.items():
+            sign = 1 if seed % 2 else -1
+            courses = [
+                10.0 if epoch <= change else 10.0 ** (1 + sign * decades) if epoch <= change + 3 else 1e30
+                for epoch in range(11)
+            ]
+            parts.append(spectrum_rows(courses, learning_rate_epochs=f"[{change}]", **run))
+    return [("schedules", "spectrum", together(*parts))]
+
+
+def ends_of_runs(accuracies):
+    """Twelve runs of two seeds whose last eigenvalue doubles from run to run, with the given test accuracies."""
+    spectra, histories = [], []
+    for index, accuracy in enumerate(accuracies):
+        run = {"grid": "learning_rate", "learning_rate": 0.1 / 2 ** (index // 2), "seed": index % 2}
+        spectra.append(spectrum_rows([1.0, 2.0**index], **run))
+        histories.append(history_rows([10, 10], [5, accuracy], **run))
+    return [("eigenvalues", "spectrum", together(*spectra)), ("eigenvalues", "history", together(*histories))]
+
+
+def rows_of(tables, claim, *, validation_epoch=1):
+    table = decide(collected(tables), validation_epoch=validation_epoch)
+    return table[table["claim"] == claim].to_dict("records")
+
+
+def verdict_of(tables, claim, **settings):
+    (row,) = rows_of(tables, claim, **settings)
+    return row
+
+
+ABOUT_TEN = math.log(10) / 2
+# From strengths to tables; from strengths to what is averaged over seeds; and from its unit to that of the effect.
+COMPARISONS = {
+    "b": (
+        lambda strengths: peaks_along("learning_rate", RATES, strengths, quantity="height"),
+        lambda s: -2 * s,
+        np.exp,
+    ),
+    "c": (
+        lambda strengths: peaks_along("learning_rate", RATES, strengths, quantity="time"),
+        lambda s: np.log((5 - 4 * np.round(s)) / 5),
+        np.exp,
+    ),
+    "d": (lambda strengths: peaks_along("batch_size", BATCHES, strengths, quantity="height"), lambda s: -2 * s, np.exp),
+    "e": (
+        lambda strengths: peaks_along("batch_size", BATCHES, strengths, quantity="time"),
+        lambda s: np.log((5 - 4 * np.round(s)) / 5),
+        np.exp,
+    ),
+    "f": (bowls, lambda s: (s > 0).astype(float), float),
+    "g": (scaled_steps(lambda s: {0.5: -1 - s, 1: -1.0, 2: 4.0}), lambda s: -s, float),
+    "h": (scaled_steps(lambda s: {0.5: -1.0, 1: -1.0, 2: s}), lambda s: s, float),
+    "i": (variants_of("top_only", -1), lambda s: -s, np.exp),
+    "j": (variants_of("top_removed", 1, losses=(1.0, 1.05, 0.95)), lambda s: s, np.exp),
+    "k": (nudged_norms((0.01, 0.1), lambda s: ABOUT_TEN + s), lambda s: ABOUT_TEN + s, np.exp),
+    "l": (nudged_norms((10.0, 5.0), lambda s: -ABOUT_TEN - s), lambda s: -ABOUT_TEN - s, np.exp),
+    "n": (nudged_accuracies(early=lambda s: s), lambda s: s, float),
+    "o": (final_eigenvalues, lambda s: -s, np.exp),
+    "q": (widths_along, lambda s: 2 * s, np.exp),
+    "r": (schedules_of, lambda s: s, float),
+    "t": (scaled_steps(lambda s: {0.5: 1 - s, 1: 1.0, 2: 5.0}), lambda s: s, float),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("claim", COMPARISONS)
+def test_a_claim_holds_does_not_or_stays_undecided_as_its_table_was_made(claim, answer):
+    tables, numbers, scale = COMPARISONS[claim]
+    strengths = np.array(STRENGTHS[answer])
+
+    row = verdict_of(tables(strengths), claim)
+
+    assert row["verdict"] == answer, row
+    assert (row["seeds"], row["diverged"], row["model"], row["data"]) == (3, 0, "simple_cnn", "digits")
+    values = numbers(strengths)
+    assert row["effect"] == pytest.approx(scale(values.mean()))
+    if np.ptp(values) > 0:
+        interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        assert (row["low"], row["high"]) == pytest.approx((scale(interval.low), scale(interval.high)))
+    assert bool(row["would_decide"]) == (answer == "undecided")
+
+
+@pytest.mark.parametrize("claim", COMPARISONS)
+def test_one_seed_decides_nothing_and_shows_its_value(claim):
+    tables, numbers, scale = COMPARISONS[claim]
+
+    row = verdict_of(tables([1.0]), claim)
+
+    assert row["verdict"] == "undecided"
+    assert "second seed" in row["would_decide"]
+    assert row["effect"] == pytest.approx(scale(numbers(np.array([1.0]))[0]))
+    assert np.isnan(row["low"])
+    assert row["seeds"] == 1
+
+
+def test_a_study_without_experiments_leaves_every_claim_undecided_and_says_what_is_missing():
+    table = decide(collected([]), validation_epoch=3)
+
+    assert table["claim"].tolist() == LETTERS == sorted(CLAIMS)
+    assert (table["verdict"] == "undecided").all()
+    assert table["would_decide"].str.contains("experiments? of kind").all()
+    assert (table["seeds"] == 0).all()
+
+
+# The numbers behind the verdicts.
+
+
+def test_students_interval_of_two_numbers_is_the_closed_form():
+    found = intervals.of_mean([1.0, 3.0])
+
+    # The 97.5 % quantile of Cauchy's distribution, Student's with one degree of freedom.
+    half = math.tan(math.pi * 0.475)
+    assert (found.estimate, found.low, found.high) == pytest.approx((2, 2 - half, 2 + half))
+    assert found.num == 2
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=9), st.floats(-100, 100))
+def test_students_interval_is_scipys_and_moves_with_its_numbers(numbers, shift):
+    found, moved = intervals.of_mean(numbers), intervals.of_mean([number + shift for number in numbers])
+
+    deviation = np.std(numbers, ddof=1) / math.sqrt(len(numbers))
+    low, high = np.mean(numbers) + np.array(stats.t(len(numbers) - 1).interval(0.95)) * deviation
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9, abs=1e-9)
+    assert (moved.low, moved.high) == pytest.approx((low + shift, high + shift), rel=1e-6, abs=1e-6)
+
+
+def test_numbers_that_are_not_finite_have_no_part_in_an_interval():
+    assert intervals.of_mean([1.0, np.nan, 3.0, np.inf]) == intervals.of_mean([1.0, 3.0])
+    assert intervals.of_mean([np.nan]).num == 0
+    assert np.isnan(intervals.of_mean([5.0]).low)
+
+
+@given(st.integers(1, 60).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+def test_wilsons_interval_is_the_closed_form(counts):
+    num_true, total = counts
+    found = intervals.of_fraction(num_true, total)
+
+    z, p = 1.959963984540054, num_true / total
+    centre = (p + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
+    assert (found.estimate, found.low, found.high) == pytest.approx((p, centre - half, centre + half), abs=1e-9)
+
+
+@pytest.mark.parametrize(("num_seeds", "num_settings"), [(2, 3), (3, 3), (2, 4)])
+def test_the_trends_p_value_counts_all_orders_that_are_at_least_as_well_ordered(num_seeds, num_settings):
+    generator = np.random.default_rng(1)
+    values = generator.normal(size=(num_seeds, num_settings))
+    places = np.arange(1, num_settings + 1)
+    observed = (stats.rankdata(values, axis=1) @ places).sum()
+    of_row = [np.dot(order, places) for order in itertools.permutations(places)]
+    sums = np.array([sum(rows) for rows in itertools.product(of_row, repeat=num_seeds)])
+    middle = num_seeds * num_settings * (num_settings + 1) ** 2 / 4
+
+    found = intervals.trend(values)
+
+    assert found.rising == pytest.approx((sums >= observed).mean())
+    assert found.falling == pytest.approx((sums >= 2 * middle - observed).mean())
+    perfect = intervals.trend(np.tile(places, (num_seeds, 1)))
+    assert perfect.rising == pytest.approx(1 / math.factorial(num_settings) ** num_seeds)
+
+
+def test_ten_settings_are_tested_without_listing_their_orders():
+    assert intervals.trend(np.tile(np.arange(10.0), (2, 1))).rising < 1e-4
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=5, max_size=20))
+def test_the_rank_correlation_is_scipys_inside_an_interval_that_never_changes(pairs):
+    first, second = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
+    found = intervals.of_rank_correlation(first, second)
+
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        assert np.isnan(found.estimate)
+        return
+    assert found.estimate == pytest.approx(stats.spearmanr(first, second).statistic)
+    assert -1 - 1e-9 <= found.low <= found.high <= 1 + 1e-9
+    assert intervals.of_rank_correlation(first, second) == found
+
+
+def test_the_interval_of_a_rank_correlation_is_that_of_fishers_transformation():
+    generator = np.random.default_rng(3)
+    first = generator.normal(size=400)
+    second = -first + generator.normal(size=400)
+    found = intervals.of_rank_correlation(first, second)
+
+    # Bonett and Wright, "Sample size requirements for estimating Pearson, Kendall and Spearman correlations", 2000.
+    half = 1.96 * math.sqrt((1 + found.estimate**2 / 2) / (400 - 3))
+    expected = np.tanh(np.arctanh(found.estimate) + np.array([-half, half]))
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.02)
+
+
+# The rules.
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=8), st.floats(-50, 50), st.booleans())
+def test_a_paired_comparison_answers_as_the_t_test_does_on_either_side(numbers, threshold, above):
+    if np.std(numbers) < 1e-3:
+        return
+    side = {alternative: stats.ttest_1samp(numbers, threshold, alternative=alternative).pvalue for alternative in
+            ("greater", "less")}  # fmt: skip
+    predicted, reverse = ("greater", "less") if above else ("less", "greater")
+    if min(abs(p - 0.025) for p in side.values()) < 1e-6:
+        return
+
+    verdict = verdicts.paired(numbers, above=above, threshold=threshold, measured="")
+
+    expected = "holds" if side[predicted] < 0.025 else "does not hold" if side[reverse] < 0.025 else "undecided"
+    assert verdict.answer == expected
+    assert (verdict.would_decide != "") == (expected == "undecided")
+    mirrored = verdicts.paired([-number for number in numbers], above=not above, threshold=-threshold, measured="")
+    assert mirrored.answer == verdict.answer
+
+
+def test_equal_numbers_decide_unless_they_lie_on_the_threshold():
+    assert verdicts.paired([2.0, 2.0], above=True, threshold=1.0, measured="").answer == "holds"
+    assert verdicts.paired([2.0, 2.0], above=False, threshold=1.0, measured="").answer == "does not hold"
+    assert verdicts.paired([1.0, 1.0], above=True, threshold=1.0, measured="").answer == "undecided"
+
+
+@given(st.lists(st.floats(-3, 3), min_size=2, max_size=8))
+def test_being_within_a_bound_is_two_one_sided_tests(numbers):
+    if np.std(numbers) < 1e-3:
+        return
+    p = {
+        (bound, alternative): stats.ttest_1samp(numbers, bound, alternative=alternative).pvalue
+        for bound in (-1, 1)
+        for alternative in ("greater", "less")
+    }
+    if min(abs(value - 0.025) for value in p.values()) < 1e-6:
+        return
+    inside = p[-1, "greater"] < 0.025 and p[1, "less"] < 0.025
+    outside = p[1, "greater"] < 0.025 or p[-1, "less"] < 0.025
+
+    answer = verdicts.within(numbers, 1.0, measured="").answer
+
+    assert answer == ("holds" if inside else "does not hold" if outside else "undecided")
+
+
+def tables_of_settings(min_settings=3):
+    shapes = st.tuples(st.integers(2, 4), st.integers(min_settings, 4))
+    return shapes.flatmap(
+        lambda shape: st.lists(st.integers(1, 6), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]).map(
+            lambda numbers: pd.DataFrame(np.array(numbers, dtype=float).reshape(shape))
+        )
+    )
+
+
+@settings(deadline=None)
+@given(tables_of_settings())
+def test_an_order_is_one_of_ranks_and_turns_with_its_settings(table):
+    verdict = verdicts.ordered(table, rises=True, setting="learning_rate")
+
+    p = stats.page_trend_test(table.to_numpy(), method="exact").pvalue
+    turned = stats.page_trend_test(table.to_numpy()[:, ::-1], method="exact").pvalue
+    assert verdict.answer == ("holds" if p < 0.05 else "does not hold" if turned < 0.05 else "undecided")
+    ratios = np.log(table.iloc[:, -1] / table.iloc[:, 0])
+    assert verdict.effect.estimate == pytest.approx(stats.gmean(np.exp(ratios)))
+    # Any increasing function of each seed's values leaves the ranks alone, and the reverse order the answer.
+    assert verdicts.ordered(table**3 + 7, rises=True, setting="").answer == verdict.answer
+    assert verdicts.ordered(table.iloc[:, ::-1], rises=False, setting="").answer == verdict.answer
+
+
+def test_a_seed_without_all_settings_has_no_part_in_an_order_but_is_shown():
+    rows = [[4.0, 2.0, 1.0], [5.0, 3.0, 2.0], [1.0, np.nan, 100.0]]
+
+    verdict = verdicts.ordered(pd.DataFrame(rows, columns=list(RATES)), rises=False, setting="learning_rate")
+
+    assert (verdict.answer, verdict.num_seeds) == ("holds", 2)
+    assert verdict.effect.estimate == pytest.approx(math.sqrt(1 / 4 * 2 / 5))
+    assert "p = 0.0278" in verdict.test  # (1 / 3!) ** 2
+    assert verdict.measured == "learning rate 0.1: 3.33 ± 2.08, 0.2: 2.50 ± 0.71, 0.4: 34.3 ± 56.9"
+
+
+def test_two_settings_are_compared_in_pairs():
+    table = pd.DataFrame([[4.0, 2.0], [5.0, 2.4], [9.0, 4.4]], columns=[0.1, 0.2])
+
+    verdict = verdicts.ordered(table, rises=False, setting="learning_rate")
+
+    ratios = np.log(table[0.2] / table[0.1])
+    assert verdict.answer == "holds"
+    assert verdict.test == verdicts.STUDENT
+    assert verdict.effect.high == pytest.approx(np.exp(stats.ttest_1samp(ratios, 0).confidence_interval().high))
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted"),
+    [
+        ([[1.0, 2.0, 3.0]], "a second seed with all settings"),
+        ([[1.0, np.nan, 3.0], [1.0, 2.0, np.nan]], "two seeds with all settings"),
+        ([[1.0, np.nan, np.nan]], "a second learning rate with a value"),
+        ([[2.0, 2.0, 2.0]] * 3, "more seeds"),
+    ],
+)
+def test_an_order_that_cannot_be_told_is_undecided_and_says_why(rows, wanted):
+    verdict = verdicts.ordered(pd.DataFrame(rows, columns=list(RATES)), rises=True, setting="learning_rate")
+
+    assert verdict.answer == "undecided"
+    assert wanted in verdict.would_decide
+
+
+def test_a_peak_at_initialisation_has_a_rank_but_no_ratio():
+    table = pd.DataFrame([[3.0, 1.0, 0.0], [4.0, 2.0, 0.0]], columns=list(RATES))
+
+    verdict = verdicts.ordered(table, rises=False, setting="learning_rate")
+
+    assert verdict.answer == "holds"
+    assert np.isnan(verdict.effect.estimate)
+
+
+@given(st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=4))
+def test_a_claim_of_parts_holds_if_all_do_and_fails_if_one_does(answers):
+    parts = [
+        (f"part {index}", verdicts.Verdict(answer, "", intervals.of_mean([index, index + 1]), "t", 3, "more" * (
+            answer == "undecided")))
+        for index, answer in enumerate(answers)
+    ]  # fmt: skip
+
+    whole = verdicts.all_of(parts)
+
+    expected = "does not hold" if "does not hold" in answers else "undecided" if "undecided" in answers else "holds"
+    assert whole.answer == expected
+    assert whole.effect == parts[answers.index(expected)][1].effect
+    assert (whole.would_decide != "") == (expected == "undecided")
+
+
+@given(st.floats(-1e300, 1e300))
+def test_a_number_is_written_with_three_digits(value):
+    text = wording.number(value)
+
+    assert float(text.replace(",", "")) == pytest.approx(value, rel=5.1e-3, abs=0)
+
+
+# The claims that are no comparison of seeds.
+
+
+def runs_of_courses(courses):
+    """A run for each course of the largest eigenvalue, at three learning rates in turn, and two seeds."""
+    parts = [
+        spectrum_rows(values, grid="learning_rate", learning_rate=RATES[index % 3] * (1 + index // 6), seed=index % 2)
+        for index, values in enumerate(courses)
+    ]
+    return [("eigenvalues", "spectrum", together(*parts))]
+
+
+FOLLOWS = [1.0, 4.0, 3.0, 2.0, 2.0]
+BREAKS = {
+    "does not double": [1.0, 1.9, 1.2, 1.1, 1.0],
+    "peaks in the second half": [1.0, 1.5, 2.0, 4.0, 2.0],
+    "ends at its peak": [1.0, 1.5, 4.0, 2.0, 4.0],
+    "grows to the end": [1.0, 2.0, 3.0, 4.0, 5.0],
+}
+
+
+def test_courses_that_rise_peak_and_fall_are_the_posters_pattern():
+    row = verdict_of(runs_of_courses([FOLLOWS] * 6), "a")
+
+    assert row["verdict"] == "holds"
+    assert row["effect"] == 1
+    assert row["low"] == pytest.approx(6 / (6 + 1.959964**2))  # Wilson's, all of six
+    assert row["seeds"] == 2
+    assert row["measured"].startswith("6 of 6 runs")
+
+
+@pytest.mark.parametrize("name", [name for name in BREAKS if name != "ends at its peak"])
+def test_courses_that_break_one_part_of_the_pattern_do_not_follow_it(name):
+    row = verdict_of(runs_of_courses([BREAKS[name]] * 6), "a")
+
+    assert (row["verdict"], row["effect"]) == ("does not hold", 0)
+
+
+def test_a_course_that_ends_as_high_as_its_peak_does_not_fall():
+    assert verdict_of(runs_of_courses([[1.0, 4.0, 2.0, 3.0, 4.0]] * 6), "a")["effect"] == 0
+
+
+def test_half_of_the_runs_leave_the_pattern_undecided():
+    row = verdict_of(runs_of_courses([FOLLOWS, FOLLOWS, FOLLOWS, *list(BREAKS.values())[:3]]), "a")
+
+    assert (row["verdict"], row["effect"]) == ("undecided", 0.5)
+    assert "covers 0.5" in row["would_decide"]
+
+
+def test_the_pattern_counts_a_run_of_two_grids_once_and_leaves_out_what_diverged():
+    tables = runs_of_courses([FOLLOWS] * 6)
+    again = [(kind, name, table.assign(grid="batch_size")) for kind, name, table in tables]
+    lost = [("eigenvalues", "spectrum", spectrum_rows([1.0, 9.0, np.nan], grid="batch_size", batch_size="8"))]
+    unmeasured = spectrum_rows([4.0, 3.0], epochs=[1, 2], grid="batch_size", batch_size="16")
+
+    row = verdict_of([*tables, *again, *lost, ("eigenvalues", "spectrum", unmeasured)], "a")
+
+    assert row["measured"].startswith("6 of 6 runs")
+    assert "1 without a value at initialisation" in row["measured"]
+    assert row["diverged"] == 1
+
+
+@pytest.mark.parametrize(
+    ("numbers", "answer"),
+    [([0.2, -0.1, 0.1], "holds"), ([3.0, 3.1, 2.9], "does not hold"), ([2.0, -0.5, 0.3], "undecided")],
+)
+def test_test_accuracies_are_alike_where_they_are_within_a_point(numbers, answer):
+    row = verdict_of(nudged_accuracies(tested=lambda s: s)(numbers), "m")
+
+    assert row["verdict"] == answer
+    assert row["effect"] == pytest.approx(np.mean(numbers))
+    assert row["low"] == pytest.approx(stats.ttest_1samp(numbers, 0).confidence_interval().low)
+    # The test accuracy is that at the best validation accuracy.
+    assert "gamma 0.01: 8" in row["measured"]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "answer"),
+    [
+        (np.linspace(90, 60, 12), "holds"),
+        (np.linspace(60, 90, 12), "does not hold"),
+        ([70, 75] * 6, "undecided"),
+        ([70] * 12, "undecided"),
+    ],
+)
+def test_flat_runs_generalise_where_accuracy_falls_with_the_eigenvalue(accuracies, answer):
+    row = verdict_of(ends_of_runs(accuracies), "s")
+
+    assert row["verdict"] == answer
+    assert row["seeds"] == 2
+    if np.ptp(accuracies):
+        assert row["effect"] == pytest.approx(stats.spearmanr(np.arange(12), accuracies).statistic)
+    else:
+        assert row["would_decide"] == "runs that differ"
+
+
+def test_each_distinct_run_counts_once_in_the_correlation_over_kinds():
+    tables = ends_of_runs(np.linspace(90, 60, 12))
+    twice = [*tables, *(("nudged", name, table.assign(grid="gamma")) for _, name, table in tables)]
+    elsewhere = [("agreement", name, table.assign(seed=9, run="other")) for _, name, table in tables]
+
+    assert verdict_of([*twice, *elsewhere], "s")["measured"].startswith("12 runs")
+
+
+# What each claim looks at.
+
+
+def test_the_second_peaks_claim_has_four_parts_and_fails_if_one_is_reversed():
+    good = peaks_along("learning_rate", RATES, [1, 1, 1], quantity=("height", "time"))
+    for strengths, answer in (([1, 1, 1], "holds"), ([-1, -1, -1], "does not hold"), ([1, -1, 0.2], "undecided")):
+        row = verdict_of([*good, *peaks_along("batch_size", BATCHES, strengths, quantity=("height", "time"))], "p")
+        assert row["verdict"] == answer
+        assert row["measured"].count("lower") == row["measured"].count("earlier") == 2
+    alone = verdict_of(good, "p")
+    assert alone["verdict"] == "undecided"
+    assert "batch_size" in alone["would_decide"]
+
+
+def test_the_second_peak_is_that_of_the_second_eigenvalue():
+    # The first eigenvalue rises with the rate, its share in the second falls faster.
+    parts = [
+        spectrum_rows(
+            course(100 * 2**index, at=6 - index), share=8.0**-index, seed=seed, **{"grid": setting, setting: value}
+        )
+        for setting, values in (("learning_rate", RATES), ("batch_size", BATCHES))
+        for index, value in enumerate(values)
+        for seed in range(3)
+    ]
+    tables = [("eigenvalues", "spectrum", together(*parts))]
+
+    assert verdict_of(tables, "p")["verdict"] == "holds"
+    assert verdict_of(tables, "b")["verdict"] == "does not hold"
+
+
+def test_a_rate_at_which_all_seeds_diverge_is_left_out_and_counted():
+    tables = peaks_along("learning_rate", RATES, STRENGTHS["holds"], quantity="height")
+    lost = together(
+        *(spectrum_rows([1.0, np.nan], grid="learning_rate", learning_rate=9.0, seed=seed) for seed in range(3))
+    )
+
+    with_lost = verdict_of([*tables, ("eigenvalues", "spectrum", lost)], "b")
+
+    assert with_lost["diverged"] == 3
+    assert with_lost | {"diverged": 0} == verdict_of(tables, "b")
+
+
+def test_a_run_that_only_its_history_says_diverged_is_left_out():
+    tables = final_eigenvalues(STRENGTHS["holds"])
+    run = tables[0][2]["run"].iloc[0]
+    history = history_rows([1, 2], [1, 2], diverged=True).assign(run=run)
+
+    row = verdict_of([*tables, ("eigenvalues", "history", history)], "o")
+
+    assert row["diverged"] == 1
+    # The other rate is now the flattest of the others, and was before.
+    assert row["verdict"] == "holds"
+
+
+def test_batch_sizes_are_ordered_as_numbers_the_full_batch_last():
+    row = verdict_of(peaks_along("batch_size", BATCHES, STRENGTHS["holds"], quantity="height"), "d")
+
+    assert re.match(r"batch size full: 100\.?0* ± 0.*, 128: .*, 8: ", row["measured"])
+
+
+def test_models_and_what_is_fixed_make_rows_of_their_own():
+    tables = []
+    for model, answer in (("simple_cnn", "holds"), ("resnet8", "does not hold")):
+        made = peaks_along("learning_rate", RATES, STRENGTHS[answer], quantity="height")
+        tables += [(kind, name, table.assign(model=model, run=model + table["run"])) for kind, name, table in made]
+    made = peaks_along("learning_rate", RATES, STRENGTHS["undecided"], quantity="height")
+    tables += [(kind, name, table.assign(momentum=0.9, run="m" + table["run"])) for kind, name, table in made]
+
+    rows = {(row["model"], row["configuration"]): row["verdict"] for row in rows_of(tables, "b")}
+
+    assert rows == {
+        ("simple_cnn", "momentum 0, batch size 32"): "holds",
+        ("resnet8", "batch size 32"): "does not hold",
+        ("simple_cnn", "momentum 0.9, batch size 32"): "undecided",
+    }
+
+
+def test_claims_go_by_the_kind_of_an_experiment():
+    tables = peaks_along("learning_rate", RATES, STRENGTHS["holds"], quantity="height")
+    others = [("spectrum", name, table) for _, name, table in tables]
+
+    assert verdict_of(others, "b")["verdict"] == "undecided"
+    renamed = [(kind, name, table.assign(experiment="slices")) for kind, name, table in tables]
+    assert verdict_of(renamed, "b")["verdict"] == "holds"
+
+
+BOWLS = {
+    "parabola": ([k**2 for k in KS], True),
+    "off centre by two": ([abs(k - 2) for k in KS], True),
+    "off centre by four": ([abs(k - 4) for k in KS], False),
+    "flat at the bottom": ([4, 1, 0, 0, 0, 0, 0, 1, 4], True),
+    "flat": ([1] * 9, False),
+    "flat on one side": ([4, 3, 2, 1, 0, 0, 0, 0, 0], False),
+    "with a step back": ([4, 1, 2, 1, 0, 1, 2, 3, 4], False),
+    "slope": (list(range(9)), False),
+    "hill": ([-(k**2) for k in KS], False),
+    "overflows outside": ([np.inf, 9, 2, 1, 0, 1, 2, np.inf, np.nan], True),
+    "lost": ([np.nan] * 9, False),
+}
+
+
+@pytest.mark.parametrize("name", BOWLS)
+def test_a_bowl_has_its_minimum_within_two_steps_and_rises_on_both_sides(name):
+    losses, expected = BOWLS[name]
+    assert is_bowl(np.array(KS), np.array(losses, dtype=float)) is expected
+
+
+def test_what_lies_beyond_eight_steps_does_not_matter_to_a_bowl():
+    assert is_bowl(np.array([-16, *KS, 16]), np.array([0.0, *(1 + k**2 for k in KS), -5.0]))
+
+
+@given(st.lists(st.floats(0, 10), min_size=4, max_size=4), st.lists(st.floats(0, 10), min_size=4, max_size=4))
+def test_any_rises_from_zero_make_a_bowl_and_mirror_to_one(left, right):
+    losses = [*np.cumsum(left)[::-1], 0.0, *np.cumsum(right)]
+    rises = sum(left) > 0 and sum(right) > 0
+    # A bottom that is flat beyond two steps reaches zero all the same: the minimum is at k = 0 too.
+    assert is_bowl(np.array(KS), np.array(losses)) is rises
+    assert is_bowl(np.array(KS), np.array(losses[::-1])) is rises
+
+
+def test_slices_say_how_far_out_they_were_looked_at():
+    rows = together(*(slice_rows([4, 1, 0, 1, 4], ks=(-2, -1, 0, 1, 2), epoch=3, seed=seed) for seed in (0, 1)))
+
+    row = verdict_of([("slices", "slices", rows)], "f")
+
+    assert row["verdict"] == "holds"
+    assert "out to k = ±2" in row["measured"]
+
+
+def test_the_width_needs_both_settings_and_counts_open_slices():
+    rows = widths_along(STRENGTHS["holds"])[0][2]
+    rates = rows[rows["grid"] == "learning_rate"]
+    row = verdict_of([("widths", "slices", rates)], "q")
+    assert row["verdict"] == "undecided"
+    assert "batch_size" in row["would_decide"]
+    # The third rate's slices of one seed stay flat: that seed has no part in the order.
+    flat = (rows["learning_rate"] == 0.4) & (rows["seed"] == 0)
+    row = verdict_of([("widths", "slices", rows.assign(loss=rows["loss"].where(~flat, 1.0)))], "q")
+    assert row["verdict"] == "holds"
+    assert row["seeds"] == 2
+    assert "2 of 18 slices open" in row["measured"]
+
+
+def test_a_widths_experiment_may_be_one_of_kind_slices():
+    (_, name, rows), *_ = widths_along(STRENGTHS["holds"])
+
+    assert verdict_of([("slices", name, rows.assign(grid="any"))], "q")["verdict"] == "holds"
+
+
+def test_a_step_after_which_the_loss_overflows_has_no_mean_and_its_seed_is_named():
+    tables = scaled_steps(lambda s: {0.5: -1.0, 1: -1.0, 2: s})([1.0, 1.1, 0.9, 1.0])
+    rows = tables[0][2]
+    hit = (rows["seed"] == 3) & (rows["alpha"] == 2) & (rows["batch"] == 1) & (rows["step"] == 10)
+    rows = rows.assign(loss_after=rows["loss_after"].where(~hit, np.inf))
+
+    row = verdict_of([("steps", "steps", rows)], "h")
+
+    assert (row["verdict"], row["seeds"]) == ("holds", 3)
+    assert "1 of 4 seeds without a finite value" in row["measured"]
+
+
+def test_a_run_whose_loss_is_lost_has_no_steps():
+    tables = scaled_steps(lambda s: {0.5: -1.0, 1: -1.0, 2: s})([1.0, 1.1, 0.9])
+    lost = step_rows({0.5: 0.0}, seed=7).head(1).assign(loss_before=np.nan, loss_after=np.nan)
+
+    row = verdict_of([*tables, ("steps", "steps", lost)], "h")
+
+    assert (row["verdict"], row["seeds"], row["diverged"]) == ("holds", 3, 1)
+
+
+def test_steps_without_alpha_two_leave_the_claims_undecided():
+    rows = together(*(step_rows({0.5: -1.0, 1: -1.0}, seed=seed) for seed in range(3)))
+
+    assert "alpha 2" in verdict_of([("steps", "steps", rows)], "h")["would_decide"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "answer"),
+    [((1.0, 1.1, 0.95), "holds"), ((2.0, 2.1, 1.9), "does not hold"), ((1.0, 2.0, 0.5), "undecided")],
+)
+def test_a_sharper_region_counts_only_at_a_similar_loss(losses, answer):
+    row = verdict_of(variants_of("top_removed", 1, losses=losses)(STRENGTHS["holds"]), "j")
+
+    assert row["verdict"] == answer
+    assert row["measured"].startswith("sharper: holds")
+    assert f"loss within 25 %: {answer}" in row["measured"]
+
+
+def test_a_variant_is_averaged_over_the_last_quarter_where_it_was_measured_anew():
+    row = verdict_of(variants_of("top_only", -1)([math.log(2)] * 2), "i")
+
+    # Twice, half and half: the mean is the value itself.
+    assert "top_only 5.00 ± 0.00, sgd 10.0 ± 0.0" in row["measured"]
+
+
+def test_a_variant_that_diverged_takes_its_seed_along():
+    tables = variants_of("top_removed", 1)([1.0, 1.1, 0.9])
+    lost = together(
+        variant_rows("sgd", 10.0, 0.5, seed=3), variant_rows("top_removed", 1.0, 1.0, seed=3, diverged=True)
+    )
+    # Later in its own training this run diverged, after the switch.
+    later = history_rows([1, 2], [1, 2], diverged=True, seed=0)
+
+    row = verdict_of([*tables, ("variants", "variants", lost), ("variants", "history", later)], "j")
+
+    assert (row["verdict"], row["seeds"], row["diverged"]) == ("holds", 3, 1)
+
+
+def test_variants_without_plain_sgd_leave_the_claims_undecided():
+    rows = together(*(variant_rows("top_only", 1.0, 1.0, seed=seed) for seed in range(3)))
+
+    row = verdict_of([("variants", "variants", rows)], "i")
+    assert (row["verdict"], row["would_decide"]) == ("undecided", "runs of the variant sgd that do not diverge")
+
+
+def test_nudging_says_whether_it_is_sharper_at_all():
+    row = verdict_of(nudged_norms((0.1,), lambda s: s)([0.5, 0.55, 0.45]), "k")
+
+    assert row["verdict"] == "does not hold"  # a factor of 1.6 is not about ten
+    assert "gamma 0.1 sharper at all: holds" in row["measured"]
+    assert verdict_of(nudged_norms((0.1,), lambda s: s)([0.5, 0.55, 0.45]), "l")["verdict"] == "undecided"
+
+
+def test_the_norm_is_that_of_the_tracked_eigenvalues_at_the_last_checkpoint():
+    row = verdict_of(nudged_norms((0.1,), lambda s: s)([0.0, 0.0]), "k")
+
+    assert f"gamma 0.1: {20 * math.sqrt(1.25):.1f} ± 0.0" in row["measured"]
+
+
+def test_of_two_settings_that_measured_the_same_runs_the_one_with_more_eigenvalues_counts():
+    (_, _, rows), *_ = nudged_norms((0.1,), lambda s: s)([2.0, 2.1])
+    fewer = rows[(rows["which"] == "largest") & (rows["rank"] == 0)].assign(settings="fewer", eigenvalue=1.0)
+
+    both = [("nudged", "spectrum", fewer), ("nudged", "spectrum", rows)]
+    assert verdict_of(both, "k") == verdict_of([("nudged", "spectrum", rows)], "k")
+
+
+def table_of_results(ends, seeds=(0, 1, 2)):
+    """Norms of plain SGD at three rates and of three gammas, at the last checkpoint of a table of results."""
+    parts = []
+    for seed in seeds:
+        for (grid, setting), value in ends.items():
+            run = {"grid": grid, "learning_rate": setting} if grid == "sgd" else {"grid": grid, "gamma": setting}
+            value = value * (1 + 0.01 * seed * (1 + setting))
+            parts += [
+                spectrum_rows([99.0], epochs=[2], checkpoint="best", seed=seed, **run),
+                spectrum_rows([value], epochs=[8], checkpoint="last", seed=seed, **run),
+            ]
+    return [("table", "spectrum", together(*parts))]
+
+
+def test_the_largest_rate_of_a_table_is_compared_with_all_its_rows():
+    ends = {("sgd", 0.5): 1.0, ("sgd", 0.05): 9.0, ("gamma", 1.0): 5.0, ("gamma", 0.1): 20.0, ("gamma", 10.0): 2.0}
+    row = verdict_of(table_of_results(ends), "o")
+    assert row["verdict"] == "holds"
+    expected = [(1 + 0.015 * seed) / (2 * (1 + 0.11 * seed)) for seed in range(3)]
+    assert row["effect"] == pytest.approx(stats.gmean(expected))
+    row = verdict_of(table_of_results(ends | {("gamma", 10.0): 0.2}), "o")
+    assert row["verdict"] == "does not hold"
+    # The rows of gamma are compared too, each with that of the same seed.
+    assert verdict_of(table_of_results(ends), "k")["verdict"] == "holds"
+
+
+def test_an_early_epoch_that_no_history_has_leaves_speed_undecided():
+    row = verdict_of(nudged_accuracies(early=lambda s: s)(STRENGTHS["holds"]), "n", validation_epoch=50)
+
+    assert (row["verdict"], row["seeds"]) == ("undecided", 0)
+    assert "50 epochs" in row["would_decide"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("[]", None), ("[3]", 3), ("[7, 2]", 2), (np.nan, None), ([], None), ((4,), 4)]
+)
+def test_the_epoch_of_a_change_is_read_from_text(value, expected):
+    found = first_change(value)
+    assert np.isnan(found) if expected is None else found == expected
+
+
+def test_raising_and_lowering_the_rate_are_rows_of_their_own():
+    raised = schedules_of(STRENGTHS["holds"])
+    lowered = [
+        (kind, name, table.assign(learning_rate=1.0, run="lowered" + table["run"]))
+        for kind, name, table in schedules_of(STRENGTHS["does not hold"], factor=0.1)
+    ]
+    rows = rows_of([*raised, *lowered], "r")
+
+    found = {row["configuration"]: row["verdict"] for row in rows}
+    assert found == {
+        "learning rate 0.1, batch size 32, the rate raised by a factor 10": "holds",
+        "learning rate 1, batch size 32, the rate lowered by a factor 0.1": "does not hold",
+    }
+    assert all("in 3.00 epochs" in row["measured"] for row in rows)
+
+
+def test_a_change_at_one_time_only_or_without_the_steady_run_decides_nothing():
+    (_, _, rows), *_ = schedules_of(STRENGTHS["holds"])
+    for part in (rows[rows["learning_rate_epochs"] != "[7]"], rows[rows["learning_rate_epochs"] != "[]"]):
+        row = verdict_of([("schedules", "spectrum", part)], "r")
+        assert row["verdict"] == "undecided"
+        assert "early, late and never" in row["would_decide"]
+
+
+def test_a_run_that_diverges_after_its_change_is_left_out():
+    (_, _, rows), *_ = schedules_of([1.0, 1.1, 0.9, 5.0])
+    hit = (rows["seed"] == 3) & (rows["learning_rate_epochs"] == "[1]") & (rows["epoch"] == 3)
+
+    row = verdict_of([("schedules", "spectrum", rows.assign(eigenvalue=rows["eigenvalue"].where(~hit)))], "r")
+
+    assert (row["verdict"], row["seeds"], row["diverged"]) == ("holds", 3, 1)
+
+
+# The whole.
+
+
+def whole_study():
+    return [
+        *peaks_along("learning_rate", RATES, STRENGTHS["holds"], quantity=("height", "time")),
+        *peaks_along("batch_size", BATCHES, STRENGTHS["holds"], quantity=("height", "time")),
+        *bowls(STRENGTHS["holds"]),
+        *widths_along(STRENGTHS["holds"]),
+        *scaled_steps(lambda s: {0.5: -s, 1: -0.5, 2: s})(STRENGTHS["holds"]),
+        *variants_of("top_only", -1)(STRENGTHS["holds"]),
+        *variants_of("top_removed", 1)(STRENGTHS["holds"]),
+        *nudged_norms((0.1, 10.0), lambda s: 2 * s)(STRENGTHS["holds"]),
+        *nudged_accuracies(early=lambda s: s)(STRENGTHS["holds"]),
+        *schedules_of(STRENGTHS["holds"]),
+        *ends_of_runs(np.linspace(90, 60, 12)),
+        *table_of_results({("sgd", 0.5): 1.0, ("sgd", 0.05): 9.0, ("gamma", 1.0): 5.0, ("gamma", 0.1): 20.0}),
+    ]
+
+
+def test_every_verdict_is_an_answer_with_a_reason_where_there_is_none():
+    table = decide(collected(whole_study()), validation_epoch=1)
+
+    assert sorted(set(table["claim"])) == LETTERS
+    assert table["claim"].is_monotonic_increasing
+    assert set(table["verdict"]) <= set(ANSWERS)
+    assert ((table["would_decide"] != "") == (table["verdict"] == "undecided")).all()
+    assert (table["finding"] != "").all()
+    assert (table["quantity"] != "").all()
+
+
+WHOLE = whole_study()
+MEASURED = ("eigenvalue", "loss", "loss_before", "loss_after", "scale", "test_accuracy", "validation_accuracy")
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_no_missing_or_diverged_value_stops_the_verdicts(data):
+    tables = list(WHOLE)
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(tables) - 1))
+        kind, name, table = tables[place]
+        rows = np.random.default_rng(data.draw(st.integers(0, 99))).random(len(table)) < data.draw(st.floats(0, 1))
+        damage = data.draw(st.sampled_from(("value", "rows", "column", "one run")))
+        columns = [column for column in MEASURED if column in table]
+        column = data.draw(st.sampled_from(columns))
+        bad = data.draw(st.sampled_from((np.nan, np.inf, 0.0, -1.0)))
+        if damage == "value":
+            table = table.assign(**{column: table[column].astype(float).where(~rows, bad)})
+        elif damage == "rows":
+            table = table[~rows]
+        elif damage == "column":
+            table = table.drop(columns=column)
+        else:
+            table = table[table["run"] == table["run"].iloc[0]] if len(table) else table
+        tables[place] = (kind, name, table)
+
+    found = decide(collected(tables), validation_epoch=1)
+
+    assert set(found["claim"]) == set(LETTERS)
+    assert set(found["verdict"]) <= set(ANSWERS)
+    assert ((found["would_decide"] != "") == (found["verdict"] == "undecided")).all()
+    assert as_markdown(found).count("\n| ") >= len(LETTERS)
+
+
+def test_the_stage_reads_collected_tables_and_writes_the_same_verdicts(tmp_path):
+    tables = whole_study()
+    paths = [tmp_path / f"{index}.csv" for index in range(len(tables))]
+    for path, (_, _, table) in zip(paths, tables, strict=True):
+        table.to_csv(path, index=False)
+
+    claims(
+        kinds=[kind for kind, _, _ in tables],
+        measurements=[name for _, name, _ in tables],
+        tables=paths,
+        validation_epoch=1,
+        markdown=tmp_path / "claims.md",
+        csv=tmp_path / "claims.csv",
+    )
+
+    expected = decide(collected(tables), validation_epoch=1)
+    written = pd.read_csv(tmp_path / "claims.csv", keep_default_na=False)
+    assert written["verdict"].tolist() == expected["verdict"].tolist()
+    assert written["measured"].tolist() == expected["measured"].tolist()
+    assert (tmp_path / "claims.md").read_text() == as_markdown(expected)
+
+
+def test_the_markdown_is_one_table_with_the_verdict_after_the_letter():
+    table = decide(collected(whole_study()), validation_epoch=1)
+
+    lines = as_markdown(table).splitlines()
+
+    start = lines.index("") + 1
+    assert lines[0].startswith("Every claim of the poster")
+    assert lines[start].startswith("| Claim | Verdict |")
+    rows = lines[start + 2 :]
+    assert len(rows) == len(table)
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines[start:]}) == 1
+    assert all(re.match(r"\| [a-t] \| \*\*(holds|does not hold|undecided)\*\* \| ", row) for row in rows)
+
+
+def test_the_claims_depend_on_no_module_that_imports_torch_or_draws():
+    paths = sources("sharpness.stages.claims")
+
+    assert not any(re.search(r"^\s*(import|from) torch", Path(path).read_text(), re.MULTILINE) for path in paths)
+    assert not any("/figures/" in path for path in paths)
