@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,workflow/studies/$(STUDY).yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo study figure test lint docs bench bench-full clean clean-state help
+.PHONY: demo study figure test lint docs publish bench bench-full clean clean-state help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -34,6 +34,11 @@ lint: .venv/ready ## style and types
 docs: demo ## renew the pictures and the table that README shows, from the demo's results
 	mkdir -p docs/digits
 	cp results/digits/figures/*.png results/digits/tables/results_table.md docs/digits/
+
+publish: ## keep the tables and figures of results/STUDY so far in version control, beside those that rules write
+	mkdir -p results/$(STUDY)/published/tables results/$(STUDY)/published/figures
+	cp results/$(STUDY)/tables/* results/$(STUDY)/published/tables/
+	cp results/$(STUDY)/figures/* results/$(STUDY)/published/figures/
 
 bench: .venv/bench ## what training and a spectrum cost, here and with other libraries, within an hour; more: make bench-full
 	PYTHONPATH=src python -m benchmarks.training --minutes 12

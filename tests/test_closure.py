@@ -14,7 +14,7 @@ from sharpness.closure import sources
 PACKAGE = Path(__file__).parent.parent / "src" / "sharpness"
 STAGES = sorted(path.stem for path in (PACKAGE / "stages").glob("*.py") if path.stem != "__init__")
 FIGURES = sorted(path.stem for path in (PACKAGE / "figures").glob("*.py") if path.stem != "__init__")
-MEASUREMENTS = ("spectrum", "slices", "steps", "variants")
+MEASUREMENTS = ("spectrum", "slices", "steps", "variants", "gradients")
 
 # Imports one module after the other in one interpreter, so that torch is loaded once; prints what each brought along.
 TORCHLESS = ("collect", "figure")

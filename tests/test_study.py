@@ -203,6 +203,15 @@ def test_a_measurement_reads_the_parts_that_hold_its_steps():
     assert study.parts(SHARED, "slices", "top") == {"1": [10, 20], "2": [30, 40]}
 
 
+def test_the_part_before_holds_the_measured_checkpoint_before_a_parts_first_one():
+    study = expand(small())
+
+    assert study.part_before(SHARED, "spectrum", "leading", "0") is None
+    assert study.part_before(SHARED, "spectrum", "leading", "1") == ("0", 5)
+    assert study.part_before(SHARED, "slices", "top", "1") is None
+    assert study.part_before(SHARED, "slices", "top", "2") == ("1", 20)
+
+
 def test_the_best_and_the_last_checkpoint_are_a_part_of_their_own_with_no_planned_step():
     study = expand(small())
 
@@ -305,21 +314,6 @@ def test_a_caption_says_which_block_was_measured_and_how():
     changes = {("spectrum", "final", "parameters"): "0.*", ("spectrum", "final", "precision"): "bfloat16"}
     caption = expand(small(*changes.items())).caption("results")
     assert "Hessian of 0.* on 60 training images, top 5, found in bfloat16, residuals at most 0.01" in caption
-
-
-@pytest.mark.parametrize(
-    ("changes", "answer"),
-    [
-        ({"data": "cifar10", "model": "resnet32"}, True),
-        ({"data": "cifar100", "model": "resnet32"}, False),
-        ({"data": "cifar10", "model": ["resnet32", "vgg11"]}, False),
-    ],
-    ids=str,
-)
-def test_a_table_is_the_posters_only_on_the_posters_data_with_its_network(changes, answer):
-    study = expand(small((("experiments", "results", "grids"), {"all": [changes]})))
-
-    assert study.is_the_posters("results") is answer
 
 
 def test_the_schema_knows_the_kinds_and_the_measurements():

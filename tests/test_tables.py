@@ -1,11 +1,14 @@
 """The tables, against numbers worked out by hand."""
 
+import shutil
+import subprocess
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from sharpness.rendering import as_markdown, as_tex
-from sharpness.tables import frobenius, ordering, peaks, results_table
+from sharpness.tables import bowl_widths, frobenius, ordering, peaks, results_table
 
 RUN = {
     "grid": "learning_rate",
@@ -130,6 +133,42 @@ def test_a_spectrum_without_planned_checkpoints_is_refused():
         peaks(eigenvalue_rows([1.0], checkpoint="best"))
 
 
+def slice_rows(losses, *, step=30, scale=0.5, ks=(-2, -1, 0, 1, 2, 4, 8), **run):
+    """A slice over k, ten steps an epoch."""
+    fields = {**RUN, **run, "run": "one"}
+    place = {"step": step, "epoch": step / 10, "scale": scale}
+    return pd.DataFrame([{**fields, **place, "k": k, "loss": loss} for k, loss in zip(ks, losses, strict=True)])
+
+
+def test_the_width_of_a_bowl_is_where_it_has_risen_by_half_on_the_side_of_the_step():
+    # L(k) = 2 + k^2 / 8 reaches 3 at k = 2.83; between the grid's 2 (2.5) and 4 (4) at k = 2 + 2/3.
+    bowl = slice_rows([2 + k**2 / 8 for k in (-2, -1, 0, 1, 2, 4, 8)])
+    # Twice as wide in k, and half as long a step.
+    wider = slice_rows([2 + k**2 / 32 for k in (-2, -1, 0, 1, 2, 4, 8)], step=40, scale=0.25)
+
+    (row,) = bowl_widths(bowl).to_dict("records")
+    assert row["width"] == pytest.approx(0.5 * (2 + 2 / 3))
+    assert (row["num_slices"], row["num_open"], row["diverged"]) == (1, 0, False)
+    (row,) = bowl_widths(pd.concat([bowl, wider])).to_dict("records")
+    # 2 + 1/2 at k = 4 and 2 + 2 at k = 8: 3 at k = 4 + 4/3.
+    assert row["width"] == pytest.approx((0.5 * (2 + 2 / 3) + 0.25 * (4 + 4 / 3)) / 2)
+
+
+def test_a_bowl_that_is_open_on_the_grid_early_or_lost_has_no_width():
+    ks = (-2, -1, 0, 1, 2, 4, 8)
+    valley = slice_rows([2.0] * 7)
+    early = slice_rows([2.0 + k**2 for k in ks], step=10)
+    beyond = slice_rows([1.0, 1.0, 1.0, 1.0, np.inf, np.nan, np.nan], step=50, scale=2.0)
+    lost = slice_rows([np.nan] * 7, step=60)
+
+    (row,) = bowl_widths(pd.concat([valley, early])).to_dict("records")
+    assert np.isnan(row["width"])
+    assert (row["num_slices"], row["num_open"]) == (1, 1)
+    (row,) = bowl_widths(pd.concat([beyond, lost])).to_dict("records")
+    assert row["width"] == pytest.approx(2.0 * 2)
+    assert row["diverged"]
+
+
 def test_ordering_counts_the_seeds_that_follow_the_setting():
     table = pd.DataFrame(
         {
@@ -218,10 +257,11 @@ def test_an_epoch_outside_the_history_is_refused(gamma_history, gamma_spectrum):
 def test_markdown_has_the_posters_columns_and_mean_with_spread(gamma_history, gamma_spectrum):
     table = results_table(gamma_history, gamma_spectrum, validation_epoch=1)
 
-    lines = as_markdown(table, poster=False, caption="A caption.").splitlines()
+    lines = as_markdown(table, caption="What was measured").splitlines()
 
-    assert lines[0] == "A caption."
-    heading = "simple_cnn on digits, mean ± standard deviation over 1 to 2 seeds, ‖H‖_F from 2 eigenvalues"
+    assert lines[0].startswith("What was measured. ‖H‖_F: root of the sum of squares of the 2 largest eigenvalues, at")
+    assert "Val. acc. (1): validation accuracy after epoch 1." in lines[0]
+    heading = "simple_cnn on digits, mean ± standard deviation over 1 to 2 seeds"
     assert lines[2] == f"**{heading}**"
     assert lines[4] == "| γ | ‖H‖_F best / last | Test acc. | Val. acc. (1) | Loss | Dist. |"
     assert lines[6] == (
@@ -229,15 +269,16 @@ def test_markdown_has_the_posters_columns_and_mean_with_spread(gamma_history, ga
     )
     assert lines[7].startswith("| 10 (1 of 2 diverged) | 1.00 / 5.00 | 75.0 % |")
     assert lines[8].startswith("| SGD(0.1) | – / – | 75.0 % |")
-    assert len(lines) == 11
+    assert lines[10].startswith("| SGD(0.005) |")
+    assert lines[11] == ""
 
 
-def test_markdown_can_carry_the_posters_numbers(gamma_history, gamma_spectrum):
+def test_markdown_carries_the_posters_numbers_for_comparison(gamma_history, gamma_spectrum):
     table = results_table(gamma_history, gamma_spectrum, validation_epoch=1)
 
-    text = as_markdown(table, poster=True, caption="")
+    text = as_markdown(table, caption="")
 
-    assert "Poster: Resnet-32 on CIFAR-10" in text
+    assert "For comparison, the poster: Resnet-32 on CIFAR-10" in text
     assert "Val. acc. (50)" in text
     assert "| SGD(0.0025) | 890 / 1,190 | 84.8 % | 30.9 % | 0.10304 | 18.65 |" in text
 
@@ -245,7 +286,7 @@ def test_markdown_can_carry_the_posters_numbers(gamma_history, gamma_spectrum):
 def test_a_wholly_diverged_row_shows_no_numbers(gamma_history, gamma_spectrum):
     history = gamma_history[(gamma_history["gamma"] == 10) & (gamma_history["seed"] == 1)]
 
-    text = as_markdown(results_table(history, gamma_spectrum, validation_epoch=1), poster=False, caption="")
+    text = as_markdown(results_table(history, gamma_spectrum, validation_epoch=1), caption="")
 
     assert "| 10 (1 of 1 diverged) | – / – | – | – | – | – |" in text
 
@@ -253,14 +294,64 @@ def test_a_wholly_diverged_row_shows_no_numbers(gamma_history, gamma_spectrum):
 def test_tex_has_as_many_cells_in_every_row_and_escapes_what_tex_would_read(gamma_history, gamma_spectrum):
     table = results_table(gamma_history, gamma_spectrum, validation_epoch=1)
 
-    text = as_tex(table, poster=True, caption="100 % of simple_cnn & more")
+    text = as_tex(table, caption="100 % of simple_cnn & more")
 
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert len(rows) == 1 + 5 + 7
     assert all(row.count(" & ") == 5 for row in rows)
-    assert r"\caption{100 \% of simple\_cnn \& more}" in text
+    assert r"\caption{100 \% of simple\_cnn \& more. $\|\mathbf{H}\|_F$: root of" in text
     assert r"$\gamma$ & $\|\mathbf{H}\|_F$ best / last & Test acc. & Val. acc. (1) & Loss & Dist. \\" in rows
     assert r"70.0 $\pm$ 7.1 \%" in text
     assert text.isascii()
     for part in ("table", "tabular"):
         assert text.count(rf"\begin{{{part}}}") == text.count(rf"\end{{{part}}}") == 1
+
+
+def norm_rows(best, last, **run):
+    fields = {**RUN, **run, "grid": "gamma", "quantity": "frobenius_norm"}
+    fields["run"] = f"lr{fields['learning_rate']}-bs{fields['batch_size']}-g{fields['gamma']}-seed{fields['seed']}"
+    ends = zip(("best", "last"), (best, last), strict=True)
+    return pd.DataFrame(
+        [{**fields, "checkpoint": end, "value": value, "standard_error": error} for end, (value, error) in ends]
+    )
+
+
+def test_the_whole_norm_stands_beside_that_of_the_leading_eigenvalues(gamma_history, gamma_spectrum):
+    density = pd.concat(
+        [
+            norm_rows((6.0, 0.1), (12.0, 0.2), gamma=0.1, seed=0),
+            norm_rows((14.0, 0.3), (18.0, 0.1), gamma=0.1, seed=1),
+            norm_rows((1.5, 0.2), (6.0, 0.1), gamma=10.0, seed=0),
+        ]
+    )
+
+    table = results_table(gamma_history, gamma_spectrum, density, validation_epoch=1)
+
+    row = table.set_index("label").loc["0.1"]
+    assert row["whole_frobenius_best_mean"] == 10
+    assert row["whole_frobenius_last_std"] == pytest.approx(6 / np.sqrt(2))
+    assert (row["whole_frobenius_best_error"], row["whole_frobenius_last_error"]) == (0.3, 0.2)
+    assert row["frobenius_best_mean"] <= row["whole_frobenius_best_mean"]
+    text = as_markdown(table, caption="")
+    assert "| 9.00 ± 5.66 / 13.5 ± 4.9 | 10.0 ± 5.7 / 15.0 ± 4.2 | 70.0" in text
+    assert "with a standard error of at most 0.3." in text
+    rows = [line for line in as_tex(table, caption="").splitlines() if line.endswith(r"\\") and "multi" not in line]
+    assert all(row.count("&") == 6 for row in rows)
+    assert r"0.1 & 672 / 1,559 &" not in "".join(rows)
+
+
+def test_tex_compiles_with_booktabs(gamma_history, gamma_spectrum, tmp_path):
+    latex = shutil.which("pdflatex")
+    if latex is None:
+        pytest.skip("pdflatex is not installed")
+    table = results_table(gamma_history, gamma_spectrum, validation_epoch=1)
+    (tmp_path / "table.tex").write_text(as_tex(table, caption="100 % of simple_cnn & more"))
+    page = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
+    (tmp_path / "page.tex").write_text(page)
+
+    done = subprocess.run(
+        [latex, "-halt-on-error", "-interaction=nonstopmode", "page.tex"], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout

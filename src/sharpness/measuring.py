@@ -69,6 +69,10 @@ class Subject:
             for batch in data.epoch_order(len(targets), size, generator=generator).to(targets.device):
                 yield inputs[batch], targets[batch]
 
+    def independent_batch(self, purpose: str, number: int) -> tuple[Tensor, Tensor]:
+        """One of any number of mini-batches, each drawn from all training examples as if it were the first."""
+        return self.drawn_examples(self.run.examples_per_step, f"{purpose}, batch {number}")
+
     def hessian(
         self, state: Snapshot, examples: tuple[Tensor, Tensor], *, precision: str = "float32", parameters: str = "*"
     ) -> HessianOperator:

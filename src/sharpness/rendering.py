@@ -1,4 +1,4 @@
-"""The table of results as a person reads it: Markdown and TeX, with the poster's columns and its own numbers."""
+"""The table of results as a person reads it: Markdown and TeX, with the poster's columns, and its own numbers below."""
 
 import math
 import re
@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from sharpness.tables import QUANTITIES
+from sharpness.tables import QUANTITIES, WHOLE_NORMS
 
 # The poster's own table, on CIFAR-10; its rows carry neither a spread nor a number of seeds.
-POSTER_HEADING = "Poster: Resnet-32 on CIFAR-10, Val. acc. after 50 epochs, no spread given"
+POSTER_HEADING = "For comparison, the poster: Resnet-32 on CIFAR-10, Val. acc. after 50 epochs, no spread given"
 POSTER_EPOCH = 50
 POSTER = [
     ["0.01", "672 / 1,559", "87.4 %", "58.3 %", "0.06067", "22.99"],
@@ -30,33 +30,32 @@ TEX = {
 }
 
 
-def as_markdown(table: pd.DataFrame, *, poster: bool, caption: str) -> str:
-    """The table of results as Markdown, one table per model on its data.
+def as_markdown(table: pd.DataFrame, *, caption: str) -> str:
+    """The table of results as Markdown, one table per model on its data, and the poster's own.
 
     Args:
         table: from ``results_table``.
-        poster: whether the poster's own numbers follow.
-        caption: a paragraph above.
+        caption: what was measured on what; the definitions of the columns follow it.
     """
-    parts = [caption]
-    for heading, epoch, rows in _blocks(table, poster):
-        header = _header(epoch)
+    parts = [f"{caption}. {_definitions(table)}"]
+    for heading, header, rows in _blocks(table):
         lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
         parts += [f"**{heading}**", "\n".join(f"| {' | '.join(cells)} |" for cells in lines)]
     return "\n\n".join(parts) + "\n"
 
 
-def as_tex(table: pd.DataFrame, *, poster: bool, caption: str) -> str:
+def as_tex(table: pd.DataFrame, *, caption: str) -> str:
     """The table of results as a LaTeX table for ``\\input``; the document loads the package booktabs.
 
     Args:
         table: from ``results_table``.
-        poster: whether the poster's own numbers follow.
-        caption: plain text.
+        caption: what was measured on what, plain text; the definitions of the columns follow it.
     """
-    header = _header(table["validation_epoch"].iloc[0])
+    header = _header(table)
     lines = []
-    for heading, _, rows in _blocks(table, poster):
+    for heading, _, rows in _blocks(table):
+        # The poster has no column for the stochastic norm.
+        rows = [[*cells[:2], *[""] * (len(header) - len(cells)), *cells[2:]] for cells in rows]
         lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\itshape {_tex(heading)}}} \\", r"\addlinespace"]
         lines += [_tex_row(cells) for cells in rows]
     return "\n".join(
@@ -64,7 +63,7 @@ def as_tex(table: pd.DataFrame, *, poster: bool, caption: str) -> str:
             r"\begin{table}",
             r"\centering",
             r"\small",
-            rf"\caption{{{_tex(caption)}}}",
+            rf"\caption{{{_tex(f'{caption}. {_definitions(table)}')}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
             r"\toprule",
             _tex_row(header),
@@ -77,27 +76,51 @@ def as_tex(table: pd.DataFrame, *, poster: bool, caption: str) -> str:
     )
 
 
-def _header(epoch: float) -> list[str]:
-    return ["γ", "‖H‖_F best / last", "Test acc.", f"Val. acc. ({epoch:g})", "Loss", "Dist."]
+def _has_whole_norms(table: pd.DataFrame) -> bool:
+    return f"{WHOLE_NORMS[0]}_mean" in table
 
 
-def _blocks(table: pd.DataFrame, poster: bool) -> list[tuple[str, float, list[list[str]]]]:
-    """Heading, epoch of the early validation accuracy, and cells of each block."""
+def _header(table: pd.DataFrame) -> list[str]:
+    whole = ["stochastic"] if _has_whole_norms(table) else []
+    epoch = table["validation_epoch"].iloc[0]
+    return ["γ", "‖H‖_F best / last", *whole, "Test acc.", f"Val. acc. ({epoch:g})", "Loss", "Dist."]
+
+
+def _definitions(table: pd.DataFrame) -> str:
+    """What each column is, in words."""
+    epoch = table["validation_epoch"].iloc[0]
+    norm = f"‖H‖_F: root of the sum of squares of the {_range(table['num_eigenvalues'])} largest eigenvalues"
+    sentences = [f"{norm}, at the checkpoint of the best validation accuracy and at the last"]
+    if _has_whole_norms(table):
+        error = table[[f"{name}_error" for name in WHOLE_NORMS]].max(axis=None)
+        sentences.append(
+            "Stochastic: that of the whole Hessian there, these eigenvalues exact and the rest estimated from random "
+            f"vectors, with a standard error of at most {error:.2g}"
+        )
+    sentences.append("Test acc. and Dist. (from the first weights, Euclidean): at the best checkpoint")
+    sentences.append(f"Val. acc. ({epoch:g}): validation accuracy after epoch {epoch:g}")
+    sentences.append("Loss: training cross-entropy after the last epoch, without the L2 term")
+    return ". ".join(sentences) + "."
+
+
+def _blocks(table: pd.DataFrame) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Heading, header and cells of each block; the poster's own is the last."""
     blocks = [
         (
             _heading(f"{model} on {data}", rows),
-            float(rows["validation_epoch"].iloc[0]),
+            _header(table),
             [_cells(row) for row in rows.to_dict("records")],
         )
         for (data, model), rows in table.groupby(["data", "model"], sort=False)
     ]
-    return [*blocks, (POSTER_HEADING, POSTER_EPOCH, POSTER)] if poster else blocks
+    header = _header(pd.DataFrame({"validation_epoch": [POSTER_EPOCH]}))
+    return [*blocks, (POSTER_HEADING, header, POSTER)]
 
 
 def _heading(name: str, rows: pd.DataFrame) -> str:
     seeds = _range(rows["num_seeds"])
     spread = "one seed" if seeds == "1" else f"mean ± standard deviation over {seeds} seeds"
-    return f"{name}, {spread}, ‖H‖_F from {_range(rows['num_eigenvalues'])} eigenvalues"
+    return f"{name}, {spread}"
 
 
 def _range(counts: pd.Series) -> str:
@@ -107,7 +130,8 @@ def _range(counts: pd.Series) -> str:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     diverged = f" ({row['num_diverged']} of {row['num_seeds']} diverged)" if row["num_diverged"] else ""
-    value = {name: _value(row[f"{name}_mean"], row[f"{name}_std"]) for name in QUANTITIES}
+    names = [name for name in (*QUANTITIES, *WHOLE_NORMS) if f"{name}_mean" in row]
+    value = {name: _value(row[f"{name}_mean"], row[f"{name}_std"]) for name in names}
     percent = {
         name: _value(100 * row[f"{name}_mean"], 100 * row[f"{name}_std"], unit=" %")
         for name in ("test_accuracy", "validation_accuracy")
@@ -115,6 +139,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         row["label"] + diverged,
         f"{value['frobenius_best']} / {value['frobenius_last']}",
+        *([" / ".join(value[name] for name in WHOLE_NORMS)] if WHOLE_NORMS[0] in value else []),
         percent["test_accuracy"],
         percent["validation_accuracy"],
         value["training_loss"],

@@ -17,7 +17,7 @@ from sharpness import sources
 from sharpness.grid import Run, Schedule, chunks_of, runs_of
 from sharpness.schema import StudyError, check_schema, known_words
 
-MEASUREMENTS = ("spectrum", "density", "slices", "steps", "variants")
+MEASUREMENTS = ("spectrum", "density", "slices", "steps", "variants", "gradients")
 # The checkpoint of the best validation accuracy and that of the last step: a part of its own in every run.
 ENDS = "ends"
 
@@ -33,10 +33,13 @@ class Kind:
 KINDS = {
     "spectrum": Kind(("spectrum",), ("spectrum",)),
     "eigenvalues": Kind(("spectrum",), ("eigenvalues", "peaks")),
+    "schedules": Kind(("spectrum",), ("schedules",)),
     "density": Kind(("density",), ("density",)),
     "slices": Kind(("slices",), ("slices", "schematic")),
+    "widths": Kind(("slices",), ("widths",)),
     "steps": Kind(("steps",), ("steps",)),
     "variants": Kind(("variants",), ("variants",)),
+    "gradients": Kind(("gradients",), ("gradients",)),
     "nudged": Kind(("spectrum", "history"), ("nudged",)),
     "agreement": Kind(("spectrum", "history"), ("agreement",)),
     "table": Kind(("spectrum", "history"), ()),
@@ -127,10 +130,11 @@ class Study:
         chosen = [[step for step in chunk if step in wanted] for chunk in self.chunks[run]]
         return {str(index): steps for index, steps in enumerate(chosen) if steps}
 
-    def is_the_posters(self, experiment: str) -> bool:
-        """Whether a table of results is of the network and data of the poster's own."""
-        runs = self.experiments[experiment].runs.values()
-        return {(run.data, run.model) for run in runs} == {("cifar10", "resnet32")}
+    def part_before(self, run: str, measurement: str, settings: str, part: str) -> tuple[str, int] | None:
+        """The part and the step of the measured checkpoint before a part's first one; None at the start of a run."""
+        steps = {name: of_part for name, of_part in self.parts(run, measurement, settings).items() if name != ENDS}
+        earlier = [name for name in steps if part != ENDS and int(name) < int(part)]
+        return (earlier[-1], steps[earlier[-1]][-1]) if earlier else None
 
     def caption(self, experiment: str) -> str:
         """What was measured on what, for captions."""

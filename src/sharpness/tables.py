@@ -15,6 +15,8 @@ QUANTITIES = [
     "training_loss",
     "distance",
 ]
+# Where the whole norm was estimated too.
+WHOLE_NORMS = ["whole_frobenius_best", "whole_frobenius_last"]
 
 
 def trajectory(spectrum: pd.DataFrame) -> pd.DataFrame:
@@ -54,6 +56,51 @@ def _peak(run: pd.DataFrame) -> dict[str, Any]:
         "final_eigenvalue": final if np.isfinite(final) else np.nan,
         "diverged": len(finite) < len(run),
     }
+
+
+def bowl_widths(slices: pd.DataFrame, *, rise: float = 1.5, from_epoch: float = 2.0) -> pd.DataFrame:
+    """How wide the bowl along the top eigenvector is, one row per grid and run.
+
+    The width of a slice is the distance in the space of the weights, towards positive k, at which the loss first
+    reaches ``rise`` times that at k = 0, between two points of the grid by linear interpolation.
+
+    Args:
+        slices: columns grid, run and the run's fields, step, epoch, k, loss, scale.
+        rise: more than 1.
+        from_epoch: earlier slices are left out.
+
+    Returns:
+        The run's fields, width (mean over its slices; NaN where none is wide enough to be measured), num_slices and
+        num_open (slices that do not reach ``rise`` on the grid, which have no part in the mean), diverged.
+    """
+    rows = []
+    for key, run in slices.drop_duplicates(["grid", "run", "step", "k"]).groupby(RUN, sort=False, dropna=False):
+        here = run[run["k"] == 0]
+        late = run[run["epoch"] >= from_epoch]
+        widths = pd.Series([_width(of_slice, rise) for _, of_slice in late.groupby("step")], dtype=float)
+        measured = {
+            "width": widths.mean(),
+            "num_slices": len(widths),
+            "num_open": int(widths.isna().sum()),
+            "diverged": not np.isfinite(here["loss"]).all(),
+        }
+        rows.append({**dict(zip(RUN, key, strict=True)), **measured})
+    return pd.DataFrame(rows)
+
+
+def _width(of_slice: pd.DataFrame, rise: float) -> float:
+    ahead = of_slice[of_slice["k"] >= 0].sort_values("k")
+    heights = (ahead["loss"] / ahead["loss"].iloc[0]).to_numpy()
+    # A loss that overflows is above any bound.
+    above = np.flatnonzero(~(heights < rise))
+    if not np.isfinite(heights[0]) or not len(above):
+        return np.nan
+    last = above[0]
+    ks = ahead["k"].to_numpy()
+    if not np.isfinite(heights[last]):
+        return float(ks[last] * ahead["scale"].iloc[0])
+    part = (rise - heights[last - 1]) / (heights[last] - heights[last - 1])
+    return float((ks[last - 1] + part * (ks[last] - ks[last - 1])) * ahead["scale"].iloc[0])
 
 
 def batch_order(batch_size: str | float) -> float:
@@ -99,22 +146,30 @@ def frobenius(spectrum: pd.DataFrame) -> pd.DataFrame:
     return norms.reset_index()
 
 
-def results_table(history: pd.DataFrame, spectrum: pd.DataFrame, *, validation_epoch: float) -> pd.DataFrame:
+def results_table(
+    history: pd.DataFrame, spectrum: pd.DataFrame, density: pd.DataFrame | None = None, *, validation_epoch: float
+) -> pd.DataFrame:
     """The poster's table: mean and standard deviation over seeds for each gamma and each rate of plain SGD.
 
     Args:
         history: one row per epoch of the runs of the grids "gamma" and "sgd".
         spectrum: their eigenvalues at the checkpoints "best" and "last".
+        density: stochastic estimates of the whole Frobenius norm there, or None.
         validation_epoch: the early epoch whose validation accuracy is shown.
 
     Returns:
-        One row per data, model and label, with ``<quantity>_mean`` and ``<quantity>_std``. Diverged runs are counted
-        in ``num_seeds`` and ``num_diverged`` but in no mean.
+        One row per data, model and label, with ``<quantity>_mean`` and ``<quantity>_std``; of a stochastic estimate
+        ``<quantity>_error`` too, the largest standard error among the seeds. Diverged runs are counted in
+        ``num_seeds`` and ``num_diverged`` but in no mean.
     """
     runs = _measured_runs(history, validation_epoch).merge(_end_norms(spectrum), how="left", on=["grid", "run"])
-    runs.loc[runs["diverged"], QUANTITIES] = np.nan
+    quantities = QUANTITIES
+    if density is not None:
+        runs = runs.merge(_whole_norms(density), how="left", on=["grid", "run"])
+        quantities = [*QUANTITIES, *WHOLE_NORMS]
+    runs.loc[runs["diverged"], quantities] = np.nan
     groups = runs.groupby(["data", "model", "label"], sort=False)
-    means, deviations = groups[QUANTITIES].mean(), groups[QUANTITIES].std()
+    means, deviations = groups[quantities].mean(), groups[quantities].std()
     counts = groups.agg(
         grid=("grid", "first"),
         setting=("setting", "first"),
@@ -122,7 +177,10 @@ def results_table(history: pd.DataFrame, spectrum: pd.DataFrame, *, validation_e
         num_seeds=("seed", "nunique"),
         num_diverged=("diverged", "sum"),
     )
-    table = counts.join(means.add_suffix("_mean")).join(deviations.add_suffix("_std")).reset_index()
+    table = counts.join(means.add_suffix("_mean")).join(deviations.add_suffix("_std"))
+    if density is not None:
+        table = table.join(groups[[f"{name}_error" for name in WHOLE_NORMS]].max())
+    table = table.reset_index()
     return _poster_order(table).assign(validation_epoch=validation_epoch)
 
 
@@ -169,6 +227,17 @@ def _end_norms(spectrum: pd.DataFrame) -> pd.DataFrame:
             "num_eigenvalues": best["num_eigenvalues"],
         }
     ).reset_index()
+
+
+def _whole_norms(density: pd.DataFrame) -> pd.DataFrame:
+    norms = density[density["quantity"] == "frobenius_norm"].drop_duplicates(["grid", "run", "checkpoint"])
+    ends = norms.set_index(["grid", "run", "checkpoint"])[["value", "standard_error"]].unstack("checkpoint")
+    columns = {
+        f"whole_frobenius_{end}{suffix}": ends.get((column, end), np.nan)
+        for end in ("best", "last")
+        for column, suffix in (("value", ""), ("standard_error", "_error"))
+    }
+    return pd.DataFrame(columns, index=ends.index).reset_index()
 
 
 def _poster_order(table: pd.DataFrame) -> pd.DataFrame:

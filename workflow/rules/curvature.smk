@@ -1,4 +1,4 @@
-"""Measurements at a run's checkpoints: one rule each for spectrum, density, slices, steps and variants."""
+"""Measurements at a run's checkpoints: one rule for each."""
 
 for measurement in MEASUREMENTS:
 
@@ -8,6 +8,7 @@ for measurement in MEASUREMENTS:
         input:
             data=lambda wildcards: f"results/data/{STUDY.runs[wildcards.run].data}.safetensors",
             checkpoints=lambda wildcards: part_files(wildcards.run, wildcards.part),
+            before=checkpoints_before(measurement),
             code=sources(f"sharpness.stages.{measurement}"),
         output:
             table=f"{RUN_FOLDER}/{measurement}/{{settings}}-{{part}}.csv",
@@ -24,7 +25,8 @@ for measurement in MEASUREMENTS:
             stage=measurement,
             settings=settings_of(measurement),
             steps=steps_of(measurement),
+            before=before(measurement),
         shell:
             "python -m sharpness.stages.{params.stage} {params.settings:q} --part.settings-name {wildcards.settings}"
             " --part.data {input.data:q} --part.checkpoints {input.checkpoints:q} --part.steps {params.steps}"
-            " --part.threads {threads} --part.output {output.table:q} 2> {log:q}"
+            " --part.threads {threads} --part.output {output.table:q} {params.before:q} 2> {log:q}"

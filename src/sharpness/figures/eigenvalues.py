@@ -10,13 +10,13 @@ from matplotlib.lines import Line2D
 from sharpness.figures.epochs import early_label, stretch_early
 from sharpness.figures.log_axis import log_y
 from sharpness.figures.palette import GREY, ordered_colours
-from sharpness.figures.runs import models, name_of, settings_in_words, text, words
+from sharpness.figures.runs import OTHER, models, name_of, settings_in_words, text, words
 from sharpness.figures.seeds import draw_over_seeds, legend_of_divergence
+from sharpness.figures.stability import draw_limits, legend_of_limit
 from sharpness.figures.style import styled
 from sharpness.tables import batch_order, trajectory
 
 GRIDS = ("learning_rate", "batch_size")
-OTHER = {"learning_rate": "batch_size", "batch_size": "learning_rate"}
 LINESTYLES = {0: "-", 1: "--"}
 PEAK: dict[str, Any] = {
     "marker": "o",
@@ -68,6 +68,8 @@ def _draw_grid(axes: Axes, rows: pd.DataFrame, grid: str) -> None:
     axes.plot(*zip(*peaks, strict=True), color="black", linewidth=1, linestyle=":", zorder=3.5)
     stretch_early(axes, rows["epoch"].max())
     log_y(axes)
+    rates = rows["learning_rate"].unique()
+    draw_limits(axes, colours if grid == "learning_rate" else dict.fromkeys(rates, "black"))
     _legend_of_values(axes, rows, grid, colours)
 
 
@@ -88,5 +90,6 @@ def _legend(rows: pd.DataFrame) -> list[Line2D]:
         Line2D([], [], color=GREY, linestyle="-", label="largest"),
         Line2D([], [], color=GREY, linestyle="--", label="second"),
         Line2D([], [], color=GREY, linestyle=":", label="peak of the largest", **PEAK),
+        legend_of_limit(GREY),
         *legend_of_divergence(rows, "eigenvalue"),
     ]

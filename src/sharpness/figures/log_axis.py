@@ -10,6 +10,9 @@ def log_y(axes: Axes) -> None:
     """Make the y axis logarithmic, with more ticks the fewer decades there are; called when all is drawn."""
     axes.set_yscale("log", nonpositive="mask")
     low, high = axes.get_ylim()
+    if not low > 0:
+        axes.set_yscale("linear")  # nothing that a logarithmic axis could show was drawn
+        return
     decades = math.log10(high / low)
     subs = (1, 2, 3, 4, 5, 6, 8) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
     axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=20))

@@ -10,6 +10,7 @@ from sharpness.figures.log_axis import log_y
 from sharpness.figures.palette import ordered_colours
 from sharpness.figures.runs import models, name_of, settings_in_words, text
 from sharpness.figures.seeds import draw_over_seeds, legend_of_divergence
+from sharpness.figures.stability import draw_limits, legend_of_limit
 from sharpness.figures.style import styled
 from sharpness.tables import frobenius, trajectory
 
@@ -58,6 +59,7 @@ def _draw_model(left: Axes, right: Axes, accuracies: pd.DataFrame, eigenvalues: 
     right.set_ylabel("norm of the Hessian")
     right.set_title(f"solid: spectral norm\ndashed: Frobenius norm of {num_eigenvalues} eigenvalues", loc="left")
     log_y(right)
+    draw_limits(right, dict.fromkeys(eigenvalues["learning_rate"].unique(), "black"))
 
 
 def _tracked(eigenvalues: pd.DataFrame) -> int:
@@ -74,4 +76,4 @@ def _legend(accuracies: pd.DataFrame) -> list[Line2D]:
         Line2D([], [], color=colour, label=f"γ = {text(gamma)}" + (" (SGD)" if gamma == 1 else ""))
         for gamma, colour in _colours(accuracies).items()
     ]
-    return [*gammas, *legend_of_divergence(accuracies, "percent")]
+    return [*gammas, legend_of_limit(), *legend_of_divergence(accuracies, "percent")]

@@ -7,12 +7,10 @@ from matplotlib.lines import Line2D
 
 from sharpness import tables
 from sharpness.figures.log_axis import log_y
-from sharpness.figures.palette import BLUE, RED
-from sharpness.figures.runs import models, name_of, settings_in_words, text, words
-from sharpness.figures.seeds import CROSS
+from sharpness.figures.runs import OTHER, models, name_of, words
+from sharpness.figures.seeds import draw_against_setting, legend_of_dots
 from sharpness.figures.style import styled
 
-OTHER = {"learning_rate": "batch_size", "batch_size": "learning_rate"}
 # What the poster claims: with a larger learning rate or a smaller batch the peak is lower and earlier.
 FALLS = {"learning_rate": True, "batch_size": False}
 QUANTITIES = {"peak_eigenvalue": "height of the peak", "peak_epoch": "epoch of the peak"}
@@ -46,32 +44,13 @@ def _draw_model(part: SubFigure, of_model: pd.DataFrame) -> None:
             of_grid = of_model[of_model["grid"] == grid]
             _draw_quantity(axes, of_grid, grid, quantity)
             axes.set_title(_finding(of_grid, grid, quantity))
+            axes.label_outer()
         row[0].set_ylabel(label)
-    for axes, grid in zip(panels[-1], grids, strict=True):
-        fixed = settings_in_words(of_model[of_model["grid"] == grid], OTHER[grid])
-        axes.set_xlabel(words(grid) + (f" ({fixed})" if fixed else ""))
     part.legend(handles=_legend(of_model), loc="outside lower center", ncols=4)
 
 
 def _draw_quantity(axes: Axes, of_grid: pd.DataFrame, grid: str, quantity: str) -> None:
-    values = sorted(of_grid[grid].unique(), key=tables.batch_order)
-    position = {value: index for index, value in enumerate(values)}
-    x = of_grid[grid].map(position)
-    diverged = of_grid["diverged"]
-    means = of_grid[~diverged].groupby(x)[quantity].mean()
-    axes.plot(means.index, means, color=BLUE)
-    axes.plot(
-        x[~diverged],
-        of_grid.loc[~diverged, quantity],
-        color=BLUE,
-        alpha=0.7,
-        linestyle="none",
-        marker="o",
-        markersize=5,
-    )
-    axes.plot(x[diverged], of_grid.loc[diverged, quantity], color=RED, **CROSS)
-    axes.set_xticks(range(len(values)), [text(value) for value in values])
-    axes.margins(x=0.1)
+    x = draw_against_setting(axes, of_grid, grid, quantity)
     if quantity == "peak_eigenvalue":
         limit = (2 / of_grid["learning_rate"]).groupby(x).first()
         axes.plot(limit.index, limit, color="black", linewidth=1, linestyle="--")
@@ -93,10 +72,5 @@ def _finding(of_grid: pd.DataFrame, grid: str, quantity: str) -> str:
 
 
 def _legend(rows: pd.DataFrame) -> list[Line2D]:
-    cross = [Line2D([], [], color=RED, label="diverged (not in the mean)", **CROSS)] if rows["diverged"].any() else []
-    return [
-        Line2D([], [], color=BLUE, linestyle="none", marker="o", markersize=5, alpha=0.7, label="one seed"),
-        Line2D([], [], color=BLUE, label="mean"),
-        Line2D([], [], color="black", linewidth=1, linestyle="--", label="2 / learning rate"),
-        *cross,
-    ]
+    limit = Line2D([], [], color="black", linewidth=1, linestyle="--", label="2 / learning rate")
+    return [*legend_of_dots(rows), limit]

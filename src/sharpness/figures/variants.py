@@ -10,6 +10,7 @@ from sharpness.figures.log_axis import log_y
 from sharpness.figures.palette import BLUE, GREEN, ORANGE, RED
 from sharpness.figures.runs import models, name_of, settings_in_words
 from sharpness.figures.seeds import draw_over_seeds, legend_of_divergence
+from sharpness.figures.stability import draw_limits, legend_of_limit
 from sharpness.figures.style import styled
 
 COLOURS = {"sgd": BLUE, "top_only": ORANGE, "constant_top": GREEN, "top_removed": RED}
@@ -39,11 +40,9 @@ def variants(variants: pd.DataFrame) -> Figure:
         axes.set_xlabel("step after the switch")
     shown = [variant for variant in NAMES if (variants["settings"] == variant).any()]
     handles = [Line2D([], [], color=COLOURS[variant], label=NAMES[variant]) for variant in shown]
-    figure.legend(
-        handles=[*handles, *legend_of_divergence(variants[variants["loss"].notna() | variants["diverged"]], "loss")],
-        loc="outside lower center",
-        ncols=2,
-    )
+    measured = variants[variants["loss"].notna() | variants["diverged"]]
+    handles += [legend_of_limit(), *legend_of_divergence(measured, "loss")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -57,4 +56,5 @@ def _draw_model(left: Axes, right: Axes, of_model: pd.DataFrame) -> None:
     left.set_ylabel("training loss")
     right.set_ylabel("largest eigenvalue")
     log_y(right)
+    draw_limits(right, dict.fromkeys(of_model["learning_rate"].unique(), "black"))
     from_start(right, of_model["step"].max())

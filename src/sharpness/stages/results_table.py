@@ -14,8 +14,8 @@ from sharpness.stages import run_stage
 def results_table(
     history: Path,
     spectrum: Path,
+    density: list[Path],
     validation_epoch: int,
-    poster: bool,
     caption: str,
     markdown: Path,
     tex: Path,
@@ -26,16 +26,17 @@ def results_table(
     Args:
         history: collected histories of the experiment.
         spectrum: collected spectra at the best and at the last checkpoint.
+        density: collected stochastic norms there, or nothing.
         validation_epoch: the early epoch whose validation accuracy is shown.
-        poster: put the poster's own figures below, where the study is the paper's.
         caption: what was measured on what.
         markdown: output.
         tex: output.
         csv: output.
     """
-    table = tables.results_table(pd.read_csv(history), pd.read_csv(spectrum), validation_epoch=validation_epoch)
-    write_text(rendering.as_markdown(table, poster=poster, caption=caption), markdown)
-    write_text(rendering.as_tex(table, poster=poster, caption=caption), tex)
+    frames = [pd.read_csv(path) for path in (history, spectrum, *density)]
+    table = tables.results_table(*frames, validation_epoch=validation_epoch)
+    write_text(rendering.as_markdown(table, caption=caption), markdown)
+    write_text(rendering.as_tex(table, caption=caption), tex)
     write_text(table.to_csv(index=False), csv)
 
 

@@ -1,0 +1,83 @@
+"""Sanity of the published results: complete, finite or marked as diverged, ordered, and as exact as they say."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from sharpness.study import Study, study_of
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = sorted(ROOT.glob("results/*/published"))
+
+pytestmark = pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.parent.name)
+
+
+def study_at(folder: Path) -> Study:
+    path = ROOT / "workflow" / "studies" / f"{folder.parent.name}.yaml"
+    schema = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+    return study_of(yaml.safe_load(path.read_text()), schema, source=path.name)
+
+
+def tables(folder: Path, measurement: str) -> dict[str, pd.DataFrame]:
+    """The published tables of one measurement, by experiment."""
+    found = {name: folder / "tables" / f"{name}_{measurement}.csv" for name in study_at(folder).experiments}
+    return {name: pd.read_csv(path) for name, path in found.items() if path.exists()}
+
+
+def test_every_run_of_a_published_experiment_has_a_history_to_its_end_or_diverged(folder):
+    study, histories = study_at(folder), tables(folder, "history")
+    assert histories
+    for name, table in histories.items():
+        assert set(table["run"]) == set(study.experiments[name].runs)
+        for run, rows in table.groupby("run"):
+            assert rows["diverged"].any() or rows["epoch"].max() == study.runs[run].epochs
+            finite = rows.loc[~rows["diverged"], ["training_loss", "validation_accuracy", "test_accuracy"]]
+            assert np.isfinite(finite).all(axis=None)
+
+
+def test_published_eigenvalues_are_ordered_and_as_exact_as_asked_for(folder):
+    study = study_at(folder)
+    for table in tables(folder, "spectrum").values():
+        largest = table[(table["which"] == "largest") & table["eigenvalue"].notna()]
+        keys = ["grid", "run", "settings", "checkpoint", "step"]
+        values = largest.sort_values([*keys, "rank"]).groupby(keys)["eigenvalue"]
+        assert (values.diff().dropna() <= 0).all()
+        allowed = largest["settings"].map(lambda name: study.config["spectrum"][name]["tolerance"])
+        assert (largest["residual"] <= allowed).mean() > 0.99
+        assert (largest["residual"] <= 3 * allowed).all()
+
+
+def test_every_planned_checkpoint_of_a_published_spectrum_was_measured(folder):
+    study = study_at(folder)
+    for name, table in tables(folder, "spectrum").items():
+        lost = set(table.loc[table["eigenvalue"].isna(), "run"])
+        for (run, settings), rows in table[~table["run"].isin(lost)].groupby(["run", "settings"]):
+            planned = {step for steps in study.parts(run, "spectrum", settings).values() for step in steps}
+            assert planned <= set(rows["step"]), name
+
+
+def test_the_whole_frobenius_norm_is_that_of_the_leading_eigenvalues_and_a_rest(folder):
+    for name in study_at(folder).experiments:
+        path = folder / "tables" / f"{name}.csv"
+        table = pd.read_csv(path) if path.exists() else pd.DataFrame()
+        for end in ("best", "last"):
+            if f"whole_frobenius_{end}_mean" in table:
+                leading, whole = table[f"frobenius_{end}_mean"], table[f"whole_frobenius_{end}_mean"]
+                error = table[f"whole_frobenius_{end}_error"]
+                assert (leading[whole.notna()] <= (whole + 2 * error)[whole.notna()]).all()
+
+
+def test_every_published_figure_is_there_for_screen_and_print(folder):
+    figures = folder / "figures"
+    assert {path.stem for path in figures.glob("*.png")} == {path.stem for path in figures.glob("*.pdf")} != set()
+
+
+def test_every_claim_has_a_verdict(folder):
+    claims = pd.read_csv(folder / "tables" / "claims.csv")
+    assert sorted(claims["claim"].unique()) == list("abcdefghijklmnopqrst")
+    assert set(claims["verdict"]) <= {"holds", "does not hold", "undecided"}
+    undecided = claims["verdict"] == "undecided"
+    assert claims.loc[undecided, "would_decide"].notna().all()
