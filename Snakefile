@@ -10,15 +10,13 @@ if not config:
     configfile: "config.yaml"
 
 
-report: "workflow/report/study.rst"
-
-
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/curvature.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"
 
 
 # Every product is a target, not only the last ones: a stale figure never hides a failed measurement.
@@ -29,4 +27,5 @@ rule all:
         measured=measured_tables(),
         tables=experiment_tables(),
         figures=figure_files(),
+        report=rules.report.output,
     localrule: True

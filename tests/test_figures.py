@@ -18,16 +18,20 @@ from matplotlib.lines import Line2D
 from sharpness.figures.agreement import agreement
 from sharpness.figures.density import density
 from sharpness.figures.eigenvalues import eigenvalues
+from sharpness.figures.gradients import gradients
 from sharpness.figures.nudged import nudged
 from sharpness.figures.palette import BLUE, GREEN, ORANGE, RED
 from sharpness.figures.peaks import peaks
 from sharpness.figures.runs import first_seeds
+from sharpness.figures.schedules import schedules
 from sharpness.figures.schematic import schematic
 from sharpness.figures.slices import slices
 from sharpness.figures.spectrum import spectrum
 from sharpness.figures.steps import steps
 from sharpness.figures.style import style
 from sharpness.figures.variants import variants
+from sharpness.figures.widths import widths
+from sharpness.study import KINDS
 
 STEPS_PER_EPOCH = 10
 EPOCHS = np.array([0, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.3, 1.6, 2, *range(3, 31)])
@@ -201,6 +205,42 @@ def variants_frame(runs, diverge_after=None):
     return pd.DataFrame(rows)
 
 
+def gradients_frame(runs, diverge_after=None):
+    rows = []
+    for fields in runs:
+        rng = np.random.default_rng(fields["seed"])
+        before = np.nan
+        for epoch, largest in zip(EPOCHS, curvature(fields), strict=True):
+            place = {**fields, "step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch, "num_eigenvalues": 5}
+            if diverge_after is not None and fields["seed"] == 0 and epoch > diverge_after:
+                rows.append(place)
+                break
+            measured = {
+                "learning_rate_now": fields["learning_rate"],
+                "eigenvalue": largest,
+                "rate_times_eigenvalue": fields["learning_rate"] * largest,
+                "fraction_inside": rng.uniform(0.3, 0.8),
+                "overlap": np.nan if np.isnan(before) else rng.uniform(0.5, 1),
+                "batch_sharpness": 1.2 * largest,
+                "noise_largest": 0.1 * largest,
+                "noise_trace": 0.4 * largest,
+            }
+            rows.append({**place, **measured})
+            before = largest
+    columns = ["rate_times_eigenvalue", "fraction_inside", "overlap", "noise_largest", "noise_trace", "eigenvalue"]
+    columns += ["learning_rate_now", "batch_sharpness"]
+    return pd.DataFrame(rows).reindex(columns=[*runs[0], "step", "epoch", "num_eigenvalues", *columns])
+
+
+def switched(runs):
+    """Each run with a rate that never changes, that changes early, and late; lists as a table on disk has them."""
+    return [
+        fields | {"learning_rate_epochs": epochs, "learning_rate_factor": 0.1, "run": f"{fields['run']}-{epochs}"}
+        for epochs in ("[]", "[1]", "[15]")
+        for fields in runs
+    ]
+
+
 def sweep(seeds=(0, 1, 2), models=("simple_cnn",)):
     """The runs of the poster's two grids; the rate 0.05 with the batch 32 is in both."""
     rates = [{"grid": "learning_rate", "learning_rate": rate} for rate in (0.01, 0.05, 0.2)]
@@ -268,6 +308,9 @@ DRAWN = {
     "density": lambda runs, end: density(density_frame(runs, diverge_after=end)),
     "slices": lambda runs, end: slices(slices_frame(runs, diverge_after=end)),
     "schematic": lambda runs, end: schematic(slices_frame(runs, diverge_after=end)),
+    "widths": lambda runs, end: widths(slices_frame(runs, diverge_after=end).assign(grid="learning_rate")),
+    "schedules": lambda runs, end: schedules(spectrum_frame(switched(runs), diverge_after=end)),
+    "gradients": lambda runs, end: gradients(gradients_frame(runs, diverge_after=end)),
     "steps": lambda runs, end: steps(steps_frame(runs, diverge_after=end)),
     "variants": lambda runs, end: variants(variants_frame(runs, diverge_after=end)),
     "nudged": lambda runs, end: nudged(
@@ -310,6 +353,8 @@ def test_figures_of_a_single_checkpoint_can_be_saved():
         density(first[density_frame]),
         slices(first[slices_frame]),
         schematic(first[slices_frame]),
+        schedules(spectrum_frame(switched(runs)).query("step == 0")),
+        gradients(gradients_frame(runs).query("step == 0")),
         steps(first[steps_frame]),
         variants(first[variants_frame]),
         nudged(first[history_frame], first[spectrum_frame]),
@@ -333,13 +378,6 @@ def test_the_density_of_all_panels_is_one_eigenvalue_each():
     for axes in figure.get_axes():
         (curve,) = lines(axes, linestyle="-")
         assert np.trapezoid(curve.get_ydata(), curve.get_xdata()) == pytest.approx(1, rel=1e-3)
-
-
-@pytest.mark.parametrize("name", [*DRAWN, "results_table"])
-def test_every_product_has_a_caption_that_tells_what_was_measured(name):
-    caption = (Path(__file__).parent.parent / "workflow" / "report" / f"{name}.rst").read_text()
-
-    assert "{{ snakemake.params.measured }}" in caption
 
 
 def test_drawing_needs_neither_torch_nor_pyplot():
@@ -675,7 +713,7 @@ class TestNudged:
 
         figure = nudged(history_frame(runs), spectrum_frame(runs))
 
-        assert legend_labels(figure) == ["γ = 0.01", "γ = 0.1", "γ = 1 (SGD)", "γ = 5"]
+        assert legend_labels(figure) == ["γ = 0.01", "γ = 0.1", "γ = 1 (SGD)", "γ = 5", "2 / learning rate"]
         assert len(lines(figure.get_axes()[0])) == 4
 
     def test_a_diverged_seed_is_marked(self):
@@ -695,3 +733,39 @@ class TestAgreement:
         assert labels == ["precision float32: reference", "precision bfloat16: 0.0 above, 0.0 below"]
         assert upper.get_yscale() == "log"
         assert [len(axes.get_lines()) for axes in (upper, lower)] == [2, 2]
+
+
+def test_a_line_of_a_changed_rate_starts_to_differ_at_its_mark():
+    figure = schedules(spectrum_frame(switched([run_fields(0), run_fields(1)])))
+
+    (axes,) = figure.get_axes()
+    upright = [line for line in axes.get_lines() if len(set(line.get_xdata())) == 1]
+    marks = {line.get_color(): line.get_xdata()[0] for line in upright}
+    assert sorted(marks.values()) == [1, 15]
+    assert set(marks) < {line.get_color() for line in lines(axes, linestyle="-")}
+    level = [line for line in axes.get_lines() if len(line.get_ydata()) == 2 and line not in upright]
+    assert sorted(line.get_ydata()[0] for line in level) == pytest.approx([2 / 0.05, 2 / 0.005])
+    assert [entry.get_text() for entry in axes.get_legend().get_texts()] == ["after epoch 1", "after epoch 15", "never"]
+
+
+def test_the_panels_of_the_gradients_show_their_columns():
+    frame = gradients_frame(sweep(seeds=(0,)))
+    figure = gradients(frame)
+
+    drawn = [(axes.get_title(), lines(axes, linestyle="-")) for axes in figure.get_axes()]
+    assert any("overlap of the top 5" in title for title, _ in drawn)
+    sharpness = next(found for title, found in drawn if "Batch Sharpness" in title)
+    rates = sorted(frame["learning_rate"].unique())
+    first = frame[frame["learning_rate"] == rates[0]]
+    assert sharpness[0].get_ydata() == pytest.approx(rates[0] * first["batch_sharpness"].to_numpy())
+    assert {len(found) for _, found in drawn} == {3, 4}
+
+
+def test_every_figure_has_a_page_that_names_its_tables():
+    pages = (Path(__file__).parent.parent / "docs" / "figures.md").read_text().split("\n## ")
+
+    for kind in KINDS.values():
+        for function in kind.figures:
+            (page,) = [page for page in pages if page.startswith(f"{function}\n")]
+            assert f"sharpness.figures.{function}" in page
+            assert all(f"tables/NAME_{measurement}.csv" in page for measurement in kind.measurements)

@@ -22,9 +22,5 @@ snakemake --cores all --scheduler greedy --max-jobs-per-timespan 1000/5s --rerun
 	--quiet rules host --configfile "$config" -- "$@"
 [ $# -eq 0 ] || exit 0
 
-report=$results/report.html
-if [ ! -e "$report" ] || [ -n "$(find "$results/tables" "$results/figures" -newer "$report" -print -quit)" ]; then
-	snakemake --cores 1 --quiet all --configfile "$config" --report "$report"
-fi
-PYTHONPATH=src python -m sharpness.stages.summary --study "$study" --results "$results" --report "$report"
+PYTHONPATH=src python -m sharpness.stages.summary --study "$study" --results "$results" --report "$results/report.html"
 echo "Took $((SECONDS - begin)) s in all."

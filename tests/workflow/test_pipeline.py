@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import browser
 import numpy as np
 import pandas as pd
 import pytest
@@ -44,6 +45,9 @@ def test_every_figure_is_there_as_pdf_and_png(finished):
         "density",
         "slices",
         "slices_schematic",
+        "widths",
+        "schedules",
+        "gradients",
         "steps",
         "variants",
         "nudged",
@@ -113,6 +117,24 @@ def test_the_density_reaches_as_far_as_the_leading_eigenvalues(finished):
     assert 0 < norm["standard_error"] < norm["value"]
 
 
+def test_a_subspace_is_compared_with_the_one_before_it_across_parts(finished):
+    rows = table(finished, "gradients_gradients")
+    of_run = rows[rows["run"] == "digits200-simple_cnn-lr0.1-bs20-e2-seed0"].sort_values("step")
+    assert of_run["step"].tolist() == [0, 5, 10, 20]
+    # Steps 0 and 5 are in one part, 10 and 20 in the other.
+    assert of_run["overlap_with_step"].iloc[1:].tolist() == [0, 5, 10]
+    assert np.isnan(of_run["overlap"].iloc[0])
+    assert of_run["overlap"].iloc[1:].between(0, 1).all()
+    assert of_run["fraction_inside"].between(0, 1).all()
+    assert (of_run["noise_largest"] <= of_run["noise_trace"]).all()
+    # The largest eigenvalue of the same examples, at the same weights.
+    spectra = table(finished, "eigenvalues_spectrum")
+    same = spectra[(spectra["run"] == of_run["run"].iloc[0]) & (spectra["which"] == "largest") & (spectra["rank"] == 0)]
+    expected = same.drop_duplicates("step").set_index("step")["eigenvalue"]
+    assert of_run.set_index("step")["eigenvalue"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-3)
+    assert of_run["rate_times_eigenvalue"].to_numpy() == pytest.approx(0.1 * of_run["eigenvalue"].to_numpy())
+
+
 def test_a_run_that_diverges_is_a_result_and_the_others_go_on(finished):
     history = table(finished, "eigenvalues_history")
     diverged = history[history["run"].str.contains("lr1000-")]
@@ -138,6 +160,16 @@ def test_the_table_of_results_has_a_row_for_every_setting(finished):
     assert rows["test_accuracy_mean"].notna().all()
     text = (finished / "results" / "small" / "tables" / "results_table.md").read_text()
     assert all(word in text for word in ("Test acc.", "Val. acc. (1)", "Loss", "Dist."))
+
+
+def test_every_claim_of_the_poster_has_a_verdict_and_one_seed_decides_none(finished):
+    rows = table(finished, "claims")
+    assert sorted(rows["claim"].unique()) == list("abcdefghijklmnopqrst")
+    assert (rows["verdict"] == "undecided").all()
+    assert rows["would_decide"].notna().all()
+    assert (rows.loc[rows["claim"] == "b", "diverged"] == 1).all()
+    text = (finished / "results" / "small" / "tables" / "claims.md").read_text()
+    assert text.count("**undecided**") == len(rows)
 
 
 def test_a_second_run_finds_nothing_to_do(finished):
@@ -172,20 +204,56 @@ def test_a_new_learning_rate_trains_that_run_alone(finished, tmp_path):
         "collect": "2",
         "figure_eigenvalues": "1",
         "figure_peaks": "1",
+        "claims": "1",
+        "report": "1",
         "all": "1",
-        "total": "8",
+        "total": "10",
     }
 
 
-def test_the_report_is_one_file_that_needs_no_network(finished):
-    path = finished / "report.html"
-    done = snakemake(finished, "--configfile", str(SMALL), "--report", str(path))
-    assert done.returncode == 0, done.stderr[-3000:]
-    page = path.read_text()
-    loaded = re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"'](https?:[^\"']+)", page)
-    assert loaded == []
-    for words in ("residuals at most", "Hessian on 16 training images"):
+def test_the_report_has_every_figure_every_claim_and_every_table(finished):
+    page = (finished / "results" / "small" / "report.html").read_text()
+    names = {path.stem for path in (finished / "results" / "small" / "figures").glob("*.png")}
+    assert set(re.findall(r'id="figure-(\w+)"', page)) == names
+    assert set(re.findall(r'id="interactive-(\w+)"', page)) == {"spectrum", "first_layer", "slices"}
+    assert set(re.findall(r'id="table-(\w+)"', page)) == {"agreement", "results_table"}
+    assert len(re.findall(r'id="claim-\d+"', page)) == len(table(finished, "claims"))
+    for words in ("residuals at most", "Hessian on 16 training images", "threads 1", "CPU seconds"):
         assert words in page
+
+
+@pytest.fixture
+def opened(finished, tmp_path):
+    """The report in a browser, opened from the disk."""
+    if browser.PROGRAM is None and os.environ.get("CI") != "true":
+        pytest.skip("no Chromium on this machine")
+    with browser.browser(tmp_path / "profile") as page:
+        page.open((finished / "results" / "small" / "report.html").as_uri())
+        yield page
+
+
+def test_the_report_shows_every_figure_in_a_browser_and_asks_for_nothing(opened):
+    widths = opened.evaluate("[...document.images].map(image => image.naturalWidth)")
+    # A promise of two frames: all that a script has drawn is there.
+    drawn = """new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(
+        [...document.querySelectorAll(".js-plotly-plot")].map(plot => plot.querySelectorAll(".main-svg, canvas").length)
+    ))))"""
+    plots = opened.evaluate(drawn)
+
+    assert len(widths) == len(opened.evaluate("[...document.querySelectorAll('figure')].map(figure => figure.id)"))
+    assert min(widths) > 100
+    assert len(plots) == 3
+    assert min(plots) > 0
+    assert opened.complaints == []
+    (page,) = [request for request in opened.requests if not request.startswith(("data:", "blob:"))]
+    assert page.startswith("file://")
+
+
+@pytest.mark.parametrize("width", [360, 1400], ids=["phone", "desk"])
+def test_the_report_never_scrolls_sideways_as_a_whole(opened, width):
+    opened.resize(width, 800)
+
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])

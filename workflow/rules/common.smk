@@ -89,6 +89,35 @@ def steps_of(measurement):
     return lambda wildcards: STUDY.parts(wildcards.run, measurement, wildcards.settings)[wildcards.part]
 
 
+def checkpoints_before(measurement):
+    """The file with the checkpoint before a part's first one, where a measurement compares each with the one before."""
+    return lambda wildcards: [
+        file for part, _ in _part_before(measurement, wildcards) for file in part_files(wildcards.run, part)
+    ]
+
+
+def before(measurement):
+    """That file and step, as words for the stage."""
+    return lambda wildcards: (
+        flags(
+            "before",
+            {
+                "checkpoints": checkpoints_before(measurement)(wildcards),
+                "steps": [step for _, step in _part_before(measurement, wildcards)],
+            },
+        )
+        if measurement == "gradients"
+        else []
+    )
+
+
+def _part_before(measurement, wildcards):
+    if measurement != "gradients":
+        return []
+    found = STUDY.part_before(wildcards.run, measurement, wildcards.settings, wildcards.part)
+    return [] if found is None else [found]
+
+
 def tables_of_runs(wildcards):
     """The tables of one measurement over all runs of an experiment."""
     experiment = STUDY.experiments[wildcards.experiment]
@@ -102,19 +131,30 @@ def tables_of_runs(wildcards):
     ]
 
 
-def experiment_tables():
-    """The tables of all experiments: each with its histories and its measurements; and the tables of results."""
-    collected = [
-        f"{RESULTS}/tables/{name}_{measurement}.csv"
+def density_of_table(wildcards):
+    """The stochastic norms for a table of results, where its experiment measures them."""
+    measured = "density" in STUDY.experiments[wildcards.table].measure
+    return [f"{RESULTS}/tables/{wildcards.table}_density.csv"] if measured else []
+
+
+def collected_tables():
+    """Every collected table, by its experiment and its measurement: each experiment has histories too."""
+    return {
+        (name, measurement): f"{RESULTS}/tables/{name}_{measurement}.csv"
         for name, experiment in STUDY.experiments.items()
         for measurement in ("history", *experiment.measure)
-    ]
+    }
+
+
+def experiment_tables():
+    """The tables of all experiments, the tables of results, and the verdicts on the poster's claims."""
     results = [name for name, experiment in STUDY.experiments.items() if experiment.kind == "table"]
     agreements = [name for name, experiment in STUDY.experiments.items() if experiment.kind == "agreement"]
     return [
-        *collected,
+        *collected_tables().values(),
         *expand(rules.results_table.output, table=results),
         *expand(rules.agreement.output, agreement=agreements),
+        *rules.claims.output,
     ]
 
 
@@ -148,8 +188,3 @@ def tables_for(function):
         experiment=FIGURES[function][wildcards.figure].name,
         measurement=measured_for(function),
     )
-
-
-def caption_for(function):
-    """What was measured on what, for the caption."""
-    return lambda wildcards: STUDY.caption(FIGURES[function][wildcards.figure].name)

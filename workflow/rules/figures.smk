@@ -1,4 +1,4 @@
-"""Figures, each a function of tables: one rule for each function, so that each has its own code and caption."""
+"""Figures, each a function of tables: one rule for each function, so that each has its own code."""
 
 for function in FIGURES:
 
@@ -16,12 +16,7 @@ for function in FIGURES:
             ),
         output:
             pdf=f"{RESULTS}/figures/{{figure}}.pdf",
-            png=report(
-                f"{RESULTS}/figures/{{figure}}.png",
-                caption=f"../report/{function}.rst",
-                category="Figures",
-                labels={"figure": "{figure}"},
-            ),
+            png=f"{RESULTS}/figures/{{figure}}.png",
         log:
             f"{RESULTS}/logs/figure-{{figure}}.log",
         benchmark:
@@ -34,7 +29,6 @@ for function in FIGURES:
         params:
             function=function,
             measurements=measured_for(function),
-            measured=caption_for(function),
         shell:
             "python -m sharpness.stages.figure --name {params.function} --measurements {params.measurements}"
             " --tables {input.tables:q} --outputs {output:q} 2> {log:q}"

@@ -1,4 +1,4 @@
-"""Tidy tables of experiments, and the table of results."""
+"""Tidy tables of experiments, the tables of results, and the verdicts on the poster's claims."""
 
 
 rule collect:
@@ -35,19 +35,12 @@ rule results_table:
     input:
         history=f"{RESULTS}/tables/{{table}}_history.csv",
         spectrum=f"{RESULTS}/tables/{{table}}_spectrum.csv",
+        density=density_of_table,
         code=sources("sharpness.stages.results_table"),
     output:
-        markdown=report(
-            f"{RESULTS}/tables/{{table}}.md",
-            caption="../report/results_table.rst",
-            category="Table of results",
-        ),
+        markdown=f"{RESULTS}/tables/{{table}}.md",
         tex=f"{RESULTS}/tables/{{table}}.tex",
-        csv=report(
-            f"{RESULTS}/tables/{{table}}.csv",
-            caption="../report/results_table.rst",
-            category="Table of results",
-        ),
+        csv=f"{RESULTS}/tables/{{table}}.csv",
     log:
         f"{RESULTS}/logs/{{table}}.log",
     benchmark:
@@ -57,11 +50,10 @@ rule results_table:
         "../../environment.yml"
     params:
         validation_epoch=config["validation_epoch"],
-        poster=lambda wildcards: STUDY.is_the_posters(wildcards.table),
         measured=lambda wildcards: STUDY.caption(wildcards.table),
     shell:
         "python -m sharpness.stages.results_table --history {input.history:q} --spectrum {input.spectrum:q}"
-        " --validation-epoch {params.validation_epoch} --poster {params.poster} --caption {params.measured:q}"
+        " --density {input.density:q} --validation-epoch {params.validation_epoch} --caption {params.measured:q}"
         " --markdown {output.markdown:q} --tex {output.tex:q} --csv {output.csv:q} 2> {log:q}"
 
 
@@ -72,11 +64,7 @@ rule agreement:
         spectrum=f"{RESULTS}/tables/{{agreement}}_spectrum.csv",
         code=sources("sharpness.stages.agreement"),
     output:
-        markdown=report(
-            f"{RESULTS}/tables/{{agreement}}.md",
-            caption="../report/agreement.rst",
-            category="Agreement",
-        ),
+        markdown=f"{RESULTS}/tables/{{agreement}}.md",
         csv=f"{RESULTS}/tables/{{agreement}}.csv",
     log:
         f"{RESULTS}/logs/{{agreement}}.log",
@@ -90,3 +78,28 @@ rule agreement:
     shell:
         "python -m sharpness.stages.agreement --history {input.history:q} --spectrum {input.spectrum:q}"
         " --caption {params.measured:q} --markdown {output.markdown:q} --csv {output.csv:q} 2> {log:q}"
+
+
+rule claims:
+    """A verdict on every claim of the poster, from all experiments."""
+    input:
+        tables=list(collected_tables().values()),
+        code=sources("sharpness.stages.claims"),
+    output:
+        markdown=f"{RESULTS}/tables/claims.md",
+        csv=f"{RESULTS}/tables/claims.csv",
+    log:
+        f"{RESULTS}/logs/claims.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/claims.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        kinds=[STUDY.experiments[name].kind for name, _ in collected_tables()],
+        measurements=[measurement for _, measurement in collected_tables()],
+        validation_epoch=config["validation_epoch"],
+    shell:
+        "python -m sharpness.stages.claims --kinds {params.kinds} --measurements {params.measurements}"
+        " --tables {input.tables:q} --validation-epoch {params.validation_epoch}"
+        " --markdown {output.markdown:q} --csv {output.csv:q} 2> {log:q}"

@@ -10,6 +10,8 @@ from sharpness.grid import Run
 
 # Equal in all of these, two runs are seeds of one configuration.
 CONFIGURATION = [field.name for field in dataclasses.fields(Run) if field.name != "seed"]
+# The setting that stays fixed in a grid over the first.
+OTHER = {"learning_rate": "batch_size", "batch_size": "learning_rate"}
 
 
 def models(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -32,6 +34,12 @@ def num_seeds(rows: pd.DataFrame) -> int:
 def name_of(rows: pd.DataFrame) -> str:
     """``model on data``."""
     return f"{rows['model'].iloc[0]} on {rows['data'].iloc[0]}"
+
+
+def title_of(run: pd.DataFrame, table: pd.DataFrame) -> str:
+    """One run of a table: ``model on data, learning rate 0.005, batch size 128``, and its seed if there are several."""
+    seed = f", seed {run['seed'].iloc[0]} (first of {num_seeds(table)})" if num_seeds(table) > 1 else ""
+    return f"{name_of(run)}, {settings_in_words(run, 'learning_rate', 'batch_size')}{seed}"
 
 
 def settings_in_words(rows: pd.DataFrame, *fields: str) -> str:

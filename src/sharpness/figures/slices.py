@@ -8,7 +8,7 @@ from matplotlib.figure import Figure, SubFigure
 from mpl_toolkits.mplot3d import Axes3D
 
 from sharpness.figures.palette import EIGENVALUES
-from sharpness.figures.runs import divergence_in_words, first_seeds, name_of, num_seeds, settings_in_words
+from sharpness.figures.runs import divergence_in_words, first_seeds, title_of
 from sharpness.figures.style import styled
 
 WIDTH = 8  # of the surface, in expected steps to each side
@@ -29,16 +29,15 @@ def slices(slices: pd.DataFrame) -> Figure:
     runs = first_seeds(slices)
     figure = Figure(figsize=(7.4, 3.4 * len(runs)), layout="constrained")
     for row, run in zip(figure.subfigures(len(runs), 1, squeeze=False)[:, 0], runs, strict=True):
-        seed = f", seed {run['seed'].iloc[0]} (first of {num_seeds(slices)})" if num_seeds(slices) > 1 else ""
         here = run[run["k"] == 0]
         end = divergence_in_words(here["loss"], here["epoch"])
-        row.suptitle(f"{name_of(run)}, {settings_in_words(run, 'learning_rate', 'batch_size')}{seed}{end}")
+        row.suptitle(title_of(run, slices) + end)
         _draw_run(row, run)
     return figure
 
 
 def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
-    losses, curvature = _turned(run)
+    losses, curvature = turned(run)
     norm = Normalize(curvature.min(), curvature.max())
     ceiling = HEADROOM * losses[0.0].max()
     left, right = row.subfigures(1, 2, width_ratios=[1.15, 1], squeeze=False)[0]
@@ -54,8 +53,8 @@ def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
     )
 
 
-def _turned(run: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Losses by epoch and k, the higher end on the left, and the largest eigenvalue by epoch."""
+def turned(run: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """Losses of a run by epoch and k, the higher end on the left, and the largest eigenvalue by epoch."""
     near = run[run["k"].abs() <= WIDTH].drop_duplicates(["step", "k"])
     losses = near.pivot(index="epoch", columns="k", values="loss")
     losses = losses[np.isfinite(losses[0.0])]
@@ -74,7 +73,7 @@ def _draw_surface(axes: Axes3D, losses: pd.DataFrame, curvature: pd.Series, norm
         axes.plot_surface(
             steps, order, losses.to_numpy(), facecolors=colours, rstride=1, cstride=1, shade=False, linewidth=0
         )
-    chosen = _spread(len(losses))
+    chosen = spread(len(losses))
     for index in chosen:
         axes.plot(losses.columns, np.full(losses.shape[1], index), losses.iloc[index], color="black", linewidth=0.7)
     axes.set_yticks(chosen, [f"{losses.index[index]:.3g}" for index in chosen])
@@ -87,7 +86,7 @@ def _draw_surface(axes: Axes3D, losses: pd.DataFrame, curvature: pd.Series, norm
 
 
 def _draw_curves(panels: np.ndarray, losses: pd.DataFrame, curvature: pd.Series, norm: Normalize) -> None:
-    chosen = _spread(len(losses))
+    chosen = spread(len(losses))
     for axes in panels[len(chosen) :]:
         axes.set_axis_off()
     for axes, index in zip(panels, chosen, strict=False):
@@ -99,6 +98,6 @@ def _draw_curves(panels: np.ndarray, losses: pd.DataFrame, curvature: pd.Series,
         axes.set_xticks([-WIDTH, 0, WIDTH])
 
 
-def _spread(count: int) -> list[int]:
+def spread(count: int) -> list[int]:
     """Up to six positions among ``count``, the first and the last among them."""
     return sorted({round(position) for position in np.linspace(0, count - 1, NUM_CURVES)})

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure, SubFigure
 from sharpness.figures.epochs import from_start
 from sharpness.figures.log_axis import log_y
 from sharpness.figures.palette import RANKS
-from sharpness.figures.runs import first_seeds, name_of, num_seeds, settings_in_words
+from sharpness.figures.runs import first_seeds, title_of
 from sharpness.figures.seeds import mark_divergence
 from sharpness.figures.style import styled
 from sharpness.tables import trajectory
@@ -33,8 +33,7 @@ def spectrum(spectrum: pd.DataFrame) -> Figure:
     rows = figure.subfigures(len(runs), 1, squeeze=False)[:, 0]
     for row, run in zip(rows, runs, strict=True):
         _draw_run(row, run)
-        seed = f", seed {run['seed'].iloc[0]} (first of {num_seeds(leading)})" if num_seeds(leading) > 1 else ""
-        row.suptitle(f"{name_of(run)}, {settings_in_words(run, 'learning_rate', 'batch_size')}{seed}")
+        row.suptitle(title_of(run, leading))
     return figure
 
 

@@ -1,0 +1,80 @@
+"""What made the results: the programs, the machine, the code, and where the runs were trained. Loads no torch."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "plotly", "snakemake")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the checkpoints of some runs say of where they come from."""
+
+    subjects: list[str]  # "simple_cnn on digits (1,300 training images)", each once
+    environments: Mapping[str, int]  # "torch 2.14.1, device cpu AVX2, threads 1" to the number of runs
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that shape results, here and now."""
+    packages = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {"python": platform.python_version(), **packages}
+
+
+def machine() -> dict[str, str]:
+    """This machine: processor, cores that may be used, system."""
+    return {
+        "processor": _processor(Path("/proc/cpuinfo")),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "system": platform.platform(),
+    }
+
+
+def commit(folder: Path) -> str:
+    """The git commit of the code in ``folder``, and whether it was changed since; "unknown" where git tracks none."""
+    # Asked of a file, since a folder that git ignores may lie inside someone else's repository.
+    tracked = _git(folder, "ls-files", "--error-unmatch", "__init__.py")
+    head = _git(folder, "rev-parse", "HEAD") if tracked else ""
+    if not head:
+        return "unknown"
+    return f"{head}, with changes that are not committed" if _git(folder, "status", "--porcelain", ".") else head
+
+
+def training_of(checkpoints: Sequence[Path]) -> Training:
+    """Read the headers of checkpoints, one file for each run."""
+    headers = [_header(path) for path in checkpoints]
+    subjects = ["{model} on {data} ({num_training:,} training images)".format(**header["run"]) for header in headers]
+    environments = [", ".join(f"{key} {value}" for key, value in header["environment"].items()) for header in headers]
+    return Training(list(dict.fromkeys(subjects)), Counter(environments))
+
+
+def _header(path: Path) -> dict[str, Any]:
+    # As sharpness.checkpoints writes it, which cannot be asked without loading torch.
+    with safe_open(path, framework="np") as file:
+        header: dict[str, Any] = json.loads(file.metadata()["provenance"])
+    return header
+
+
+def _processor(information: Path) -> str:
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _git(folder: Path, *words: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""  # no git, no repository, or none that git trusts
+    return done.stdout.strip()

@@ -1,0 +1,122 @@
+"""Write a study's report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from inspect import getdoc
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+import yaml
+
+from sharpness import provenance
+from sharpness.costs import costs_of
+from sharpness.figures import interactive as interactive_figures
+from sharpness.files import write_text
+from sharpness.report import Caption, Origin, Picture, Table, caption_of, render
+from sharpness.stages import run_stage
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All figures of the study: an entry for each in every list."""
+
+    names: list[str]
+    functions: list[str]  # by which they are drawn
+    measured: list[str]  # what was measured on what
+    images: list[Path]  # PNG
+
+
+@dataclass(frozen=True)
+class Interactive:
+    """Those figures that have an interactive version: an entry for each in every list."""
+
+    names: list[str]
+    tables: list[Path]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All tables of results: an entry for each in every list."""
+
+    names: list[str]
+    kinds: list[str]  # of the rule that writes them
+    texts: list[Path]  # Markdown
+
+
+def report(
+    study: str,
+    results: Path,
+    claims: Path,
+    figures: Figures,
+    interactive: Interactive,
+    tables: Tables,
+    captions: list[Path],
+    checkpoints: list[Path],
+    citation: Path,
+    output: Path,
+) -> None:
+    """Put all that a study found into one page.
+
+    Args:
+        study: its name.
+        results: its folder, for what each job cost.
+        claims: the table of verdicts.
+        figures: in the order of the page.
+        interactive: of which the tables are drawn anew.
+        tables: in the order of the page.
+        captions: each named after the function of a figure, the kind of a table, or the claims.
+        checkpoints: the last one of every run.
+        citation: the project's CITATION.cff.
+        output: the page.
+    """
+    texts = {path.stem: caption_of(path.read_text()) for path in captions}
+    origin = Origin(
+        training=provenance.training_of(checkpoints),
+        versions=provenance.versions(),
+        machine=provenance.machine(),
+        commit=provenance.commit(Path(provenance.__file__).parent),
+        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        costs=costs_of(results),
+    )
+    page = render(
+        study,
+        claims=pd.read_csv(claims),
+        claims_caption=texts["claims"],
+        pictures=_pictures(figures, dict(zip(interactive.names, interactive.tables, strict=True)), texts),
+        tables=[
+            Table(name, text.read_text(), texts[kind])
+            for name, kind, text in zip(tables.names, tables.kinds, tables.texts, strict=True)
+        ],
+        origin=origin,
+        citation=yaml.safe_load(citation.read_text()),
+    )
+    write_text(page, output)
+
+
+def _pictures(figures: Figures, tables: Mapping[str, Path], captions: Mapping[str, Caption]) -> list[Picture]:
+    entries = zip(figures.names, figures.functions, figures.measured, figures.images, strict=True)
+    return [
+        Picture(
+            name=name,
+            image=image.read_bytes(),
+            # What a figure's function says that it draws.
+            alt=str(getdoc(getattr(import_module(f"sharpness.figures.{function}"), function))).partition("\n")[0],
+            caption=captions[function],
+            measured=measured,
+            interactive=_interactive(function, tables.get(name)),
+        )
+        for name, function, measured, image in entries
+    ]
+
+
+def _interactive(function: str, table: Path | None) -> go.Figure | None:
+    return None if table is None else getattr(interactive_figures, function)(pd.read_csv(table))
+
+
+if __name__ == "__main__":
+    run_stage(report)
