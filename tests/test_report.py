@@ -352,7 +352,7 @@ class TestSlices:
 
         surfaces = [trace for trace in figure.data if trace.type == "surface"]
         assert [surface.scene for surface in surfaces] == ["scene", "scene2"]
-        assert surfaces[0].colorbar.y > 0.5 > surfaces[1].colorbar.y
+        assert surfaces[0].colorbar.y > 0.5 > surfaces[1].colorbar.y == 0
 
 
 class TestOrigin:

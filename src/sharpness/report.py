@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import re
 import struct
 from collections import Counter
@@ -114,7 +113,6 @@ def render(
         "plotly": _interactive,
         "data_uri": _data_uri,
         "size": _size,
-        "words": _words,
     }
     return environment.from_string(TEMPLATE.read_text()).render(
         study=study,
@@ -134,18 +132,20 @@ def render(
 
 
 def _claims(claims: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows for the template: texts, with the effect and its interval as one."""
+    """The rows for the template: texts, the interval of the effect as one; what is not known is empty."""
     unknown = set(claims["verdict"]) - set(SYMBOLS)
     if unknown:
         raise ValueError(f"a verdict must be one of {', '.join(SYMBOLS)}, got {', '.join(map(str, unknown))}")
     rows = claims.astype(object).where(claims.notna(), "").to_dict("records")
-    return [{**row, "effect": _effect(row["effect"], row["low"], row["high"])} for row in rows]
+    return [{**row, "effect": _number(row["effect"]), "interval": _interval(row["low"], row["high"])} for row in rows]
 
 
-def _effect(effect: Any, low: Any, high: Any) -> str:
-    if effect == "" or not math.isfinite(effect):
-        return ""
-    return number(effect) + (f" ({number(low)} to {number(high)})" if "" not in (low, high) else "")
+def _number(value: Any) -> str:
+    return "" if value == "" else number(value)
+
+
+def _interval(low: Any, high: Any) -> str:
+    return "" if "" in (low, high) else f"{number(low)} to {number(high)}"
 
 
 def _html(text: str) -> str:
@@ -159,7 +159,10 @@ def _html(text: str) -> str:
 
 
 def _interactive(figure: go.Figure, name: str) -> str:
-    settings = {"displaylogo": False, "responsive": True, "scrollZoom": False}
+    # The only button worth its place: a surface that was turned too far goes back.
+    is_surface = any(trace.type == "surface" for trace in figure.data)
+    buttons = {"displayModeBar": is_surface, "modeBarButtons": [["resetCameraDefault3d"]]}
+    settings = {"displaylogo": False, "responsive": True, "scrollZoom": False, **buttons}
     return str(figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=settings))
 
 
@@ -171,10 +174,6 @@ def _size(image: bytes) -> dict[str, int]:
     """Width and height of a PNG, which stand at the beginning of its header."""
     width, height = struct.unpack(">II", image[16:24])
     return {"width": width, "height": height}
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _reference(entry: Mapping[str, Any]) -> str:

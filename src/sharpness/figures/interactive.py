@@ -1,5 +1,7 @@
 """Figures to hover over and to turn, beside the static ones of the same names: tables to plotly figures."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -9,9 +11,10 @@ from plotly.subplots import make_subplots
 from sharpness.figures.palette import EIGENVALUES, RANKS
 from sharpness.figures.runs import divergence_in_words, first_seeds, title_of
 from sharpness.figures.slices import HEADROOM, WIDTH, spread, turned
+from sharpness.figures.spectrum import DECADES
 from sharpness.tables import trajectory
 
-ROW = 460  # pixels of height for each configuration
+ROW = 480  # pixels of height for each configuration
 
 
 def spectrum(spectrum: pd.DataFrame) -> go.Figure:
@@ -28,10 +31,12 @@ def spectrum(spectrum: pd.DataFrame) -> go.Figure:
     for row, run in enumerate(runs, start=1):
         figure.add_traces([*_ranks(run, legend=row == 1), _stability_limit(run)], rows=row, cols=1)
         figure.add_traces(_divergence(run), rows=row, cols=1)
+        figure.update_yaxes(**_log_axis(run), row=row, col=1)
     figure.update_xaxes(title="epoch", rangemode="tozero", fixedrange=True)
-    figure.update_yaxes(title="eigenvalue of the Hessian", type="log", exponentformat="none", fixedrange=True)
+    figure.update_yaxes(title="eigenvalue of the Hessian", type="log", fixedrange=True)
     # Nothing is dragged, so that a finger on a phone scrolls the page.
-    return _framed(figure, num_rows=len(runs), dragmode=False, hovermode="closest")
+    margin = {"l": 60, "r": 10, "t": 60, "b": 80}
+    return _framed(figure, num_rows=len(runs), margin=margin, dragmode=False, hovermode="closest")
 
 
 def slices(slices: pd.DataFrame) -> go.Figure:
@@ -46,10 +51,16 @@ def slices(slices: pd.DataFrame) -> go.Figure:
     here = [run[run["k"] == 0] for run in runs]
     ends = [divergence_in_words(rows["loss"], rows["epoch"]) for rows in here]
     titles = [_broken(title_of(run, slices) + end) for run, end in zip(runs, ends, strict=True)]
-    figure = make_subplots(rows=len(runs), specs=[[{"type": "surface"}] for _ in runs], subplot_titles=titles)
+    figure = make_subplots(
+        rows=len(runs),
+        specs=[[{"type": "surface"}] for _ in runs],
+        subplot_titles=titles,
+        # Of each row's height, for its bar of colours and the title of the next.
+        vertical_spacing=0.3 / len(runs),
+    )
     for row, run in enumerate(runs, start=1):
         _add_surface(figure, row, run)
-    return _framed(figure, num_rows=len(runs))
+    return _framed(figure, num_rows=len(runs), margin={"l": 10, "r": 10, "t": 60, "b": 70})
 
 
 def _ranks(run: pd.DataFrame, *, legend: bool) -> list[go.Scatter]:
@@ -89,6 +100,21 @@ def _stability_limit(run: pd.DataFrame) -> go.Scatter:
         showlegend=False,
         hovertemplate=f"{text}<extra></extra>",
     )
+
+
+def _log_axis(run: pd.DataFrame) -> dict[str, object]:
+    """Where the axis begins and ends, as that of the static figure, and ticks at 1, 2 and 5."""
+    values = run["eigenvalue"]
+    top = values.max()
+    low = max(values[values > 0].min(), top / 10**DECADES) / 1.3
+    high = 2 * max(top, 2 / run["learning_rate"].iloc[0])
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    ticks = [factor * 10.0**decade for decade in decades for factor in (1, 2, 5)]
+    return {
+        "range": [math.log10(low), math.log10(high)],
+        "tickvals": ticks,
+        "ticktext": [f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in ticks],
+    }
 
 
 def _divergence(run: pd.DataFrame) -> list[go.Scatter]:
@@ -150,35 +176,45 @@ def _add_surface(figure: go.Figure, row: int, run: pd.DataFrame) -> None:
             col=1,
         )
     figure.update_scenes(
-        xaxis={"title": "k", "tickvals": [-WIDTH, -WIDTH // 2, 0, WIDTH // 2, WIDTH]},
-        yaxis={"title": "epoch", "tickvals": chosen, "ticktext": [f"{losses.index[index]:.3g}" for index in chosen]},
+        # A tick at the very end of an axis would not be labelled.
+        xaxis={
+            "title": "k",
+            "range": [-1.05 * WIDTH, 1.05 * WIDTH],
+            "tickvals": [-WIDTH, -WIDTH // 2, 0, WIDTH // 2, WIDTH],
+        },
+        yaxis={
+            "title": "epoch",
+            "range": [-0.05 * len(losses), 1.05 * len(losses)],
+            "tickvals": chosen,
+            "ticktext": [f"{losses.index[index]:.3g}" for index in chosen],
+        },
         zaxis={"title": "training loss"},
         aspectmode="manual",
         aspectratio={"x": 1, "y": 1.15, "z": 0.75},
-        camera={"eye": {"x": 1.2, "y": -1.45, "z": 1.05}},
+        camera={"eye": {"x": 1.4, "y": -1.7, "z": 1.2}, "center": {"x": 0, "y": 0, "z": -0.1}},
         row=row,
         col=1,
     )
 
 
 def _framed(figure: go.Figure, *, num_rows: int, **layout: object) -> go.Figure:
-    """The look that all share; each surface gets a bar of colours of its own height."""
+    """The look that all share; below each surface stands its bar of colours."""
     surfaces = [trace for trace in figure.data if trace.type == "surface"]
     for index, surface in enumerate(surfaces):
-        low, high = figure.layout["scene" if index == 0 else f"scene{index + 1}"].domain.y
         surface.colorbar = {
-            "title": {"text": "largest<br>eigenvalue"},
-            "thickness": 12,
-            "len": 0.8 * (high - low),
-            "y": (low + high) / 2,
+            "title": {"text": "largest eigenvalue", "side": "bottom"},
+            "orientation": "h",
+            "thickness": 10,
+            "len": 0.7,
+            "y": figure.layout["scene" if index == 0 else f"scene{index + 1}"].domain.y[0],
+            "yanchor": "top",
         }
     figure.update_annotations(font_size=13)
     return figure.update_layout(
         height=ROW * num_rows,
         template="plotly_white",
         font={"family": "system-ui, sans-serif", "size": 13},
-        margin={"l": 60, "r": 10, "t": 60, "b": 50},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
         **layout,
     )
 
