@@ -17,7 +17,7 @@ FIGURES = sorted(path.stem for path in (PACKAGE / "figures").glob("*.py") if pat
 MEASUREMENTS = ("spectrum", "slices", "steps", "variants", "gradients")
 
 # Imports one module after the other in one interpreter, so that torch is loaded once; prints what each brought along.
-TORCHLESS = ("collect", "figure")
+TORCHLESS = ("collect", "figure", "report")
 IMPORT_EACH = """
 import importlib, json, sys
 
@@ -87,7 +87,13 @@ def test_no_figure_and_no_stage_that_only_handles_tables_loads_torch(figures_imp
 
 @pytest.mark.parametrize(
     "module",
-    [*(f"figures.{figure}" for figure in FIGURES), "stages.figure", "stages.collect", "stages.results_table"],
+    [
+        *(f"figures.{figure}" for figure in FIGURES),
+        "stages.figure",
+        "stages.collect",
+        "stages.results_table",
+        "stages.report",
+    ],
 )
 def test_a_figure_or_a_table_depends_on_no_module_that_imports_torch(module):
     texts = {path: Path(path).read_text() for path in sources(f"sharpness.{module}")}

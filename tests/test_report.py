@@ -306,6 +306,16 @@ class TestSpectrum:
         titles = [annotation.text for annotation in figure.layout.annotations]
         assert all("seed 1 (first of 2)" in title for title in titles)
 
+    def test_the_axis_holds_all_but_noise_around_zero_and_is_labelled_in_plain_numbers(self):
+        table = spectrum_table()
+        table.loc[table["rank"] == 2, "eigenvalue"] = [-1, 1e-9, 0, 1e-9, 1e-9]
+
+        axis = interactive.spectrum(table).layout.yaxis
+
+        assert 10 ** axis.range[0] == pytest.approx(50 / 1000 / 1.3)
+        assert 10 ** axis.range[1] == pytest.approx(2 * 50)
+        assert {"0.05", "1", "20", "100"} <= set(axis.ticktext)
+
     def test_a_diverged_run_ends_in_a_cross_at_its_last_finite_value(self):
         (cross,) = [
             trace for trace in interactive.spectrum(spectrum_table(lost_from=3)).data if trace.name == "diverged"

@@ -191,7 +191,7 @@ def _add_surface(figure: go.Figure, row: int, run: pd.DataFrame) -> None:
         zaxis={"title": "training loss"},
         aspectmode="manual",
         aspectratio={"x": 1, "y": 1.15, "z": 0.75},
-        camera={"eye": {"x": 1.4, "y": -1.7, "z": 1.2}, "center": {"x": 0, "y": 0, "z": -0.1}},
+        camera={"eye": {"x": 1.4, "y": -1.7, "z": 1.2}, "center": {"x": -0.1, "y": -0.08, "z": -0.1}},
         row=row,
         col=1,
     )
