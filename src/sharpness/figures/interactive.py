@@ -108,7 +108,7 @@ def _log_axis(run: pd.DataFrame) -> dict[str, object]:
     top = values.max()
     low = max(values[values > 0].min(), top / 10**DECADES) / 1.3
     high = 2 * max(top, 2 / run["learning_rate"].iloc[0])
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
     ticks = [factor * 10.0**decade for decade in decades for factor in (1, 2, 5)]
     return {
         "range": [math.log10(low), math.log10(high)],
