@@ -179,6 +179,20 @@ class TestPage:
         assert {target.removeprefix("#") for target in targets} <= set(ids)
         assert {"findings", "figures", "tables", "figure-peaks", "figure-spectrum", "table-table"} <= set(ids)
 
+    def test_the_contents_tell_figures_of_one_kind_apart(self):
+        caption = Caption("Peaks", "Look.")
+        links = re.findall(
+            r'<li><a href="#figure-\w+">(.*?)</a>',
+            page(
+                pictures=[
+                    Picture(name, PNG, "Dots", Caption("Widths", "Look.") if name == "widths" else caption, "", None)
+                    for name in ("first", "second", "widths")
+                ]
+            ),
+        )
+
+        assert links == ["Peaks (first)", "Peaks (second)", "Widths"]
+
     def test_findings_come_before_figures_tables_and_what_ran(self):
         text = page(tables=[Table("table", "text", Caption("Table", "Look."))])
 

@@ -179,7 +179,7 @@ def _add_surface(figure: go.Figure, row: int, run: pd.DataFrame) -> None:
         # A tick at the very end of an axis would not be labelled.
         xaxis={
             "title": "k",
-            "range": [-1.05 * WIDTH, 1.05 * WIDTH],
+            "range": [1.05 * losses.columns.min(), 1.05 * losses.columns.max()],
             "tickvals": [-WIDTH, -WIDTH // 2, 0, WIDTH // 2, WIDTH],
         },
         yaxis={
