@@ -25,11 +25,11 @@ Every claim of the poster, and whether these runs bear it out. A claim *holds* o
 be told from the spread over seeds; otherwise it is *undecided*, and the last column says what would decide it. One
 seed decides nothing. Comparisons take one number per seed, a logarithm of a ratio or a difference: the claim holds if
 the whole 95 % Student interval of their mean lies on the predicted side, and does not if it lies on the other. An
-order of three or more settings is decided by Page's trend test over the seeds that have all of them, exact and one-
-sided at 5 %: the claim holds if the predicted order is significant and does not if the reverse is. Fractions of runs
-are compared with one half by Wilson's interval, a correlation over runs with zero by its bootstrap interval. A claim
-of several parts holds if all do and does not if one does not; the effect shown is that of the part that decides. Runs
-that diverged are counted and left out.
+order of three or more settings is decided by Page's trend test over the seeds that have all of them, exact and
+one-sided at 5 %: the claim holds if the predicted order is significant and does not if the reverse is. Fractions of
+runs are compared with one half by Wilson's interval, a correlation over runs with zero by its bootstrap interval. A
+claim of several parts holds if all do and does not if one does not; the effect shown is that of the part that
+decides. Runs that diverged are counted and left out.
 """
 
 

@@ -15,7 +15,7 @@ def last_norms(collected: Collected, *kinds: str) -> pd.DataFrame:
     ends = spectrum[(spectrum["which"] == "largest") & spectrum["checkpoint"].isin(["planned", "last"])]
     if ends.empty:
         return pd.DataFrame(columns=[*RUN, "settings", "frobenius", "num_eigenvalues"])
-    norms = frobenius(ends).sort_values(["step", "num_eigenvalues"], kind="stable")
+    norms = frobenius(ends).sort_values("step", kind="stable")
     return with_fields(norms.drop_duplicates(["run", "settings"], keep="last"), spectrum)
 
 

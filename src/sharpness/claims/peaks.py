@@ -11,7 +11,7 @@ from sharpness.claims.collected import Collected
 from sharpness.claims.findings import Finding
 from sharpness.claims.subjects import AXES, Axis, along, over_settings, subjects, with_fields
 from sharpness.claims.verdicts import Verdict, all_of, mostly, ordered, undecided
-from sharpness.claims.wording import number, spread
+from sharpness.claims.wording import spread
 
 # What the poster calls a smaller and an earlier peak.
 QUANTITIES = {"peak_eigenvalue": "lower", "peak_epoch": "earlier"}
@@ -77,7 +77,7 @@ def _pattern(runs: pd.DataFrame) -> Verdict:
     follows = rises & early & falls
     heights = known["peak_eigenvalue"] / known["first"].where(known["first"] > 0)
     measured = (
-        f"{follows.sum()} of {len(known)} runs: {rises.sum()} rise at least {number(RISE)} times "
+        f"{follows.sum()} of {len(known)} runs: {rises.sum()} rise at least {RISE} times "
         f"({spread(heights)} times), {early.sum()} peak in the first half "
         f"(at epoch {spread(known['peak_epoch'])}), {falls.sum()} end below the peak"
     )

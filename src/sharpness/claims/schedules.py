@@ -14,7 +14,7 @@ from sharpness.claims.collected import Collected
 from sharpness.claims.findings import Finding
 from sharpness.claims.subjects import over_settings, subjects
 from sharpness.claims.verdicts import Verdict, log_ratio, paired, undecided
-from sharpness.claims.wording import number, per_setting, setting_text
+from sharpness.claims.wording import per_setting, setting_text
 
 
 def schedules(collected: Collected) -> Iterator[Finding]:
@@ -57,7 +57,7 @@ def _deviations(steady: pd.DataFrame, changed: pd.DataFrame, window: float) -> p
 
 
 def _verdict(table: pd.DataFrame, window: float) -> Verdict:
-    measured = f"decades in {number(window)} epochs after the {per_setting(table, 'change after epoch')}"
+    measured = f"decades in {setting_text(window)} epochs after the {per_setting(table, 'change after epoch')}"
     if len(table.columns) < 2:
         return undecided("runs whose rate changes early, late and never, of equal seed", measured=measured)
     return paired(table.iloc[:, 0] - table.iloc[:, -1], above=True, measured=measured)

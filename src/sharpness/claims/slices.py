@@ -12,7 +12,7 @@ from sharpness.claims.collected import Collected
 from sharpness.claims.findings import Finding
 from sharpness.claims.subjects import AXES, Axis, along, over_settings, subjects, with_fields
 from sharpness.claims.verdicts import Verdict, all_of, ordered, paired, undecided
-from sharpness.claims.wording import number, spread
+from sharpness.claims.wording import setting_text, spread
 
 FROM_EPOCH = 2  # "after a couple of epochs"
 BOTTOM = 2  # the minimum lies within so many expected steps,
@@ -54,7 +54,7 @@ def _bowls(rows: pd.DataFrame) -> Verdict:
         return undecided(f"slices from epoch {FROM_EPOCH} on, of runs that do not diverge")
     fractions = pd.DataFrame(found).groupby(["seed", "run"])["bowl"].mean()
     reach = late["k"].abs().where(late["k"].abs() <= WALLS).max()
-    measured = f"{spread(100 * fractions)} % of {len(found)} slices in all, looked at out to k = ±{number(reach)}"
+    measured = f"{spread(100 * fractions)} % of {len(found)} slices in all, looked at out to k = ±{setting_text(reach)}"
     return paired(fractions.groupby("seed").mean(), above=True, threshold=0.5, measured=measured)
 
 

@@ -57,7 +57,7 @@ def paired(
     """
     interval = intervals.of_mean(numbers)
     answer = _side(interval, threshold, above=above)
-    limit = number(float(scale(threshold)))
+    limit = f"{float(scale(threshold)):.3g}"
     would_decide = _more_seeds(interval, f"the interval covers {limit}") if answer == "undecided" else ""
     return Verdict(
         answer, _counting_lost(measured, numbers), interval.scaled(scale), STUDENT, interval.num, would_decide
@@ -70,7 +70,7 @@ def within(numbers: Sequence[float], bound: float, *, scale: Callable[[float], A
     inside = interval.low > -bound and interval.high < bound
     outside = interval.low > bound or interval.high < -bound
     answer: Answer = "holds" if inside else "does not hold" if outside else "undecided"
-    limits = " or ".join(number(float(scale(value))) for value in (-bound, bound))
+    limits = " or ".join(f"{float(scale(value)):.3g}" for value in (-bound, bound))
     would_decide = _more_seeds(interval, f"the interval covers {limits}") if answer == "undecided" else ""
     return Verdict(
         answer, _counting_lost(measured, numbers), interval.scaled(scale), STUDENT, interval.num, would_decide
@@ -167,7 +167,7 @@ def _over_runs(
     answer = _side(effect, threshold, above=above)
     if num_seeds < 2:
         return Verdict("undecided", measured, effect, test, num_seeds, _more_values(num_seeds))
-    would_decide = "" if answer != "undecided" else f"more runs: the interval covers {number(threshold)}"
+    would_decide = "" if answer != "undecided" else f"more runs: the interval covers {threshold:.3g}"
     if np.isnan(effect.low):
         would_decide = "runs that differ"
     return Verdict(answer, measured, effect, test, num_seeds, would_decide)
