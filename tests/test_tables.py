@@ -301,7 +301,7 @@ def test_tex_has_as_many_cells_in_every_row_and_escapes_what_tex_would_read(gamm
     assert all(row.count(" & ") == 5 for row in rows)
     assert r"\caption{100 \% of simple\_cnn \& more. $\|\mathbf{H}\|_F$: root of" in text
     assert r"$\gamma$ & $\|\mathbf{H}\|_F$ best / last & Test acc. & Val. acc. (1) & Loss & Dist. \\" in rows
-    assert r"70.0 $\pm$ 7.1 \%" in text
+    assert r"70.0$_{\pm 7.1}$ \%" in text
     assert text.isascii()
     for part in ("table", "tabular"):
         assert text.count(rf"\begin{{{part}}}") == text.count(rf"\end{{{part}}}") == 1
@@ -340,11 +340,13 @@ def test_the_whole_norm_stands_beside_that_of_the_leading_eigenvalues(gamma_hist
     assert r"0.1 & 672 / 1,559 &" not in "".join(rows)
 
 
-def test_tex_compiles_with_booktabs(gamma_history, gamma_spectrum, tmp_path):
+@pytest.mark.parametrize("with_whole_norms", [False, True])
+def test_tex_compiles_with_booktabs_and_fits_the_page(gamma_history, gamma_spectrum, tmp_path, with_whole_norms):
     latex = shutil.which("pdflatex")
     if latex is None:
         pytest.skip("pdflatex is not installed")
-    table = results_table(gamma_history, gamma_spectrum, validation_epoch=1)
+    density = norm_rows((1.0, 0.1), (1234.0, 0.2), gamma=0.1, seed=0) if with_whole_norms else None
+    table = results_table(gamma_history, gamma_spectrum, density, validation_epoch=1)
     (tmp_path / "table.tex").write_text(as_tex(table, caption="100 % of simple_cnn & more"))
     page = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
     (tmp_path / "page.tex").write_text(page)

@@ -9,7 +9,7 @@ import pandas as pd
 from sharpness.tables import QUANTITIES, WHOLE_NORMS
 
 # The poster's own table, on CIFAR-10; its rows carry neither a spread nor a number of seeds.
-POSTER_HEADING = "For comparison, the poster: Resnet-32 on CIFAR-10, Val. acc. after 50 epochs, no spread given"
+POSTER_HEADING = "For comparison, the poster: Resnet-32 on CIFAR-10, Val. acc. (50), no spread"
 POSTER_EPOCH = 50
 POSTER = [
     ["0.01", "672 / 1,559", "87.4 %", "58.3 %", "0.06067", "22.99"],
@@ -28,6 +28,11 @@ TEX = {
     "\\": r"\textbackslash{}",
     **{character: f"\\{character}" for character in "&%_#$"},
 }
+# What stands as an index in TeX, as papers print it: on the line, the columns would be wider than a page.
+INDICES = [
+    (re.compile(r" \$\\pm\$ ([\d.,]*\d)"), r"$_{\\pm \1}$"),
+    (re.compile(r" \((\d+) of (\d+) diverged\)"), r"$_{\\mathrm{\1\\ of\\ \2\\ diverged}}$"),
+]
 
 
 def as_markdown(table: pd.DataFrame, *, caption: str) -> str:
@@ -62,9 +67,10 @@ def as_tex(table: pd.DataFrame, *, caption: str) -> str:
         [
             r"\begin{table}",
             r"\centering",
-            r"\small",
+            r"\scriptsize",
+            r"\setlength{\tabcolsep}{1.8pt}",
             rf"\caption{{{_tex(f'{caption}. {_definitions(table)}')}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            rf"\begin{{tabular}}{{@{{}}l{'r' * (len(header) - 1)}@{{}}}}",
             r"\toprule",
             _tex_row(header),
             *lines,
@@ -157,7 +163,10 @@ def _value(mean: float, deviation: float, unit: str = "") -> str:
 
 
 def _tex(text: str) -> str:
-    return re.sub("|".join(map(re.escape, TEX)), lambda found: TEX[found[0]], text)
+    text = re.sub("|".join(map(re.escape, TEX)), lambda found: TEX[found[0]], text)
+    for pattern, index in INDICES:
+        text = pattern.sub(index, text)
+    return text
 
 
 def _tex_row(cells: list[str]) -> str:
