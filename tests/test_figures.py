@@ -337,6 +337,15 @@ def test_every_figure_can_be_saved(name, runs, diverge_after):
     assert saved(DRAWN[name](runs, diverge_after)) > 5000
 
 
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_run_that_was_lost_before_it_was_measured_is_a_figure_all_the_same(name):
+    figure = DRAWN[name]([run_fields()], -1)
+
+    assert saved(figure) > 1000
+    if name in ("spectrum", "slices", "schematic"):
+        assert "diverged before the first measurement" in titles(figure)
+
+
 def test_figures_of_a_single_checkpoint_can_be_saved():
     runs = [run_fields(grid="gamma")]
     frames = {

@@ -315,7 +315,7 @@ class TestSpectrum:
         figure = interactive.spectrum(spectrum_table(learning_rates=(0.1, 0.5), seeds=(3, 1)))
 
         assert (figure.layout.yaxis.type, figure.layout.yaxis2.type) == ("log", "log")
-        limits = [list(trace.y) for trace in figure.data if trace.line.dash == "dash"]
+        limits = [list(trace.y) for trace in figure.data if trace.line.dash == "dot"]
         assert limits == [[20, 20], [4, 4]]
         titles = [annotation.text for annotation in figure.layout.annotations]
         assert all("seed 1 (first of 2)" in title for title in titles)
@@ -329,6 +329,12 @@ class TestSpectrum:
         assert 10 ** axis.range[0] == pytest.approx(50 / 1000 / 1.3)
         assert 10 ** axis.range[1] == pytest.approx(2 * 50)
         assert {"0.05", "1", "20", "100"} <= set(axis.ticktext)
+
+    def test_a_run_that_was_lost_before_it_was_measured_has_an_empty_panel(self):
+        figure = interactive.spectrum(spectrum_table(lost_from=0))
+
+        assert len(figure.data) == 0
+        assert len(figure.layout.annotations) == 1
 
     def test_a_diverged_run_ends_in_a_cross_at_its_last_finite_value(self):
         (cross,) = [

@@ -9,9 +9,9 @@ from matplotlib.colors import Colormap, to_hex
 from plotly.subplots import make_subplots
 
 from sharpness.figures.palette import EIGENVALUES, RANKS
-from sharpness.figures.runs import divergence_in_words, first_seeds, title_of
+from sharpness.figures.runs import divergence_in_words, first_seeds, is_measured, title_of
 from sharpness.figures.slices import HEADROOM, WIDTH, spread, turned
-from sharpness.figures.spectrum import DECADES
+from sharpness.figures.spectrum import log_range
 from sharpness.tables import trajectory
 
 ROW = 480  # pixels of height for each configuration
@@ -29,6 +29,8 @@ def spectrum(spectrum: pd.DataFrame) -> go.Figure:
     runs = first_seeds(leading)
     figure = make_subplots(rows=len(runs), subplot_titles=[_broken(title_of(run, leading)) for run in runs])
     for row, run in enumerate(runs, start=1):
+        if not is_measured(run["eigenvalue"]):
+            continue
         figure.add_traces([*_ranks(run, legend=row == 1), _stability_limit(run)], rows=row, cols=1)
         figure.add_traces(_divergence(run), rows=row, cols=1)
         figure.update_yaxes(**_log_axis(run), row=row, col=1)
@@ -58,8 +60,9 @@ def slices(slices: pd.DataFrame) -> go.Figure:
         # Of each row's height, for its bar of colours and the title of the next.
         vertical_spacing=0.3 / len(runs),
     )
-    for row, run in enumerate(runs, start=1):
-        _add_surface(figure, row, run)
+    for row, (run, rows) in enumerate(zip(runs, here, strict=True), start=1):
+        if is_measured(rows["loss"]):
+            _add_surface(figure, row, run)
     return _framed(figure, num_rows=len(runs), margin={"l": 10, "r": 10, "t": 60, "b": 70})
 
 
@@ -96,7 +99,7 @@ def _stability_limit(run: pd.DataFrame) -> go.Scatter:
         mode="lines+text",
         text=["", text],
         textposition="top left",
-        line={"color": "black", "width": 1, "dash": "dash"},
+        line={"color": "black", "width": 1, "dash": "dot"},
         showlegend=False,
         hovertemplate=f"{text}<extra></extra>",
     )
@@ -104,10 +107,7 @@ def _stability_limit(run: pd.DataFrame) -> go.Scatter:
 
 def _log_axis(run: pd.DataFrame) -> dict[str, object]:
     """Where the axis begins and ends, as that of the static figure, and ticks at 1, 2 and 5."""
-    values = run["eigenvalue"]
-    top = values.max()
-    low = max(values[values > 0].min(), top / 10**DECADES) / 1.3
-    high = 2 * max(top, 2 / run["learning_rate"].iloc[0])
+    low, high = log_range(run)
     decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
     ticks = [factor * 10.0**decade for decade in decades for factor in (1, 2, 5)]
     return {

@@ -9,6 +9,7 @@ from sharpness import tables
 from sharpness.figures.log_axis import log_y
 from sharpness.figures.runs import OTHER, models, name_of, words
 from sharpness.figures.seeds import draw_against_setting, legend_of_dots
+from sharpness.figures.stability import LOOK, legend_of_limit
 from sharpness.figures.style import styled
 
 # What the poster claims: with a larger learning rate or a smaller batch the peak is lower and earlier.
@@ -53,7 +54,7 @@ def _draw_quantity(axes: Axes, of_grid: pd.DataFrame, grid: str, quantity: str) 
     x = draw_against_setting(axes, of_grid, grid, quantity)
     if quantity == "peak_eigenvalue":
         limit = (2 / of_grid["learning_rate"]).groupby(x).first()
-        axes.plot(limit.index, limit, color="black", linewidth=1, linestyle="--")
+        axes.plot(limit.index, limit, color="black", **LOOK)
         log_y(axes)
 
 
@@ -72,5 +73,4 @@ def _finding(of_grid: pd.DataFrame, grid: str, quantity: str) -> str:
 
 
 def _legend(rows: pd.DataFrame) -> list[Line2D]:
-    limit = Line2D([], [], color="black", linewidth=1, linestyle="--", label="2 / learning rate")
-    return [*legend_of_dots(rows), limit]
+    return [*legend_of_dots(rows), legend_of_limit()]

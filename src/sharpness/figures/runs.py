@@ -50,7 +50,14 @@ def settings_in_words(rows: pd.DataFrame, *fields: str) -> str:
 def divergence_in_words(losses: pd.Series, epochs: pd.Series) -> str:
     """When a run diverged, as the end of a title; nothing where it did not."""
     finite = np.isfinite(losses)
+    if not finite.any():
+        return ", diverged before the first measurement"
     return "" if finite.all() else f", diverged after epoch {epochs[finite].max():.3g}"
+
+
+def is_measured(values: pd.Series) -> bool:
+    """Whether there is anything to draw of a run."""
+    return bool(np.isfinite(values).any())
 
 
 def words(field: str) -> str:

@@ -1,8 +1,5 @@
 """What a change of the learning rate, early or late, does to the largest eigenvalue."""
 
-import ast
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,7 +13,7 @@ from sharpness.figures.runs import name_of, text
 from sharpness.figures.seeds import draw_over_seeds, legend_of_divergence
 from sharpness.figures.stability import draw_limits, legend_of_limit
 from sharpness.figures.style import styled
-from sharpness.tables import trajectory
+from sharpness.tables import first_change, trajectory
 
 NEVER = np.inf
 
@@ -29,7 +26,7 @@ def schedules(spectrum: pd.DataFrame) -> Figure:
         spectrum: columns grid, run and the run's fields, which, checkpoint, step, epoch, rank, eigenvalue.
     """
     largest = trajectory(spectrum).query("rank == 0")
-    largest = largest.assign(change=largest["learning_rate_epochs"].map(_first_change))
+    largest = largest.assign(change=largest["learning_rate_epochs"].map(first_change).fillna(NEVER))
     grids = [grid for _, grid in largest.groupby(["data", "model", "grid"], sort=False)]
     figure = Figure(figsize=(max(4.0, 3.3 * len(grids)), 3.4), layout="constrained")
     panels = figure.subplots(1, len(grids), squeeze=False, sharey=True)[0]
@@ -43,12 +40,6 @@ def schedules(spectrum: pd.DataFrame) -> Figure:
         handles=[legend_of_limit(), *legend_of_divergence(largest, "eigenvalue")], loc="outside lower center", ncols=2
     )
     return figure
-
-
-def _first_change(epochs: Any) -> float:
-    """The epoch after which the rate changes; a list is text in a table."""
-    listed = ast.literal_eval(epochs) if isinstance(epochs, str) else epochs
-    return float(min(listed, default=NEVER))
 
 
 def _rates(of_grid: pd.DataFrame) -> list[float]:

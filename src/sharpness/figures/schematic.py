@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from sharpness.figures.palette import RED
-from sharpness.figures.runs import divergence_in_words, first_seeds, name_of, settings_in_words
+from sharpness.figures.runs import divergence_in_words, first_seeds, is_measured, name_of, settings_in_words
 from sharpness.figures.style import styled
 
 
@@ -25,7 +25,8 @@ def schematic(slices: pd.DataFrame) -> Figure:
         here = run[run["k"] == 0]
         end = divergence_in_words(here["loss"], here["epoch"])
         row.suptitle(f"{name_of(run)}, {settings_in_words(run, 'learning_rate', 'batch_size')}{end}")
-        _draw_run(row, run)
+        if is_measured(here["loss"]):
+            _draw_run(row, run)
     return figure
 
 

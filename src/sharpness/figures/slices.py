@@ -8,7 +8,7 @@ from matplotlib.figure import Figure, SubFigure
 from mpl_toolkits.mplot3d import Axes3D
 
 from sharpness.figures.palette import EIGENVALUES
-from sharpness.figures.runs import divergence_in_words, first_seeds, title_of
+from sharpness.figures.runs import divergence_in_words, first_seeds, is_measured, title_of
 from sharpness.figures.style import styled
 
 WIDTH = 8  # of the surface, in expected steps to each side
@@ -32,7 +32,8 @@ def slices(slices: pd.DataFrame) -> Figure:
         here = run[run["k"] == 0]
         end = divergence_in_words(here["loss"], here["epoch"])
         row.suptitle(title_of(run, slices) + end)
-        _draw_run(row, run)
+        if is_measured(here["loss"]):
+            _draw_run(row, run)
     return figure
 
 

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure, SubFigure
 from sharpness.figures.epochs import from_start
 from sharpness.figures.log_axis import log_y
 from sharpness.figures.palette import RANKS
-from sharpness.figures.runs import first_seeds, title_of
+from sharpness.figures.runs import divergence_in_words, first_seeds, is_measured, title_of
 from sharpness.figures.seeds import mark_divergence
+from sharpness.figures.stability import LOOK
 from sharpness.figures.style import styled
 from sharpness.tables import trajectory
 
@@ -32,8 +33,12 @@ def spectrum(spectrum: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(6.4, 2.8 * len(runs)), layout="constrained")
     rows = figure.subfigures(len(runs), 1, squeeze=False)[:, 0]
     for row, run in zip(rows, runs, strict=True):
-        _draw_run(row, run)
-        row.suptitle(title_of(run, leading))
+        end = ""
+        if is_measured(run["eigenvalue"]):
+            _draw_run(row, run)
+        else:
+            end = divergence_in_words(run["eigenvalue"], run["epoch"])
+        row.suptitle(title_of(run, leading) + end)
     return figure
 
 
@@ -67,17 +72,22 @@ def _frame_whole(axes: Axes, run: pd.DataFrame) -> None:
 
 
 def _frame_start(axes: Axes, run: pd.DataFrame) -> None:
-    limit, top = 2 / run["learning_rate"].iloc[0], run["eigenvalue"].max()
-    _draw_stability_limit(axes, limit)
-    smallest = run.loc[run["eigenvalue"] > 0, "eigenvalue"].min()
-    axes.set_ylim(max(smallest, top / 10**DECADES) / 1.3, 2 * max(top, limit))
+    _draw_stability_limit(axes, 2 / run["learning_rate"].iloc[0])
+    axes.set_ylim(log_range(run))
     log_y(axes)
     axes.set(title="start, log scale", xlabel="epoch")
     from_start(axes, _end_of_start(run))
 
 
+def log_range(run: pd.DataFrame) -> tuple[float, float]:
+    """From where to where a logarithmic axis shows the eigenvalues of a run, and 2 / learning rate."""
+    limit, top = 2 / run["learning_rate"].iloc[0], run["eigenvalue"].max()
+    smallest = run.loc[run["eigenvalue"] > 0, "eigenvalue"].min()
+    return max(smallest, top / 10**DECADES) / 1.3, 2 * max(top, limit)
+
+
 def _draw_stability_limit(axes: Axes, limit: float) -> None:
-    axes.axhline(limit, color="black", linewidth=1, linestyle="--")
+    axes.axhline(limit, color="black", **LOOK)
     axes.annotate(
         f"2 / learning rate = {limit:.3g}",
         (1, limit),
