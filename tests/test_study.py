@@ -465,6 +465,11 @@ BAD_VALUES = {
         {"at_epochs": [1]},
         ["checkpoints.ends", "taken"],
     ),
+    "an experiment with the name of the verdicts": (
+        ("experiments", "claims"),
+        {"kind": "spectrum", "measure": {"spectrum": ["leading"]}, "grids": {"all": [{"seed": 0}]}},
+        ["experiments.claims", "taken"],
+    ),
     "a measurement without its section": (
         ("slices",),
         DELETED,

@@ -20,6 +20,8 @@ from sharpness.schema import StudyError, check_schema, known_words
 MEASUREMENTS = ("spectrum", "density", "slices", "steps", "variants", "gradients")
 # The checkpoint of the best validation accuracy and that of the last step: a part of its own in every run.
 ENDS = "ends"
+# The table of verdicts, beside those of the experiments.
+CLAIMS = "claims"
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,8 @@ def study_of(config: Mapping[str, Any], schema_path: Path, *, source: str) -> St
         study = Study(name=config["study"], config=config, experiments=experiments)
         if ENDS in config["checkpoints"]:
             raise StudyError(f"checkpoints.{ENDS}: the name is taken by the best and the last checkpoint")
+        if CLAIMS in experiments:
+            raise StudyError(f"experiments.{CLAIMS}: the name is taken by the table of verdicts")
         for experiment in experiments.values():
             _check_references(experiment, config)
         for run, measurement, settings in study.measured:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 from sharpness.costs import costs_of
 from sharpness.stages import run_stage
 
+WIDTH = 118  # of a line in the terminal
+
 
 def summary(study: str, results: Path, report: Path) -> None:
-    """Print the tables of results, the cost of each part, and where figures and report are."""
+    """Print the tables of results, the verdicts, the cost of each part, and where figures and report are."""
     print(f"\nThe study {study}\n")
-    for table in sorted((results / "tables").glob("*.md")):
+    claims = results / "tables" / "claims.md"
+    for table in sorted(set((results / "tables").glob("*.md")) - {claims}):
         print(table.read_text().rstrip() + "\n")
+    _print_verdicts(claims.with_suffix(".csv"))
+    print(f"More: {claims}\n")
     print(f"{'part':<16}{'jobs':>6}{'seconds':>10}{'CPU seconds':>13}")
     for cost in costs_of(results):
         print(f"{cost.part:<16}{cost.num_jobs:>6}{cost.seconds:>10.0f}{cost.cpu_seconds:>13.0f}")
@@ -20,6 +26,16 @@ def summary(study: str, results: Path, report: Path) -> None:
     for figure in sorted((results / "figures").glob("*.pdf")):
         print(f"  {figure}")
     print(f"Report: {report} (one file, opens without a network)")
+
+
+def _print_verdicts(claims: Path) -> None:
+    """A line for each claim, as far as a terminal is wide."""
+    print("The poster's claims")
+    with claims.open() as file:
+        for row in csv.DictReader(file):
+            network = f" ({row['model']})" if row["model"] else ""
+            line = f"{row['claim']}  {row['verdict']:<13}  {row['finding']}{network}"
+            print(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…")
 
 
 if __name__ == "__main__":
