@@ -16,10 +16,10 @@ from sharpness.claims import intervals, verdicts, wording
 from sharpness.claims.collected import collected
 from sharpness.claims.deciding import as_markdown, decide
 from sharpness.claims.poster import CLAIMS
-from sharpness.claims.schedules import first_change
 from sharpness.claims.slices import is_bowl
 from sharpness.closure import sources
 from sharpness.stages.claims import claims
+from sharpness.tables import first_change
 
 RUN = {
     "experiment": "invented",

@@ -44,7 +44,13 @@ class SpectralDensity:
 
     def moments(self, order: int) -> Estimate:
         """tr(A^order) / P; up to order 2 ``num_steps`` - 1 the quadrature itself adds no error."""
-        return _mean((self.weights * self.nodes**order).sum(dim=1), self.num_products)
+        return mean_of((self.weights * self.nodes**order).sum(dim=1), self.num_products)
+
+
+def mean_of(samples: Tensor, num_products: int) -> Estimate:
+    """The mean of independent ``samples`` [n] with its standard error."""
+    spread = float(samples.std()) if len(samples) > 1 else nan
+    return Estimate(float(samples.mean()), spread / sqrt(len(samples)), num_products)
 
 
 def trace(operator: SymmetricOperator, *, num_products: int, generator: torch.Generator) -> Estimate:
@@ -84,7 +90,7 @@ def trace(operator: SymmetricOperator, *, num_products: int, generator: torch.Ge
     # The rest of a test vector is uniform on a sphere in the complement of the others' range.
     num_kept = len(basis) - left_out.square().sum(dim=0)
     outside = (product.size - num_kept) * curvatures / _row_products(rests, rests)
-    return _mean(inside + outside, product.num_products)
+    return mean_of(inside + outside, product.num_products)
 
 
 def squared_frobenius_norm(
@@ -115,7 +121,7 @@ def squared_frobenius_norm(
         if pairs is not None:
             (vector,) = orthonormal_outside(pairs.eigenvectors.to(vector), vector[None])
         samples[number] = known + dimension * product(vector).double().square().sum()
-    return _mean(samples, product.num_products)
+    return mean_of(samples, product.num_products)
 
 
 def frobenius_norm(
@@ -201,11 +207,6 @@ def _random_directions(product: VectorProduct, num_vectors: int, generator: torc
 def _row_products(left: Tensor, right: Tensor) -> Tensor:
     """Inner product of each row of ``left`` [n, P] with that of ``right``, [n], float64, on the CPU."""
     return torch.stack([(a.double() @ b.double()).cpu() for a, b in zip(left, right, strict=True)])
-
-
-def _mean(samples: Tensor, num_products: int) -> Estimate:
-    spread = float(samples.std()) if len(samples) > 1 else nan
-    return Estimate(float(samples.mean()), spread / sqrt(len(samples)), num_products)
 
 
 def _check_at_least(name: str, number: int, least: int) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import nan, sqrt
+from math import nan
 
 import torch
 from torch import Tensor
+
+from sharpness.estimators import Estimate, mean_of
 
 
 def fraction_inside(gradient: Tensor, directions: Tensor) -> float:
@@ -59,20 +61,11 @@ def gradient_noise(gradients: Tensor) -> Noise:
     centred = gradients.double() - gradients.double().mean(dim=0)
     gram = (centred @ centred.T).cpu() / (len(gradients) - 1)
     # The trace is the mean of L contributions, of which the last follows from the others.
-    contributions = len(gradients) * gram.diagonal()
-    error = float(contributions.std()) / sqrt(len(gradients))
-    return Noise(largest=float(torch.linalg.eigvalsh(gram)[-1]), trace=float(gram.trace()), trace_error=error)
+    trace = mean_of(len(gradients) * gram.diagonal(), 0)
+    return Noise(float(torch.linalg.eigvalsh(gram)[-1]), trace.value, trace.standard_error)
 
 
-@dataclass(frozen=True)
-class Mean:
-    """A mean over independent samples."""
-
-    value: float
-    standard_error: float
-
-
-def batch_sharpness(samples: Iterable[tuple[Tensor, Tensor]]) -> Mean:
+def batch_sharpness(samples: Iterable[tuple[Tensor, Tensor]]) -> Estimate:
     """E[gᵀ H g / |g|²]: the curvature of each mini-batch's own loss along its own gradient.
 
     Andreyev and Beneventano, "Edge of stochastic stability", 2024: SGD holds it at 2 / learning rate.
@@ -87,7 +80,7 @@ def batch_sharpness(samples: Iterable[tuple[Tensor, Tensor]]) -> Mean:
     quotients = torch.tensor([_rayleigh_quotient(gradient, image) for gradient, image in samples], dtype=torch.float64)
     if len(quotients) < 2:
         raise ValueError(f"a standard error needs at least 2 mini-batches, got {len(quotients)}")
-    return Mean(float(quotients.mean()), float(quotients.std()) / sqrt(len(quotients)))
+    return mean_of(quotients, len(quotients))
 
 
 def _rayleigh_quotient(vector: Tensor, image: Tensor) -> float:

@@ -1,5 +1,6 @@
 """Tables made of tables: peaks of the curvature, Frobenius norms, and the poster's table of results as numbers."""
 
+import ast
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ QUANTITIES = [
     "training_loss",
     "distance",
 ]
+# Of a bowl's loss, up to where its width is measured; and the epoch from which on: "after a couple of epochs".
+RISE = 1.5
+FROM_EPOCH = 2
 # Where the whole norm was estimated too.
 WHOLE_NORMS = ["whole_frobenius_best", "whole_frobenius_last"]
 
@@ -58,26 +62,24 @@ def _peak(run: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def bowl_widths(slices: pd.DataFrame, *, rise: float = 1.5, from_epoch: float = 2.0) -> pd.DataFrame:
+def bowl_widths(slices: pd.DataFrame) -> pd.DataFrame:
     """How wide the bowl along the top eigenvector is, one row per grid and run.
 
     The width of a slice is the distance in the space of the weights, towards positive k, at which the loss first
-    reaches ``rise`` times that at k = 0, between two points of the grid by linear interpolation.
+    reaches ``RISE`` times that at k = 0, between two points of the grid by linear interpolation.
 
     Args:
-        slices: columns grid, run and the run's fields, step, epoch, k, loss, scale.
-        rise: more than 1.
-        from_epoch: earlier slices are left out.
+        slices: columns grid, run and the run's fields, step, epoch, k, loss, scale; from ``FROM_EPOCH`` on they count.
 
     Returns:
         The run's fields, width (mean over its slices; NaN where none is wide enough to be measured), num_slices and
-        num_open (slices that do not reach ``rise`` on the grid, which have no part in the mean), diverged.
+        num_open (slices that do not rise so far on the grid, which have no part in the mean), diverged.
     """
     rows = []
     for key, run in slices.drop_duplicates(["grid", "run", "step", "k"]).groupby(RUN, sort=False, dropna=False):
         here = run[run["k"] == 0]
-        late = run[run["epoch"] >= from_epoch]
-        widths = pd.Series([_width(of_slice, rise) for _, of_slice in late.groupby("step")], dtype=float)
+        late = run[run["epoch"] >= FROM_EPOCH]
+        widths = pd.Series([_width(of_slice) for _, of_slice in late.groupby("step")], dtype=float)
         measured = {
             "width": widths.mean(),
             "num_slices": len(widths),
@@ -88,19 +90,25 @@ def bowl_widths(slices: pd.DataFrame, *, rise: float = 1.5, from_epoch: float = 
     return pd.DataFrame(rows)
 
 
-def _width(of_slice: pd.DataFrame, rise: float) -> float:
+def _width(of_slice: pd.DataFrame) -> float:
     ahead = of_slice[of_slice["k"] >= 0].sort_values("k")
     heights = (ahead["loss"] / ahead["loss"].iloc[0]).to_numpy()
     # A loss that overflows is above any bound.
-    above = np.flatnonzero(~(heights < rise))
+    above = np.flatnonzero(~(heights < RISE))
     if not np.isfinite(heights[0]) or not len(above):
         return np.nan
     last = above[0]
     ks = ahead["k"].to_numpy()
     if not np.isfinite(heights[last]):
         return float(ks[last] * ahead["scale"].iloc[0])
-    part = (rise - heights[last - 1]) / (heights[last] - heights[last - 1])
+    part = (RISE - heights[last - 1]) / (heights[last] - heights[last - 1])
     return float((ks[last - 1] + part * (ks[last] - ks[last - 1])) * ahead["scale"].iloc[0])
+
+
+def first_change(epochs: Any) -> float:
+    """The epoch after which a learning rate changes, from a run's list of them or its text; NaN for never."""
+    listed = ast.literal_eval(epochs) if isinstance(epochs, str) else epochs
+    return float(min(listed, default=np.nan)) if isinstance(listed, list | tuple) else np.nan
 
 
 def batch_order(batch_size: str | float) -> float:

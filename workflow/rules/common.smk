@@ -89,31 +89,34 @@ def steps_of(measurement):
     return lambda wildcards: STUDY.parts(wildcards.run, measurement, wildcards.settings)[wildcards.part]
 
 
+# Measurements that compare each checkpoint with the one before it.
+LOOKING_BACK = ("gradients",)
+
+
 def checkpoints_before(measurement):
-    """The file with the checkpoint before a part's first one, where a measurement compares each with the one before."""
+    """The file with the checkpoint before a part's first one, for a measurement that looks back."""
+    if measurement not in LOOKING_BACK:
+        return []
     return lambda wildcards: [
-        file for part, _ in _part_before(measurement, wildcards) for file in part_files(wildcards.run, part)
+        file for part, _ in part_before(measurement, wildcards) for file in part_files(wildcards.run, part)
     ]
 
 
-def before(measurement):
-    """That file and step, as words for the stage."""
-    return lambda wildcards: (
-        flags(
-            "before",
-            {
-                "checkpoints": checkpoints_before(measurement)(wildcards),
-                "steps": [step for _, step in _part_before(measurement, wildcards)],
-            },
-        )
-        if measurement == "gradients"
-        else []
+def words_before(measurement):
+    """That file and the checkpoint's step, as words for the stage."""
+    if measurement not in LOOKING_BACK:
+        return []
+    return lambda wildcards: flags(
+        "before",
+        {
+            "checkpoints": checkpoints_before(measurement)(wildcards),
+            "steps": [step for _, step in part_before(measurement, wildcards)],
+        },
     )
 
 
-def _part_before(measurement, wildcards):
-    if measurement != "gradients":
-        return []
+def part_before(measurement, wildcards):
+    """Part and step of that checkpoint, if there is one."""
     found = STUDY.part_before(wildcards.run, measurement, wildcards.settings, wildcards.part)
     return [] if found is None else [found]
 

@@ -25,7 +25,7 @@ for measurement in MEASUREMENTS:
             stage=measurement,
             settings=settings_of(measurement),
             steps=steps_of(measurement),
-            before=before(measurement),
+            before=words_before(measurement),
         shell:
             "python -m sharpness.stages.{params.stage} {params.settings:q} --part.settings-name {wildcards.settings}"
             " --part.data {input.data:q} --part.checkpoints {input.checkpoints:q} --part.steps {params.steps}"

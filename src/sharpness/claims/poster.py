@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sharpness.tables import FROM_EPOCH, RISE
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -53,8 +55,8 @@ CLAIMS = {
     ),
     "f": Claim(
         "After a couple of epochs the loss in the subspace starts to have a bowl-like shape",
-        "fraction of a run's slices along the top eigenvector from epoch 2 on that have their minimum within 2 "
-        "expected steps and rise monotonically on both sides out to 8; more than half",
+        f"fraction of a run's slices along the top eigenvector from epoch {FROM_EPOCH} on that have their minimum "
+        "within 2 expected steps and rise monotonically on both sides out to 8; more than half",
         _SLICES,
     ),
     "g": Claim(
@@ -120,9 +122,9 @@ CLAIMS = {
     "q": Claim(
         "Loss surface along the sharpest direction assumes a bowl-like shape with width adapted to the learning "
         "rate and batch size",
-        "distance in weight space along the top eigenvector, downhill, at which the loss is 1.5 times as high, "
-        "mean over checkpoints from epoch 2 on; ratios of the largest learning rate to the smallest, and of the "
-        "smallest batch to the largest, both above 1",
+        f"distance in weight space along the top eigenvector, downhill, at which the loss is {RISE} times as high, "
+        f"mean over checkpoints from epoch {FROM_EPOCH} on; ratios of the largest learning rate to the smallest, and "
+        "of the smallest batch to the largest, both above 1",
         "an experiment of kind widths or slices with several learning rates and several batch sizes",
     ),
     "r": Claim(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +13,7 @@ from sharpness.claims.findings import Finding
 from sharpness.claims.subjects import over_settings, subjects
 from sharpness.claims.verdicts import Verdict, log_ratio, paired, undecided
 from sharpness.claims.wording import per_setting, setting_text
+from sharpness.tables import first_change
 
 
 def schedules(collected: Collected) -> Iterator[Finding]:
@@ -33,12 +32,6 @@ def schedules(collected: Collected) -> Iterator[Finding]:
             table = _deviations(collected.converged(steady), collected.converged(changed), window)
             num_diverged = collected.num_diverged(pd.concat([steady, changed]))
             yield Finding("r", place, _verdict(table, window), num_diverged)
-
-
-def first_change(epochs: Any) -> float:
-    """The epoch after which the rate changes, NaN if it never does; a list is text in a table."""
-    listed = ast.literal_eval(epochs) if isinstance(epochs, str) else epochs
-    return float(min(listed, default=np.nan)) if isinstance(listed, list | tuple) else np.nan
 
 
 def _length(changed: pd.DataFrame) -> float:

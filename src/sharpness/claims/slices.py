@@ -7,14 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from sharpness import tables
 from sharpness.claims.collected import Collected
 from sharpness.claims.findings import Finding
 from sharpness.claims.subjects import AXES, Axis, along, over_settings, subjects, with_fields
 from sharpness.claims.verdicts import Verdict, all_of, ordered, paired, undecided
 from sharpness.claims.wording import setting_text, spread
+from sharpness.tables import FROM_EPOCH, bowl_widths
 
-FROM_EPOCH = 2  # "after a couple of epochs"
 BOTTOM = 2  # the minimum lies within so many expected steps,
 WALLS = 8  # and the loss rises out to so many
 
@@ -63,7 +62,7 @@ def _widths(collected: Collected, rows: pd.DataFrame) -> Iterator[Finding]:
     rows = rows.merge(here, on=["run", "step"])
     if rows.empty:
         return
-    widths = with_fields(tables.bowl_widths(rows, from_epoch=FROM_EPOCH).drop_duplicates("run"), rows)
+    widths = with_fields(bowl_widths(rows).drop_duplicates("run"), rows)
     for subject, runs in subjects(widths):
         parts = [part for axis in AXES for part in _width_parts(collected, runs, axis)]
         # A study without any such comparison has nothing to say of this network.

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-import torch
 from torch import Tensor
 
 from sharpness.checkpoints import Snapshot
+from sharpness.gradients import subspace_overlap
 from sharpness.lanczos import Eigenpairs, follow_eigenpairs
 from sharpness.measuring import Part, Subject, measure
 from sharpness.refinement import Refined
@@ -76,7 +76,7 @@ def variants(settings: Settings, part: Part) -> None:
                 yield {"start_step": snapshot.step, "step": step, "diverged": True}
                 return
             if found:
-                overlap = math.nan if directions is None else _overlap(directions, found.rows)
+                overlap = math.nan if directions is None else subspace_overlap(directions, found.rows)
                 if directions is None or settings.renew_every is not None:
                     directions, age = found.rows, 0
                 yield {
@@ -132,11 +132,6 @@ class _Search:
 def _found(pairs: Eigenpairs | Refined, num_products: int, *, anew: bool) -> Found:
     residual = float(pairs.residuals.max())
     return Found(pairs.eigenvectors, float(pairs.eigenvalues[0]), residual, num_products, anew)
-
-
-def _overlap(rows: Tensor, others: Tensor) -> float:
-    """Cosine of the largest angle between two subspaces, each given by orthonormal rows [K, P]."""
-    return float(torch.linalg.svdvals((rows @ others.T).double().cpu()).min())
 
 
 if __name__ == "__main__":
