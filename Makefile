@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
 
-demo: ## the poster's experiments on digits: 8 to 9 minutes on two cores
+demo: ## the poster's experiments on digits: 6 to 9 minutes on two cores
 	@$(MAKE) --no-print-directory study STUDY=digits
 
 study: .venv/ready ## run workflow/studies/STUDY.yaml (paper: config.yaml), then show what it found
@@ -31,9 +31,9 @@ lint: .venv/ready ## style and types
 	snakefmt --check Snakefile workflow
 	mypy
 
-docs: demo ## renew the pictures and the table that README shows, from the demo's results
+docs: demo ## renew the pictures and tables that README shows, from the demo's results
 	mkdir -p docs/digits
-	cp results/digits/figures/*.png results/digits/tables/results_table.md docs/digits/
+	cp results/digits/figures/*.png results/digits/tables/results_table.md results/digits/tables/claims.md docs/digits/
 
 publish: ## keep the tables and figures of results/STUDY so far in version control, beside those that rules write
 	mkdir -p results/$(STUDY)/published/tables results/$(STUDY)/published/figures

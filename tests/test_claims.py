@@ -587,6 +587,14 @@ def test_a_number_is_written_with_three_digits(value):
     assert float(text.replace(",", "")) == pytest.approx(value, rel=5.1e-3, abs=0)
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(True, "true"), (np.False_, "false"), ("SGD(0.1)", "SGD(0.1)"), (0.05, "0.05"), (128.0, "128"), (np.inf, "full")],
+)
+def test_a_setting_is_written_as_in_the_config_and_a_name_as_it_is(value, text):
+    assert wording.setting_text(value) == text
+
+
 # The claims that are no comparison of seeds.
 
 

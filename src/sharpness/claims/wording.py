@@ -46,8 +46,10 @@ def per_setting(table: pd.DataFrame, setting: str) -> str:
 
 def setting_text(value: object) -> str:
     """A setting's value as it is written in the config; the full batch is the infinite one."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool | np.bool_):
         return str(value).lower()
+    if not isinstance(value, numbers.Real):
+        return str(value)
     if not math.isfinite(value):
         return "null" if math.isnan(value) else "full"
     return f"{value:.0f}" if float(value).is_integer() else f"{value:g}"

@@ -33,9 +33,12 @@ def _print_verdicts(claims: Path) -> None:
     print("The poster's claims")
     with claims.open() as file:
         for row in csv.DictReader(file):
-            network = f" ({row['model']})" if row["model"] else ""
-            line = f"{row['claim']}  {row['verdict']:<13}  {row['finding']}{network}"
-            print(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…")
+            # What tells two parts of a sentence apart stands at its end.
+            sentence, colon, part = row["finding"].partition(": ")
+            end = colon + part + (f" ({row['model']})" if row["model"] else "")
+            begin = f"{row['claim']}  {row['verdict']:<13}  {sentence}"
+            room = WIDTH - len(end)
+            print((begin if len(begin) <= room else f"{begin[: room - 1]}…") + end)
 
 
 if __name__ == "__main__":
