@@ -1121,7 +1121,7 @@ def test_the_stage_reads_collected_tables_and_writes_the_same_verdicts(tmp_path)
     tables = whole_study()
     paths = [tmp_path / f"{index}.csv" for index in range(len(tables))]
     for path, (_, _, table) in zip(paths, tables, strict=True):
-        table.to_csv(path, index=False)
+        table.assign(code="1a2b3c", torch="2.14.1", device="cpu AVX512", threads=1).to_csv(path, index=False)
 
     claims(
         kinds=[kind for kind, _, _ in tables],
@@ -1136,7 +1136,9 @@ def test_the_stage_reads_collected_tables_and_writes_the_same_verdicts(tmp_path)
     written = pd.read_csv(tmp_path / "claims.csv", keep_default_na=False)
     assert written["verdict"].tolist() == expected["verdict"].tolist()
     assert written["measured"].tolist() == expected["measured"].tolist()
-    assert (tmp_path / "claims.md").read_text() == as_markdown(expected)
+    source = "code 1a2b3c; torch 2.14.1; cpu AVX512; threads 1"
+    assert set(written["made_by"]) == {source}
+    assert (tmp_path / "claims.md").read_text() == f"{as_markdown(expected)}\nComputed by {source}.\n"
 
 
 def test_the_markdown_is_one_table_with_the_verdict_after_the_letter():

@@ -13,8 +13,10 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 
 from sharpness import models
+from sharpness.device import tensor_float_32
 from sharpness.hessian import HessianOperator, HessianProduct
 from sharpness.loss import Loss, flatten
+from sharpness.r_operator import ROperator
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
 
@@ -365,6 +367,44 @@ def test_batch_statistics_are_differentiated_through(problem, name, chunk_size, 
     assert (operator @ vectors - dense @ vectors).norm() < 1e-12 * (dense @ vectors).norm()
     if name == "batch_norm":
         assert (dense - plain.hessian(flatten(plain.model)[0])).norm() > 0.01 * dense.norm()
+
+
+def test_tf32_is_asked_for_within_the_passes_only_and_its_reference_never_is(problem, generator, monkeypatch):
+    places = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+
+    def seen():
+        return [place.fp32_precision for place in places]
+
+    before, within = seen(), []
+    for name in ("linearise", "add_product"):
+        plainly = getattr(ROperator, name)
+
+        def noting(self, *arguments, plainly=plainly):
+            within.append(seen())
+            return plainly(self, *arguments)
+
+        monkeypatch.setattr(ROperator, name, noting)
+    plain = problem("conv", dtype=torch.float32)
+    operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="tf32")
+    vector = torch.randn(operator.shape[0], generator=generator)
+    checking = len(within) - 1  # the last is the operator's own
+    product = operator @ vector
+    assert within[:checking] == [before] * checking
+    assert within[checking:] == [["tf32", "tf32"]] * 2
+    assert seen() == before
+
+    within.clear()
+    exact = operator.reference @ vector
+    assert within == [before] * len(within)
+    if not torch.cuda.is_available():
+        torch.testing.assert_close(product, exact, rtol=0, atol=0)
+
+
+def test_tf32_is_given_back_when_a_pass_fails():
+    before = torch.backends.cudnn.conv.fp32_precision
+    with pytest.raises(ZeroDivisionError), tensor_float_32():
+        raise ZeroDivisionError
+    assert torch.backends.cudnn.conv.fp32_precision == before
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -323,7 +323,10 @@ def test_history_is_what_the_plain_model_says_of_the_checkpoints(run, problem):
     progress, kept = train(run, plain, dataset, planned_steps=[0, 5, 10, 15], num_evaluated=10)
     assert [(record.epoch, record.step) for record in progress.history] == [(0, 0), (1, 5), (2, 10), (3, 15)]
     assert progress.ended == "finished"
-    for record, snapshot in zip(progress.history, kept, strict=True):
+    assert all(math.isnan(record.test_accuracy) for record in progress.history)
+    tested = training_of(run, plain, dataset).tested(progress)
+    assert repr([replace(record, test_accuracy=math.nan) for record in tested]) == repr(progress.history)
+    for record, snapshot in zip(tested, kept, strict=True):
         model = copy.deepcopy(plain.model)
         for name, value in plain.state(snapshot.weights).items():
             model.get_parameter(name).data.copy_(value)
@@ -337,7 +340,10 @@ def test_history_is_what_the_plain_model_says_of_the_checkpoints(run, problem):
         first = Split(dataset.training.inputs[:10], dataset.training.targets[:10])
         assert record.training_loss == pytest.approx(of(first)[0])
         assert (record.validation_loss, record.validation_accuracy) == pytest.approx(of(dataset.validation))
-        assert record.test_accuracy == pytest.approx(of(dataset.test)[1])
+        if snapshot.step in (progress.best.step, progress.last.step):
+            assert record.test_accuracy == pytest.approx(of(dataset.test)[1])
+        else:
+            assert math.isnan(record.test_accuracy)
         moved = (snapshot.weights - flatten(plain.model)[0]).numpy()
         assert record.distance == pytest.approx(np.sqrt((moved**2).sum()))
         assert record.learning_rate == run.learning_rate
@@ -461,7 +467,9 @@ def test_a_run_that_diverges_ends_with_a_row_that_says_so_and_keeps_only_what_is
     assert progress.ended == "diverged"
     assert [record.diverged for record in progress.history] == [False] * (len(progress.history) - 1) + [True]
     assert math.isnan(progress.history[-1].validation_accuracy)
-    assert math.isnan(progress.history[-1].test_accuracy)
+    tested = training_of(run, plain, dataset).tested(progress)
+    assert math.isnan(tested[-1].test_accuracy)
+    assert not math.isnan(tested[-2].test_accuracy)
     assert len(progress.history) <= 10
     for snapshot in [*kept, progress.best, progress.last]:
         assert torch.isfinite(snapshot.weights).all()

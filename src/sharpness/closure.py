@@ -7,6 +7,7 @@ Standard library only.
 from __future__ import annotations
 
 import ast
+import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +32,15 @@ def sources(module: str) -> list[str]:
         found.add(name)
         waiting |= _imported(name) - found
     return sorted(str(_path(name)) for name in found)
+
+
+def version(module: str) -> str:
+    """Of the code that ``module`` runs: a hash over its sources, in hexadecimal digits.
+
+    Raises:
+        ModuleNotFoundError: there is no such module in this package.
+    """
+    return hashlib.sha256(b"".join(Path(source).read_bytes() for source in sources(module))).hexdigest()
 
 
 @cache

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+
+from sharpness.closure import version
 
 
 def choose_device(*, threads: int) -> torch.device:
@@ -19,16 +23,40 @@ def choose_device(*, threads: int) -> torch.device:
     torch.set_deterministic_debug_mode("warn")
     # Otherwise every new tensor is filled with NaN first, which costs a pass over memory and finds nothing here.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (torch has no type for it)
-    # Hessian-vector products need all of float32: TF32 keeps only 10 bits of the mantissa.
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    # Hessian-vector products need all of float32, unless asked for less: TF32 keeps only 10 bits of the mantissa.
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     # cuBLAS is deterministic only with a workspace of a fixed size; it reads this when it starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def describe_device(device: torch.device) -> dict[str, str]:
-    """What may change the last bits of a result: for its provenance."""
+@contextmanager
+def tensor_float_32() -> Iterator[None]:
+    """Within it a GPU multiplies numbers of single precision in TensorFloat-32, where it can; a CPU does as ever."""
+    places = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "tf32"
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+
+
+def environment(stage: str, device: torch.device) -> dict[str, str]:
+    """What may change the last bits of a result, for its provenance: a column each in every table of measurements.
+
+    Args:
+        stage: the module that computes it.
+        device: on which it does.
+    """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return {"torch": torch.__version__, "device": f"{device.type} {name}", "threads": str(torch.get_num_threads())}
+    return {
+        "code": version(stage)[:12],
+        "torch": torch.__version__,
+        "device": f"{device.type} {name}",
+        "threads": str(torch.get_num_threads()),
+    }

@@ -38,7 +38,7 @@ class Run:
     direction_examples: int  # training examples from which the directions are found
     direction_tolerance: float  # residual at which the directions are good enough
     direction_products: int  # most Hessian-vector products spent on one set of directions
-    direction_precision: Literal["float32", "bfloat16"]  # of these products
+    direction_precision: Literal["float32", "tf32", "bfloat16"]  # of these products
     epochs: int
     plateau_patience: int | None  # epochs without a better validation loss before the rate is cut to a tenth
     stop_patience: int | None  # epochs without a better validation accuracy before training ends

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from sharpness.device import tensor_float_32
 from sharpness.layout import Layout
 from sharpness.loss import Loss, flatten
 from sharpness.r_operator import Kept, ROperator
@@ -19,7 +21,9 @@ from sharpness.r_operator import Kept, ROperator
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator  # type: ignore[import-untyped]
 
-Precision = Literal["float64", "float32", "bfloat16"]
+Precision = Literal["float64", "float32", "tf32", "bfloat16"]
+# Of the passes over the network, where it is less than that of the weights.
+LowPrecision = Literal["tf32", "bfloat16"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,14 +43,15 @@ class HessianProduct:
     Args:
         loss: of the network.
         precision: "bfloat16" runs the passes over the network in it; vectors and sums over chunks stay as precise as
-            the weights are. None: everything is as precise as the weights.
+            the weights are. "tf32" lets a GPU multiply numbers of single precision in TensorFloat-32; elsewhere it
+            changes nothing. None: everything is as precise as the weights.
         parameters: names of the weights that the Hessian has rows for, as a pattern (``layer3.*``).
 
     Raises:
         ValueError: no parameter has such a name.
     """
 
-    def __init__(self, loss: Loss, *, precision: Literal["bfloat16"] | None = None, parameters: str = "*") -> None:
+    def __init__(self, loss: Loss, *, precision: LowPrecision | None = None, parameters: str = "*") -> None:
         self.loss = loss
         self.layout = loss.layout.matching(parameters)
         self.precision = precision
@@ -75,12 +80,17 @@ class HessianProduct:
         parts = self.loss.layout.views(self.rounded(weights)), self.loss.buffer_layout.views(self.rounded(buffers))
         if self._form is None:
             self._form = self._checked_form(*parts, inputs[:_EXAMPLES_OF_CHECK])
-        return self._form.linearise(*parts, inputs, targets)
+        with self._multiplying():
+            return self._form.linearise(*parts, inputs, targets)
 
     def add_product(self, kept: Kept | _State, vector: Tensor, total: Tensor) -> None:
         """Add to ``total`` the Hessian of the cross-entropy, summed over what ``kept`` is of, times ``vector`` [p]."""
         assert self._form is not None
-        self._form.add_product(kept, self._by_parameter(self.rounded(vector)), self._by_parameter(total))  # type: ignore[arg-type]
+        with self._multiplying():
+            self._form.add_product(kept, self._by_parameter(self.rounded(vector)), self._by_parameter(total))  # type: ignore[arg-type]
+
+    def _multiplying(self) -> AbstractContextManager[None]:
+        return tensor_float_32() if self.precision == "tf32" else nullcontext()
 
     def _by_parameter(self, vector: Tensor) -> list[Tensor | None]:
         views = iter(self.layout.views(vector))
@@ -210,7 +220,8 @@ class HessianOperator:
         l2: factor of the penalty.
         chunk_size: examples worked on at once.
         precision: "float32" and "float64" are that of everything; "bfloat16" runs the passes over the network in it, on
-            vectors in float32, and ``reference`` is then the same operator in float32.
+            vectors in float32, "tf32" multiplies in TensorFloat-32 where there is a GPU that can, and ``reference`` is
+            then the same operator in float32.
         memory_budget: bytes that a chunk's activations and adjoints may take while they are in use and, as far as they
             fit, between products; those of the other chunks are computed anew at each product.
         parameters: names of the weights that the Hessian has rows for, as a pattern (``layer3.*``).
@@ -246,10 +257,9 @@ class HessianOperator:
         batch_statistics: bool = False,
     ) -> None:
         loss = Loss(model, l2=l2, batch_statistics=batch_statistics)
-        low: Literal["bfloat16"] | None = "bfloat16" if precision == "bfloat16" else None
         dtype = torch.float64 if precision == "float64" else torch.float32
         weights, buffers = (flat.to(dtype) for flat in flatten(model))
-        product = HessianProduct(loss, precision=low, parameters=parameters)
+        product = HessianProduct(loss, precision=low_precision(precision), parameters=parameters)
         inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
         self._prepare(product, weights, buffers, inputs, targets, chunk_size, memory_budget)
 
@@ -307,8 +317,8 @@ class HessianOperator:
         """Linearise all chunks, or as many as leave room for one computed anew; the last one is the smallest."""
         first = self._product.linearise(*self._rounded, *self._chunks[0])
         size, num_chunks = first.num_bytes, len(self._chunks)
-        # The reference works on chunks of its own, whose numbers are twice as long.
-        for_reference = 2 * size if self._product.precision else 0
+        # The reference works on chunks of its own, whose numbers are twice as long as those of bfloat16.
+        for_reference = size * {None: 0, "tf32": 1, "bfloat16": 2}[self._product.precision]
         if size + for_reference > self._memory_budget:
             raise ValueError(
                 f"memory_budget={self._memory_budget:,} bytes is too little for a chunk of {len(self._chunks[0][1])} "
@@ -369,6 +379,11 @@ class HessianOperator:
 
         dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
         return LinearOperator(self.shape, matvec=product, rmatvec=product, matmat=product, dtype=dtype)
+
+
+def low_precision(precision: Precision) -> LowPrecision | None:
+    """What is less precise than the weights at this ``precision`` of an operator: the passes, or nothing."""
+    return precision if precision in ("tf32", "bfloat16") else None
 
 
 def _plain(tensor: Tensor) -> Tensor:

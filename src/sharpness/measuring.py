@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,10 +13,10 @@ from torch import Tensor
 from sharpness import data
 from sharpness.checkpoints import Snapshot, load_checkpoints
 from sharpness.data import Dataset
-from sharpness.device import choose_device
+from sharpness.device import choose_device, environment
 from sharpness.files import write_table
 from sharpness.grid import Run
-from sharpness.hessian import HessianOperator, HessianProduct
+from sharpness.hessian import HessianOperator, HessianProduct, Precision, low_precision
 from sharpness.initialisation import loss_of
 from sharpness.lanczos import Eigenpairs, top_eigenpairs
 from sharpness.loss import Loss
@@ -46,7 +45,7 @@ class Subject:
     loss: Loss
     dataset: Dataset
     # By precision and parameters: what the checkpoints share.
-    products: dict[tuple[str, str], HessianProduct] = field(default_factory=dict)
+    products: dict[tuple[Precision, str], HessianProduct] = field(default_factory=dict)
 
     def first_examples(self, num_examples: int) -> tuple[Tensor, Tensor]:
         """The first training examples, never augmented: those on which losses are evaluated."""
@@ -74,7 +73,12 @@ class Subject:
         return self.drawn_examples(self.run.examples_per_step, f"{purpose}, batch {number}")
 
     def hessian(
-        self, state: Snapshot, examples: tuple[Tensor, Tensor], *, precision: str = "float32", parameters: str = "*"
+        self,
+        state: Snapshot,
+        examples: tuple[Tensor, Tensor],
+        *,
+        precision: Precision = "float32",
+        parameters: str = "*",
     ) -> HessianOperator:
         """The Hessian of the loss on ``examples`` at ``state``.
 
@@ -84,8 +88,7 @@ class Subject:
         """
         product = self.products.get((precision, parameters))
         if product is None:
-            low: Literal["bfloat16"] | None = "bfloat16" if precision == "bfloat16" else None
-            product = HessianProduct(self.loss, precision=low, parameters=parameters)
+            product = HessianProduct(self.loss, precision=low_precision(precision), parameters=parameters)
             self.products[precision, parameters] = product
         return HessianOperator.at(product, state.weights, state.buffers, *examples)
 
@@ -122,13 +125,16 @@ def measure(
     part: Part,
     rows_of: Callable[[Subject, Snapshot], Iterable[Mapping[str, object]]],
     *,
+    stage: str,
     when_diverged: Mapping[str, object],
 ) -> None:
     """Measure every checkpoint of a part and write one table.
 
     Args:
         part: what to measure and where to write.
-        rows_of: the rows of one checkpoint; run, settings, kind of checkpoint, step and epoch are put before them.
+        rows_of: the rows of one checkpoint; the run and its fields, settings, kind of checkpoint, step and epoch are
+            put before them, and behind them what they were computed by.
+        stage: the module that measures.
         when_diverged: the row of the first planned checkpoint that a run did not reach because it diverged, with no
             value in the columns of what would have been measured: a run that diverges is a result, not a gap.
     """
@@ -139,7 +145,7 @@ def measure(
         checkpoints = load_checkpoints(path, device=device, steps=part.steps or None)
         run = checkpoints.run
         subject = subject or subject_of(run, part.data, device)
-        where = {"run": run.name, "settings": part.settings_name, "checkpoint": checkpoints.kind}
+        where = {"run": run.name, **asdict(run), "settings": part.settings_name, "checkpoint": checkpoints.kind}
         for number, snapshot in enumerate(checkpoints.snapshots, start=1):
             when = {"step": snapshot.step, "epoch": snapshot.step / run.steps_per_epoch}
             try:
@@ -152,7 +158,8 @@ def measure(
         lost = [step for step in part.steps if checkpoints.missing.get(step) == "diverged"]
         if lost:
             rows.append({**where, "step": lost[0], "epoch": lost[0] / run.steps_per_epoch, **when_diverged})
-    write_table(rows, part.output)
+    made_by = environment(stage, device)
+    write_table([{**row, **made_by} for row in rows], part.output)
 
 
 def subject_of(run: Run, data_path: Path, device: torch.device) -> Subject:

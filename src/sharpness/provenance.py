@@ -8,11 +8,12 @@ import os
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from safetensors import safe_open
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "plotly", "snakemake")
@@ -49,6 +50,13 @@ def commit(folder: Path) -> str:
     if not head:
         return "unknown"
     return f"{head}, with changes that are not committed" if _git(folder, "status", "--porcelain", ".") else head
+
+
+def made_by(tables: Iterable[pd.DataFrame]) -> str:
+    """What the rows of collected tables were computed by: their columns code, torch, device and threads in a line."""
+    found = pd.concat([table[["code", "torch", "device", "threads"]].drop_duplicates() for table in tables])
+    words = {name: ", ".join(map(str, values.dropna().unique())) for name, values in found.items()}
+    return "code {code}; torch {torch}; {device}; threads {threads}".format(**words)
 
 
 def training_of(checkpoints: Sequence[Path]) -> Training:

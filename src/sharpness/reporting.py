@@ -61,7 +61,7 @@ class Reporter:
             self._shown = time.monotonic()
         if self._writer is not None:
             for name, value in asdict(record).items():
-                if name not in ("step", "epoch"):
+                if name not in ("step", "epoch", "test_accuracy"):  # which is known at the end only
                     self._writer.add_scalar(name, value, record.step)
             self._writer.flush()
 

@@ -47,12 +47,11 @@ def identity(run: Run, *, num_evaluated: int, data: Path, stage: str) -> dict[st
         stage: the module whose code, and that of all it imports, trains the run.
     """
     fields = dataclasses.asdict(dataclasses.replace(run, epochs=0))
-    code = hashlib.sha256(b"".join(Path(source).read_bytes() for source in closure.sources(stage)))
     with data.open("rb") as file:
         contents = hashlib.file_digest(file, "sha256")
     return {
         "run": json.loads(json.dumps(fields)),
-        "version of the code": code.hexdigest(),
+        "version of the code": closure.version(stage),
         "version of torch": torch.__version__,
         "data set": contents.hexdigest(),
         "evaluation_examples": num_evaluated,

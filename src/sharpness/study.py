@@ -162,7 +162,7 @@ def _in_words(settings: Mapping[str, Any]) -> str:
     parts = [
         "Hessian" + (f" of {block}" if block != "*" else "") + f" on {settings['num_examples']} training images",
         f"top {settings['num_eigenvalues']}" if "num_eigenvalues" in settings else "",
-        "found in bfloat16" if settings.get("precision") == "bfloat16" else "",
+        f"found in {settings['precision']}" if settings.get("precision", "float32") != "float32" else "",
         f"residuals at most {settings['tolerance']:g}",
     ]
     return ", ".join(part for part in parts if part)

@@ -45,7 +45,7 @@ class Record:
     training_loss: float  # cross-entropy of the first training examples, not augmented, without the L2 term
     validation_loss: float
     validation_accuracy: float  # fraction
-    test_accuracy: float  # fraction
+    test_accuracy: float  # fraction; not a number but where ``Training.tested`` looked
     learning_rate: float  # of the epoch that ended
     distance: float  # of the weights from those at initialisation, Euclidean
     diverged: bool
@@ -207,6 +207,24 @@ class Training:
                 break
             self._end_epoch(progress, finite)
 
+    def tested(self, progress: Progress) -> list[Record]:
+        """The history, with the test accuracy of the best and the last state.
+
+        The test set is looked at where its accuracy is reported, and nowhere else: an evaluation of it after every
+        epoch would cost as much as that on the validation set.
+        """
+        test = self.dataset.test
+        accuracy = {
+            state.step: float(self.loss.evaluate(state.weights, state.buffers, test.inputs, test.targets).accuracy)
+            for state in {snapshot.step: snapshot for snapshot in (progress.best, progress.last)}.values()
+        }
+        return [
+            record
+            if record.diverged or record.step not in accuracy
+            else replace(record, test_accuracy=accuracy[record.step])
+            for record in progress.history
+        ]
+
     def _pass(self, progress: Progress) -> bool:
         """The rest of one pass over the training set; false once the loss is lost.
 
@@ -272,7 +290,6 @@ class Training:
         evaluate, state = self.loss.evaluate, (descent.weights, descent.buffers)
         training = evaluate(*state, dataset.training.inputs[:num_evaluated], dataset.training.targets[:num_evaluated])
         validation = evaluate(*state, dataset.validation.inputs, dataset.validation.targets)
-        test = evaluate(*state, dataset.test.inputs, dataset.test.targets)
         # A sum is finite only where every term is; weights may be lost while the loss still looks well.
         finite = bool(torch.isfinite(training.cross_entropy + descent.weights.sum()))
         return Record(
@@ -281,7 +298,7 @@ class Training:
             training_loss=float(training.cross_entropy),
             validation_loss=float(validation.cross_entropy),
             validation_accuracy=float(validation.accuracy) if finite else math.nan,
-            test_accuracy=float(test.accuracy) if finite else math.nan,
+            test_accuracy=math.nan,
             learning_rate=descent.learning_rate,
             distance=float((descent.weights - self.weights).norm()),
             diverged=lost or not finite,

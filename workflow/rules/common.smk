@@ -3,6 +3,7 @@
 import re
 import sys
 from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
 
@@ -31,6 +32,15 @@ except (StudyError, data_sources.SourceError) as error:
 # glibc's malloc gives large tensors back to the system after every use, and gets them again page by page: a tenth of
 # the time of a measurement on a CPU.
 shell.prefix(f"export PYTHONPATH={quote(str(SOURCE))} MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000; ")
+
+
+def installed(package):
+    """Name and version of a package, for the parameters of what computes with it: another one gives other results."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} of the rule's own environment"
+
 
 RESULTS = f"results/{STUDY.name}"
 RUN_FOLDER = f"{RESULTS}/runs/{{run}}"

@@ -22,6 +22,7 @@ for measurement in MEASUREMENTS:
         resources:
             gpu=1,
         params:
+            torch=installed("torch"),
             stage=measurement,
             settings=settings_of(measurement),
             steps=steps_of(measurement),

@@ -14,5 +14,7 @@ rule prepare_data:
     conda:
         "../../environment.yml"
     threads: 1
+    params:
+        torch=installed("torch"),
     shell:
         "python -m sharpness.stages.prepare_data --name {wildcards.data} --output {output.tensors:q} 2> {log:q}"

@@ -4,9 +4,6 @@
 rule collect:
     """Put one measurement of all runs of an experiment into one tidy table."""
     input:
-        records=lambda wildcards: [
-            f"{RESULTS}/runs/{run}/run.yaml" for run in STUDY.experiments[wildcards.experiment].runs
-        ],
         tables=tables_of_runs,
         code=sources("sharpness.stages.collect"),
     output:
@@ -27,7 +24,7 @@ rule collect:
         ],
     shell:
         "python -m sharpness.stages.collect --experiment {wildcards.experiment} --grids {params.grids}"
-        " --runs {params.runs} --records {input.records:q} --tables {input.tables:q} --output {output.table:q} 2> {log:q}"
+        " --runs {params.runs} --tables {input.tables:q} --output {output.table:q} 2> {log:q}"
 
 
 rule results_table:

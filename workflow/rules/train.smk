@@ -31,6 +31,7 @@ rule train:
             f"{RUN_FOLDER}/tensorboard".format(**wildcards) if config["tensorboard"] else "None"
         ),
     params:
+        torch=installed("torch"),
         stage=training_stage,
         state=state_folder,
         run=lambda wildcards: flags("run", asdict(STUDY.runs[wildcards.run])),

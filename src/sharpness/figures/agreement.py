@@ -22,17 +22,17 @@ _STYLES: list[tuple[str, Any]] = [(GREY, "-"), (RED, "--"), (BLUE, ":"), (GREEN,
 
 @styled
 def agreement(spectrum: pd.DataFrame, history: pd.DataFrame) -> Figure:
-    """The largest eigenvalue on a log scale and the test accuracy over the epochs: a column per grid, a line per way.
+    """Largest eigenvalue, on a log scale, and validation accuracy over the epochs: a column per grid, a line per way.
 
     Args:
         spectrum: columns grid, run and the run's fields, which, checkpoint, step, epoch, rank, eigenvalue.
-        history: columns grid, run and the run's fields, epoch, test_accuracy, training_loss, diverged,
-            direction_products.
+        history: columns grid, run and the run's fields, epoch, validation_accuracy, test_accuracy, training_loss,
+            diverged, direction_products.
     """
     numbers, ways = compare(history, spectrum), ways_of(spectrum)
     keys = ["data", "model", "grid"]
     history = history.drop_duplicates(["grid", "run", "epoch"]).merge(ways, on=[*keys, "run"])
-    history = history.assign(percent=(100 * history["test_accuracy"]).where(~history["diverged"].astype(bool)))
+    history = history.assign(percent=(100 * history["validation_accuracy"]).where(~history["diverged"].astype(bool)))
     largest = trajectory(spectrum).query("rank == 0").merge(ways, on=[*keys, "run"])
     places = list(ways[keys].drop_duplicates().itertuples(index=False, name=None))
     height = 5.2 + 0.2 * ways["way"].nunique()
@@ -53,7 +53,7 @@ def _draw(upper: Axes, lower: Axes, largest: pd.DataFrame, history: pd.DataFrame
         draw_over_seeds(lower, history[history["way"] == way], y="percent", **look)
     upper.set_ylabel("largest eigenvalue")
     log_y(upper)
-    lower.set_ylabel("test accuracy (%)")
+    lower.set_ylabel("validation accuracy (%)")
     lower.set_xlabel("epoch")
     from_start(lower, history["epoch"].max())
 
@@ -70,7 +70,7 @@ def _add_legend(axes: Axes, history: pd.DataFrame, numbers: pd.DataFrame) -> Non
         ratios = numbers[numbers["way"] == way].set_index("quantity")["ratio"]
         label = f"{way}: reference"
         if len(ratios):
-            label = f"{way}: {ratios['largest eigenvalue']:.1f} above, {ratios['test accuracy']:.1f} below"
+            label = f"{way}: eigenvalue {ratios['largest eigenvalue']:.1f}, test accuracy {ratios['test accuracy']:.1f}"
         handles.append(Line2D([], [], color=colour, linestyle=linestyle, label=label))
     axes.legend(
         handles=[*handles, *legend_of_divergence(history, "percent")],

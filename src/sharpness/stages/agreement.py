@@ -8,6 +8,7 @@ import pandas as pd
 
 from sharpness.agreement import compare
 from sharpness.files import write_text
+from sharpness.provenance import made_by
 from sharpness.stages import run_stage
 
 
@@ -21,9 +22,10 @@ def agreement(history: Path, spectrum: Path, caption: str, markdown: Path, csv: 
         markdown: output.
         csv: output.
     """
-    table = compare(pd.read_csv(history), pd.read_csv(spectrum))
-    write_text(f"{caption}\n\n{table.to_markdown(index=False, floatfmt='.3g')}\n", markdown)
-    write_text(table.to_csv(index=False), csv)
+    frames = pd.read_csv(history), pd.read_csv(spectrum)
+    table, source = compare(*frames), made_by(frames)
+    write_text(f"{caption}\n\n{table.to_markdown(index=False, floatfmt='.3g')}\n\nComputed by {source}.\n", markdown)
+    write_text(table.assign(made_by=source).to_csv(index=False), csv)
 
 
 if __name__ == "__main__":

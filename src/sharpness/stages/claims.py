@@ -9,6 +9,7 @@ import pandas as pd
 from sharpness.claims.collected import collected
 from sharpness.claims.deciding import as_markdown, decide
 from sharpness.files import write_text
+from sharpness.provenance import made_by
 from sharpness.stages import run_stage
 
 
@@ -33,8 +34,9 @@ def claims(
     frames = [pd.read_csv(path) for path in tables]
     study = collected(zip(kinds, measurements, frames, strict=True))
     verdicts = decide(study, validation_epoch=validation_epoch)
-    write_text(as_markdown(verdicts), markdown)
-    write_text(verdicts.to_csv(index=False), csv)
+    source = made_by(frames)
+    write_text(f"{as_markdown(verdicts)}\nComputed by {source}.\n", markdown)
+    write_text(verdicts.assign(made_by=source).to_csv(index=False), csv)
 
 
 if __name__ == "__main__":

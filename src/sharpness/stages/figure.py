@@ -9,6 +9,7 @@ import pandas as pd
 
 from sharpness.figures.style import style
 from sharpness.files import replacing
+from sharpness.provenance import made_by
 from sharpness.stages import run_stage
 
 
@@ -21,7 +22,8 @@ def figure(name: str, measurements: list[str], tables: list[Path], outputs: list
         for output in outputs:
             with replacing(output) as beside:
                 # No date in the file: the same table gives the same bits.
-                metadata = {"CreationDate": None} if output.suffix == ".pdf" else {}
+                source = made_by(frames.values())
+                metadata = {"CreationDate": None, "Subject": source} if output.suffix == ".pdf" else {"Source": source}
                 picture.savefig(beside, format=output.suffix[1:], metadata=metadata)
 
 

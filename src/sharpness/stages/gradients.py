@@ -61,7 +61,7 @@ def gradients(settings: Settings, part: Part, before: Before) -> None:
         }
         earlier[:] = [(snapshot.step, pairs.eigenvectors)]
 
-    measure(part, rows, when_diverged={"num_eigenvalues": settings.num_eigenvalues})
+    measure(part, rows, stage="sharpness.stages.gradients", when_diverged={"num_eigenvalues": settings.num_eigenvalues})
 
 
 def _sharpest(settings: Settings, subject: Subject, snapshot: Snapshot) -> Eigenpairs:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from sharpness import rendering, tables
 from sharpness.files import write_text
+from sharpness.provenance import made_by
 from sharpness.stages import run_stage
 
 
@@ -35,9 +36,10 @@ def results_table(
     """
     frames = [pd.read_csv(path) for path in (history, spectrum, *density)]
     table = tables.results_table(*frames, validation_epoch=validation_epoch)
-    write_text(rendering.as_markdown(table, caption=caption), markdown)
-    write_text(rendering.as_tex(table, caption=caption), tex)
-    write_text(table.to_csv(index=False), csv)
+    source = made_by(frames)
+    write_text(f"{rendering.as_markdown(table, caption=caption)}\nComputed by {source}.\n", markdown)
+    write_text(f"% computed by {source}\n{rendering.as_tex(table, caption=caption)}", tex)
+    write_text(table.assign(made_by=source).to_csv(index=False), csv)
 
 
 if __name__ == "__main__":

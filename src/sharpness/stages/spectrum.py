@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sharpness.checkpoints import Snapshot
 from sharpness.data import augment
+from sharpness.hessian import Precision
 from sharpness.measuring import Part, Subject, measure
 from sharpness.stages import run_stage
 from sharpness.streams import stream
@@ -23,7 +24,7 @@ class Settings:
     resample: bool
     augment: bool
     parameters: str
-    precision: str
+    precision: Precision
     probe_products: int
 
 
@@ -61,7 +62,7 @@ def spectrum(settings: Settings, part: Part) -> None:
                 "num_examples": len(targets),
             }
 
-    measure(part, rows, when_diverged={"which": "largest", "rank": 0})
+    measure(part, rows, stage="sharpness.stages.spectrum", when_diverged={"which": "largest", "rank": 0})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch import Tensor
 from sharpness import data
 from sharpness.checkpoints import Checkpoints, ChunkWriter, Snapshot, save_checkpoints
 from sharpness.data import Dataset
-from sharpness.device import choose_device, describe_device
+from sharpness.device import choose_device, environment
 from sharpness.files import write_table, write_text
 from sharpness.grid import Run, chunks_of
 from sharpness.initialisation import loss_of
@@ -24,7 +24,7 @@ from sharpness.loss import Loss
 from sharpness.reporting import Reporter
 from sharpness.stages import run_stage
 from sharpness.state import StateFolder, identity
-from sharpness.training import Directions, Progress, Training
+from sharpness.training import Directions, Progress, Record, Training
 
 _log = logging.getLogger(__name__)
 
@@ -70,10 +70,10 @@ def execute(
     device = choose_device(threads=job.threads)
     dataset = data.load(job.data, num_training=run.num_training, device=device)
     loss, weights, buffers = loss_of(run, dataset)
-    environment = describe_device(device)
+    made_by = environment(stage, device)
     same = identity(run, num_evaluated=job.num_evaluated, data=job.data, stage=stage)
-    folder = StateFolder(job.state, same, environment)
-    writer = ChunkWriter(run, chunks_of(job.steps, len(job.chunks)), job.chunks, environment, folder.link)
+    folder = StateFolder(job.state, same, made_by)
+    writer = ChunkWriter(run, chunks_of(job.steps, len(job.chunks)), job.chunks, made_by, folder.link)
     find = directions_for(dataset, loss)
     with Interruption() as interruption:
         keeper = _Keeper(run, folder, writer, interruption, job.state_seconds)
@@ -98,7 +98,7 @@ def execute(
             _log.warning("%s: %s in epoch %d, goes on from %s", run.name, interrupted, progress.epoch, job.state)
             sys.exit(128 + interrupted.signal)
         folder.save(progress)
-        _write(run, job, progress, writer, environment)
+        _write(run, job, progress, training.tested(progress), writer, made_by)
 
 
 @dataclass
@@ -141,12 +141,14 @@ class _Keeper:
             self.saved_at, self.is_due = time.monotonic(), False
 
 
-def _write(run: Run, job: Job, progress: Progress, writer: ChunkWriter, environment: dict[str, str]) -> None:
+def _write(
+    run: Run, job: Job, progress: Progress, history: list[Record], writer: ChunkWriter, made_by: dict[str, str]
+) -> None:
     assert progress.ended is not None
     writer.close(reason=progress.ended)
-    save_checkpoints(Checkpoints(run, "best", [progress.best], {}, environment), job.best)
-    save_checkpoints(Checkpoints(run, "last", [progress.last], {}, environment), job.last)
-    write_table([{"run": run.name, **asdict(record)} for record in progress.history], job.history)
+    save_checkpoints(Checkpoints(run, "best", [progress.best], {}, made_by), job.best)
+    save_checkpoints(Checkpoints(run, "last", [progress.last], {}, made_by), job.last)
+    write_table([{"run": run.name, **asdict(run), **asdict(record), **made_by} for record in history], job.history)
     write_text(yaml.safe_dump({"run": run.name, **asdict(run)}, sort_keys=False), job.record)
 
 
