@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from sharpness.closure import version
+
+_log = logging.getLogger(__name__)
 
 
 def choose_device(*, threads: int) -> torch.device:
@@ -29,7 +33,11 @@ def choose_device(*, threads: int) -> torch.device:
     torch.backends.cudnn.benchmark = False
     # cuBLAS is deterministic only with a workspace of a fixed size; it reads this when it starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+    where = socket.gethostname()
+    _log.info("on host %s, %s, threads %d, CUDA_VISIBLE_DEVICES %s", where, _name(device), threads, given)
+    return device
 
 
 @contextmanager
@@ -53,10 +61,14 @@ def environment(stage: str, device: torch.device) -> dict[str, str]:
         stage: the module that computes it.
         device: on which it does.
     """
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {
         "code": version(stage)[:12],
         "torch": torch.__version__,
-        "device": f"{device.type} {name}",
+        "device": _name(device),
         "threads": str(torch.get_num_threads()),
     }
+
+
+def _name(device: torch.device) -> str:
+    model = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return f"{device.type} {model}"

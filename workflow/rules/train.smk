@@ -27,9 +27,8 @@ rule train:
         gpu=1,
         # Not params, of which a change would train again: these change no result.
         state_seconds=config["state_seconds"],
-        tensorboard=lambda wildcards: (
-            f"{RUN_FOLDER}/tensorboard".format(**wildcards) if config["tensorboard"] else "None"
-        ),
+        # The same for all runs: those that share a GPU are one Slurm job, with one value of each resource in words.
+        tensorboard=str(config["tensorboard"]),
     params:
         torch=installed("torch"),
         stage=training_stage,
@@ -40,6 +39,6 @@ rule train:
     shell:
         "python -m sharpness.stages.{params.stage} {params.run:q} --job.data {input.data:q} --job.steps {params.steps}"
         " --job.num-evaluated {params.num_evaluated} --job.threads {threads} --job.state {params.state:q}"
-        " --job.state-seconds {resources.state_seconds} --job.tensorboard {resources.tensorboard:q} --job.chunks {output.chunks:q}"
+        " --job.state-seconds {resources.state_seconds} --job.tensorboard {resources.tensorboard} --job.chunks {output.chunks:q}"
         " --job.best {output.best:q} --job.last {output.last:q} --job.history {output.history:q}"
         " --job.record {output.record:q} 2> {log:q}"

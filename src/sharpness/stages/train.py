@@ -41,7 +41,7 @@ class Job:
     threads: int
     state: Path  # a folder for the state from which the run goes on after it was stopped
     state_seconds: float  # between two times that it is saved
-    tensorboard: Path | None  # a folder for TensorBoard's events
+    tensorboard: bool  # write TensorBoard's events beside the record
     chunks: list[Path]  # output: the planned checkpoints, cut into so many parts
     best: Path  # output: the checkpoint of the highest validation accuracy
     last: Path  # output: the checkpoint after the last step
@@ -90,7 +90,9 @@ def execute(
             pause=keeper.pause,
         )
         progress = keeper.begin(training)
-        training = replace(training, report=Reporter(run, progress, job.tensorboard))
+        training = replace(
+            training, report=Reporter(run, progress, job.record.parent / "tensorboard" if job.tensorboard else None)
+        )
         try:
             training.go_on(progress)
         except Interrupted as interrupted:
