@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,workflow/studies/$(STUDY).yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo study figure test lint docs publish bench bench-full clean clean-state help
+.PHONY: demo study figure cost test lint docs publish bench bench-full clean clean-state help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -21,6 +21,9 @@ study: .venv/ready ## run workflow/studies/STUDY.yaml (paper: config.yaml), then
 
 figure: .venv/ready ## draw results/STUDY/figures/FIGURE.pdf and no more than it needs
 	@workflow/run.sh $(CONFIG) results/$(STUDY)/figures/$(FIGURE).pdf
+
+cost: .venv/ready ## what a study will cost on this device, counted and calibrated within a minute, before any of it is run
+	@PYTHONPATH=src python -m sharpness.stages.forecast --config $(CONFIG) --schema workflow/schemas/config.schema.yaml
 
 test: lint ## lint, types, unit tests, and a small study end to end
 	python -m pytest

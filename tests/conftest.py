@@ -1,10 +1,12 @@
-"""What the tests share: small networks with a loss written independently of the package, and a run to vary."""
+"""What the tests share: small networks with a loss written independently of the package, a run to vary, a study."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
+from running import copy_project, run_study
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -199,3 +201,11 @@ def run() -> Run:
         loss_bound=None,
         seed=0,
     )
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project in which the small study has run once, undisturbed."""
+    folder = copy_project(tmp_path_factory.mktemp("finished"))
+    run_study(folder)
+    return folder

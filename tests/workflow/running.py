@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "tests" / "workflow" / "small.yaml"
-SNAKEMAKE = (sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"))
+# What a study needs of the project.
+PROJECT = ("Snakefile", "config.yaml", "workflow", "src", "slurm", "CITATION.cff", "environment.yml")
+
+
+def copy_project(folder: Path) -> Path:
+    """A copy of the project in ``folder``: in it everything may be edited."""
+    folder.mkdir(exist_ok=True)
+    for name in PROJECT:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder)
+    return folder
 
 
 def environment() -> dict[str, str]:
@@ -19,9 +33,12 @@ def environment() -> dict[str, str]:
 
 
 def snakemake(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run Snakemake on the project's Snakefile in ``folder``."""
-    command = [*SNAKEMAKE, "--directory", str(folder), *words]
-    return subprocess.run(command, env=environment() | variables, capture_output=True, text=True, check=False)
+    """Run Snakemake in ``folder``, on the copy of the project that is there, else on the project itself."""
+    snakefile = [] if (folder / "Snakefile").exists() else ["--snakefile", str(ROOT / "Snakefile")]
+    command = [sys.executable, "-m", "snakemake", *snakefile, *words]
+    return subprocess.run(
+        command, cwd=folder, env=environment() | variables, capture_output=True, text=True, check=False
+    )
 
 
 def run_study(folder: Path, *words: str) -> str:
@@ -29,3 +46,13 @@ def run_study(folder: Path, *words: str) -> str:
     done = snakemake(folder, "--cores", "2", "--show-failed-logs", "--configfile", str(SMALL), "--", *words)
     assert done.returncode == 0, done.stderr[-5000:]
     return done.stderr
+
+
+def planned_jobs(folder: Path, *words: str, study: Path = SMALL, **variables: str) -> dict[str, int]:
+    """How many jobs of each rule a dry run names, without ``all`` and the sum; nothing where there is nothing to do."""
+    done = snakemake(folder, "-n", *words, "--configfile", str(study), **variables)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    counts = re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE)
+    jobs = {rule: int(count) for rule, count in counts if rule not in ("all", "total")}
+    assert jobs or "Nothing to be done" in done.stdout + done.stderr
+    return jobs

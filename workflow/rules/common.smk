@@ -1,5 +1,6 @@
 """The study, and what the rules ask about it: files, steps, settings, captions."""
 
+import os
 import re
 import sys
 from dataclasses import asdict, replace
@@ -7,11 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
 
-SOURCE = Path(workflow.basedir) / "src"
-sys.path.insert(0, str(SOURCE))
+sys.path.insert(0, f"{workflow.basedir}/src")
 
+from sharpness import closure
 from sharpness import sources as data_sources
-from sharpness.closure import sources
 from sharpness.grid import flags
 from sharpness.schema import StudyError
 from sharpness.study import ENDS, KINDS, MEASUREMENTS, study_of
@@ -29,9 +29,21 @@ except (StudyError, data_sources.SourceError) as error:
     # One sentence for the author of the study, without a traceback.
     sys.exit(str(error))
 
+# Relative, so that a project may be moved with its results: inputs of another name are other inputs.
+PROJECT = Path(os.path.relpath(workflow.basedir))
+SOURCE = PROJECT / "src"
+
+
+def sources(module):
+    """Every source file that a module's behaviour follows from."""
+    return [os.path.relpath(path) for path in closure.sources(module)]
+
+
 # glibc's malloc gives large tensors back to the system after every use, and gets them again page by page: a tenth of
 # the time of a measurement on a CPU.
-shell.prefix(f"export PYTHONPATH={quote(str(SOURCE))} MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000; ")
+shell.prefix(
+    f"export PYTHONPATH={quote(str(SOURCE.absolute()))} MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000; "
+)
 
 
 def installed(package):

@@ -19,8 +19,6 @@ for measurement in MEASUREMENTS:
         conda:
             "../../environment.yml"
         threads: 1
-        resources:
-            gpu=1,
         params:
             torch=installed("torch"),
             stage=measurement,

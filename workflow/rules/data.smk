@@ -11,6 +11,8 @@ rule prepare_data:
         "results/data/logs/{data}.log",
     benchmark:
         "results/data/benchmarks/{data}.tsv"
+    # Here and not in a job: nodes that compute often reach no network, and it takes a minute.
+    localrule: True
     conda:
         "../../environment.yml"
     threads: 1

@@ -30,11 +30,11 @@ rule report:
         drawn_anew=list(INTERACTIVE.values()),
         texts=[f"{RESULTS}/tables/{name}.md" for name in RESULT_TABLES],
         captions=sorted(
-            f"{workflow.basedir}/workflow/report/{name}.md"
+            f"{PROJECT}/workflow/report/{name}.md"
             for name in {"claims", *RESULT_TABLES.values(), *(function for _, function in SHOWN)}
         ),
         checkpoints=expand(rules.train.output.last, run=STUDY.runs),
-        citation=f"{workflow.basedir}/CITATION.cff",
+        citation=f"{PROJECT}/CITATION.cff",
         template=f"{SOURCE}/sharpness/report.html.jinja",
         code=sorted(
             {

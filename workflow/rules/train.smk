@@ -24,7 +24,6 @@ rule train:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=1,
         # Not params, of which a change would train again: these change no result.
         state_seconds=config["state_seconds"],
         # The same for all runs: those that share a GPU are one Slurm job, with one value of each resource in words.

@@ -1,0 +1,142 @@
+"""Print what a study will cost on this device: its plan, counted, and a short calibration. Nothing of it is run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+import yaml
+
+from sharpness import models, sources
+from sharpness.device import choose_device
+from sharpness.forecast import Products, Rates, Sum, summed, work_of
+from sharpness.grid import Run
+from sharpness.hessian import HessianOperator
+from sharpness.loss import Loss, flatten
+from sharpness.schema import StudyError
+from sharpness.stages import run_stage
+from sharpness.study import study_of
+from sharpness.training import Descent
+
+# Seconds that one measurement of the calibration may take, and repetitions of it.
+_SECONDS = 1.0
+_ROUNDS = 3
+
+
+def forecast(config: Path, schema: Path, threads: int = 1) -> None:
+    """Print runs, steps, products and hours of each part of a study.
+
+    Args:
+        config: the study's file.
+        schema: that of all studies.
+        threads: of the CPU, for each job.
+    """
+    began = time.monotonic()
+    try:
+        study = study_of(yaml.safe_load(config.read_text()), schema, source=str(config))
+    except StudyError as error:
+        raise ValueError(str(error)) from None
+    work = work_of(study)
+    device = choose_device(threads=threads)
+    runs = {job.run for job in work}
+    # Runs of one network, shape, batch size and precision take the same time a step.
+    calibrated = {_alike(run): run for run in runs}
+    print(f"Calibrating {len(calibrated)} kinds of runs on {_title(device)} ...", flush=True)
+    rates = {alike: _calibrate(run, device) for alike, run in calibrated.items()}
+    parts = summed(work, {run: rates[_alike(run)] for run in runs})
+    print(f"\nThe study {study.name}, {len(study.runs)} runs\n")
+    for line in _lines(parts, "GPU hours" if device.type == "cuda" else "core hours"):
+        print(line)
+    print(
+        "\nSteps are updates and other gradients of a mini-batch. Products and hours are those to be expected, in brackets\n"
+        "those if no eigenvector converges before the study's limit. A run that stops early takes less; jobs beside\n"
+        "one another on one device take longer."
+        f" Calibrated in {time.monotonic() - began:.0f} s."
+    )
+
+
+def _alike(run: Run) -> tuple[object, ...]:
+    return run.data, run.model, run.padding, run.examples_per_step, run.precision, run.momentum
+
+
+def _title(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)} of this CPU"
+
+
+def _calibrate(run: Run, device: torch.device) -> Rates:
+    """Measure a run's updates, its evaluation and its products, on random images of the right shape."""
+    facts = sources.source(run.data)
+    model = models.build(
+        run.model, facts.input_shape, facts.num_classes, padding=run.padding, init_scale=run.init_scale
+    )
+    loss = Loss(model, l2=run.l2)
+    weights, buffers = (tensor.to(device) for tensor in flatten(model))
+    size = min(run.examples_per_step, 4096)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(size, *facts.input_shape, generator=generator).to(device)
+    targets = torch.randint(facts.num_classes, (size,), generator=generator).to(device)
+    # No step moves far: the time does not depend on the weights.
+    descent = Descent(
+        loss, weights, buffers, learning_rate=1e-6, momentum=run.momentum, low_precision=run.precision == "bfloat16"
+    )
+    gradient = _seconds(lambda: descent.step(inputs, targets, None, gamma=1, gamma_outside=1), device)
+    several = inputs[torch.arange(512) % size], targets[torch.arange(512) % size]
+    evaluated = _seconds(lambda: loss.value(weights, buffers, *several), device) / 512
+    times: dict[tuple[int, str], float] = {}
+
+    def product(some: Products) -> float:
+        key = some.num_examples, some.precision
+        if key not in times:
+            chosen = torch.arange(some.num_examples) % size
+            operator = HessianOperator(model.to(device), inputs[chosen], targets[chosen], precision=some.precision)
+            vector = torch.randn(operator.shape[0], generator=generator).to(device)
+            times[key] = _seconds(lambda: operator @ vector, device)
+        return times[key]
+
+    return Rates(_START, gradient * run.examples_per_step / size, evaluated, product)
+
+
+# Seconds until a job computes: Python, torch, the data set. Measured on the demo's jobs.
+_START = 3.0
+
+
+def _seconds(task: Callable[[], object], device: torch.device) -> float:
+    """Of one call: the median of a few rounds, after one to get ready."""
+
+    def timed(count: int) -> float:
+        began = time.perf_counter()
+        for _ in range(count):
+            task()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - began) / count
+
+    timed(1)
+    count = max(1, min(100, int(_SECONDS / _ROUNDS / max(timed(1), 1e-4))))
+    return statistics.median(timed(count) for _ in range(_ROUNDS))
+
+
+def _lines(parts: list[Sum], unit: str) -> Iterable[str]:
+    yield f"{'part':<12}{'jobs':>7}{'steps':>13}{'products':>24}{unit:>22}"
+    whole = Sum(
+        "all",
+        sum(part.num_jobs for part in parts),
+        sum(part.gradients for part in parts),
+        sum(part.expected_products for part in parts),
+        sum(part.most_products for part in parts),
+        sum(part.hours for part in parts),
+        sum(part.most_hours for part in parts),
+    )
+    for part in [*parts, whole]:
+        products = f"{part.expected_products:,.0f} ({part.most_products:,})"
+        hours = f"{part.hours:,.3g} ({part.most_hours:,.3g})"
+        yield f"{part.part:<12}{part.num_jobs:>7,}{part.gradients:>13,}{products:>24}{hours:>22}"
+
+
+if __name__ == "__main__":
+    run_stage(forecast)

@@ -1,0 +1,94 @@
+"""What a study will cost: counts against the plan and against what runs count themselves."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from sharpness.forecast import Products, Rates, summed, work_of
+from sharpness.stages.forecast import forecast
+from sharpness.study import Study, study_of
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+SMALL = ROOT / "tests" / "workflow" / "small.yaml"
+
+
+@pytest.fixture(scope="module")
+def small() -> Study:
+    return study_of(yaml.safe_load(SMALL.read_text()), SCHEMA, source="small")
+
+
+def of(study: Study, part: str):
+    return [job for job in work_of(study) if job.part == part]
+
+
+def test_there_is_a_job_for_every_one_that_snakemake_plans(small, finished):
+    runs = finished / "results" / "small" / "runs"
+    for part in ("train", "spectrum", "density", "slices", "steps", "variants", "gradients"):
+        assert len(of(small, part)) == len(list(runs.glob(f"*/logs/{part}*.log"))), part
+
+
+def test_updates_are_those_of_the_histories(small, finished):
+    for job in of(small, "train"):
+        history = pd.read_csv(finished / "results" / "small" / "runs" / job.run.name / "history.csv")
+        if not history["diverged"].any():
+            assert job.gradients == history["step"].iloc[-1]
+        assert history["direction_products"].sum() <= sum(some.at_most for some in job.products)
+
+
+def test_no_spectrum_takes_more_products_than_foreseen_at_most(small, finished):
+    for job in of(small, "spectrum"):
+        assert all(0 <= some.expected <= some.at_most for some in job.products)
+    most = sum(some.at_most for job in of(small, "spectrum") for some in job.products)
+    spent = 0
+    for path in (finished / "results" / "small" / "runs").glob("*/spectrum/*.csv"):
+        with path.open() as file:
+            rows = {(row["checkpoint"], row["step"]): row for row in csv.DictReader(file) if row.get("num_products")}
+        spent += sum(int(row["num_products"]) + int(row["num_probing"]) for row in rows.values())
+    assert 0.2 * most < spent <= most
+
+
+def test_variants_take_no_more_products_than_foreseen_at_most(small, finished):
+    most = sum(some.at_most for job in of(small, "variants") for some in job.products)
+    tables = (finished / "results" / "small" / "runs").glob("*/variants/*.csv")
+    assert sum(pd.read_csv(path)["num_products"].sum() for path in tables) <= most
+
+
+def test_hours_are_counts_times_rates(small):
+    (job,) = of(small, "density")
+    rates = Rates(start=3.0, gradient=5.0, evaluated=7.0, product=lambda some: 0.5 * some.num_examples)
+    (found,) = summed([job], {job.run: rates})
+    # One checkpoint, sixteen examples: two pairs, two probes of ten steps, eight and four random vectors.
+    assert found.expected_products == 8 + 2 * 2 + 2 * 10 + 8 + 4
+    assert found.most_products == 40 + 2 * 10 + 8 + 4
+    assert found.hours * 3600 == pytest.approx(3.0 + 44 * 8.0)
+    assert found.most_hours * 3600 == pytest.approx(3.0 + 72 * 8.0)
+    assert job.products[0] == Products(12, 40, 16, "float32")
+
+
+def test_the_command_prints_every_part_with_its_hours_and_runs_nothing(small, tmp_path):
+    command = [sys.executable, "-m", "sharpness.stages.forecast", "--config", str(SMALL), "--schema", str(SCHEMA)]
+    environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    rows = re.findall(r"^(\w+) +([\d,]+) +([\d,]+) +([\d,]+) \(([\d,]+)\) +(\S+) \((\S+)\)$", done.stdout, re.M)
+    assert {row[0] for row in rows[:-1]} == {job.part for job in work_of(small)}
+    assert rows[-1][0] == "all"
+    assert int(rows[0][1]) == len(small.runs)
+    assert all(float(row[6]) >= float(row[5]) > 0 for row in rows[:1])
+    assert float(rows[-1][5]) == pytest.approx(sum(float(row[5]) for row in rows[:-1]), rel=0.05)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_that_is_wrong_is_refused_in_one_sentence(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(SMALL.read_text().replace("learning_rate: 0.05", "learning_rat: 0.05"))
+    with pytest.raises(ValueError, match=r"study\.yaml: .*learning_rat"):
+        forecast(path, SCHEMA)
