@@ -43,7 +43,8 @@ publish: ## keep the tables and figures of results/STUDY so far in version contr
 	cp results/$(STUDY)/tables/* results/$(STUDY)/published/tables/
 	cp results/$(STUDY)/figures/* results/$(STUDY)/published/figures/
 
-bench: .venv/bench ## what training and a spectrum cost, here and with other libraries, within an hour; more: make bench-full
+bench: .venv/bench ## what training, a spectrum and the workflow cost, within 75 minutes; more: make bench-full
+	PYTHONPATH=src python -m benchmarks.workflow
 	PYTHONPATH=src python -m benchmarks.training --minutes 12
 	PYTHONPATH=src python -m benchmarks.spectrum --budget-minutes 42
 

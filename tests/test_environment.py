@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import rattler
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -63,10 +64,19 @@ def test_conda_pins_a_package_to_the_version_in_the_lock(package):
     assert conda_pins()[package] == f"=={locked()[pip_name(package)]}"
 
 
-def test_conda_has_a_python_that_the_project_allows():
-    version = re.fullmatch(r"=(3\.\d+)", conda_pins()["python"]).group(1)
+@pytest.mark.parametrize("line", CONDA["dependencies"])
+def test_conda_reads_each_line_as_one_exact_specification(line):
+    found = rattler.MatchSpec(line, strict=True)
+    name, _, pin = line.partition(" ")
+    assert found.name.normalized == name
+    assert str(found.version) == pin
+    assert re.fullmatch(r"==[0-9][0-9a-z.]*", pin)
 
-    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(f"{version}.0")
+
+def test_conda_has_a_python_that_the_project_allows():
+    version = conda_pins()["python"].removeprefix("==")
+
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(version)
 
 
 def test_conda_has_every_package_that_the_pipeline_needs():
@@ -119,3 +129,17 @@ def test_the_sources_import_what_the_project_declares():
 
     assert imported <= declared_names
     assert {"torch", "pandas", "yaml"} <= imported
+
+
+# The container
+
+
+def test_the_container_installs_the_lock_and_copies_what_there_is():
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if line and not line.startswith("#")]
+    assert any("--require-hashes" in line and "requirements.lock" in line for line in lines)
+    (base,) = [line for line in lines if line.startswith("FROM ")]
+    version = re.fullmatch(r"FROM python:(3\.\d+\.\d+)-slim-\w+", base)[1]
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(version)
+    copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
+    assert {"Snakefile", "config.yaml", "workflow", "src", "slurm"} <= set(copied)
+    assert all((ROOT / name).exists() for name in copied)

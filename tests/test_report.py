@@ -17,7 +17,7 @@ from sharpness.claims.poster import CLAIMS
 from sharpness.costs import Cost, costs_of
 from sharpness.figures import interactive
 from sharpness.figures.palette import BLUE, EIGENVALUES, RED
-from sharpness.provenance import Training
+from sharpness.provenance import Place, Training
 from sharpness.report import Caption, Origin, Picture, Table, caption_of, render
 from sharpness.study import KINDS
 
@@ -115,6 +115,7 @@ def claims_table():
 def origin():
     return Origin(
         training=Training(["simple_cnn on digits (1,300 training images)"], {"torch 2.0, device cpu, threads 1": 4}),
+        places=[Place("node7", 3, "2018-07-12 21:00", "2018-07-12 23:59")],
         versions={"python": "3.11.2"},
         machine={"processor": "A & B", "cores": "2"},
         commit="unknown",
@@ -275,7 +276,15 @@ class TestPage:
     def test_says_what_ran_what_it_cost_and_how_to_cite_it(self):
         text = Read(page()).text
 
-        for words in ("4 runs", "torch 2.0, device cpu, threads 1", "python 3.11.2", "1,234", "1,200", "2018-07-13"):
+        for words in (
+            "4 runs",
+            "torch 2.0, device cpu, threads 1",
+            "python 3.11.2",
+            "1,234",
+            "1,200",
+            "2018-07-13",
+            "node7",
+        ):
             assert words in text
         assert "The & authors: sharpness. version 1.0." in text
 
@@ -419,6 +428,27 @@ class TestOrigin:
         assert provenance.versions()["torch"] == torch.__version__.partition("+")[0]
         assert int(provenance.machine()["cores"]) >= 1
         assert all(provenance.machine().values())
+
+    def test_hosts_and_times_are_those_of_the_logs(self, tmp_path):
+        lines = {
+            "a/logs/train.log": "2026-01-02 03:04:05,678 on host one, cpu AVX2, threads 1\nmore\n",
+            "a/logs/spectrum-x-0.log": "a warning\n2026-01-03 00:00:00,001 on host one, cpu AVX2, threads 1\n",
+            "b/logs/train.log": "2026-01-01 00:00:00,001 on host two, cuda H100, threads 1\n",
+            "b/logs/killed.log": "nothing that says where\n",
+        }
+        for name, text in lines.items():
+            path = tmp_path / "runs" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        assert provenance.places_of(tmp_path) == [
+            Place("one", 2, "2026-01-02 03:04", "2026-01-03 00:00"),
+            Place("two", 1, "2026-01-01 00:00", "2026-01-01 00:00"),
+        ]
+
+    def test_what_made_some_tables_is_said_in_one_line(self):
+        one = pd.DataFrame({"code": ["a", "a"], "torch": "2.0", "device": "cpu AVX2", "threads": [1, 1]})
+        two = one.assign(code="b", more=3)
+        assert provenance.made_by([one, two]) == "code a, b; torch 2.0; cpu AVX2; threads 1"
 
     def test_the_commit_is_unknown_where_git_tracks_nothing(self, tmp_path):
         assert provenance.commit(tmp_path) == "unknown"

@@ -246,7 +246,7 @@ def test_full_batches_take_one_step_an_epoch():
 
 
 def test_five_hundred_seeds_are_five_hundred_runs():
-    study = expand(small((("experiments", "rates", "grids"), {"seed": [{"seed": list(range(500))}]})))
+    study = expand(small((("experiments", "rates", "grids"), {"learning_rate": [{"seed": list(range(500))}]})))
 
     assert len(study.experiments["rates"].runs) == 500
     assert len(study.runs) == 500 + 1
@@ -484,6 +484,11 @@ BAD_VALUES = {
         ("experiments", "results", "measure"),
         {},
         ["experiments.results.measure lacks spectrum, which an experiment of kind table needs"],
+    ),
+    "a grid that no panel shows": (
+        (*RATES, "grids"),
+        {"seeds": [{"seed": [0, 1]}]},
+        ["experiments.rates.grids is of seeds, must have learning_rate or batch_size: what the panels of kind "],
     ),
     # Sizes that do not fit one another.
     "an early epoch after the end": (

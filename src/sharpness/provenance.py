@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,12 +20,38 @@ from safetensors import safe_open
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "plotly", "snakemake")
 
 
+# The line that every job on a device logs first.
+_BEGINNING = re.compile(r"^(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d).* on host (?P<host>[^\s,]+), ", re.MULTILINE)
+
+
 @dataclass(frozen=True)
 class Training:
     """What the checkpoints of some runs say of where they come from."""
 
     subjects: list[str]  # "simple_cnn on digits (1,300 training images)", each once
     environments: Mapping[str, int]  # "torch 2.14.1, device cpu AVX2, threads 1" to the number of runs
+
+
+@dataclass(frozen=True)
+class Place:
+    """A host on which jobs of a study computed, by their logs."""
+
+    host: str
+    num_jobs: int
+    first: str  # when its first job that is still on record began, and its last, by its own clock
+    last: str
+
+
+def places_of(results: Path) -> list[Place]:
+    """Where and when the results of a study were computed, the host with most jobs first."""
+    began: dict[str, list[str]] = {}
+    for log in results.glob("runs/*/logs/*.log"):
+        # A job that was stopped and went on begins its log anew.
+        found = _BEGINNING.search(log.read_text())
+        if found is not None:
+            began.setdefault(found["host"], []).append(found["time"])
+    places = [Place(host, len(times), min(times), max(times)) for host, times in began.items()]
+    return sorted(places, key=lambda place: (-place.num_jobs, place.host))
 
 
 def versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ from sharpness.claims.deciding import RULES
 from sharpness.claims.wording import number
 from sharpness.costs import Cost
 from sharpness.figures import palette
-from sharpness.provenance import Training
+from sharpness.provenance import Place, Training
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 # Verdicts as a reader finds them at a glance: a symbol and a colour beside the word, and in this order.
@@ -64,6 +64,7 @@ class Origin:
     """What ran, where and when, and what it cost."""
 
     training: Training
+    places: Sequence[Place]
     versions: Mapping[str, str]
     machine: Mapping[str, str]
     commit: str

@@ -30,15 +30,16 @@ class Kind:
 
     measurements: tuple[str, ...]
     figures: tuple[str, ...]
+    grids: tuple[str, ...] = ()  # what its panels show: an experiment has a grid of one of these names; none: of any
 
 
 KINDS = {
     "spectrum": Kind(("spectrum",), ("spectrum",)),
-    "eigenvalues": Kind(("spectrum",), ("eigenvalues", "peaks")),
+    "eigenvalues": Kind(("spectrum",), ("eigenvalues", "peaks"), grids=("learning_rate", "batch_size")),
     "schedules": Kind(("spectrum",), ("schedules",)),
     "density": Kind(("density",), ("density",)),
     "slices": Kind(("slices",), ("slices", "schematic")),
-    "widths": Kind(("slices",), ("widths",)),
+    "widths": Kind(("slices",), ("widths",), grids=("learning_rate", "batch_size")),
     "steps": Kind(("steps",), ("steps",)),
     "variants": Kind(("variants",), ("variants",)),
     "gradients": Kind(("gradients",), ("gradients",)),
@@ -222,8 +223,13 @@ def _experiment(name: str, config: Mapping[str, Any]) -> Experiment:
 
 
 def _check_references(experiment: Experiment, config: Mapping[str, Any]) -> None:
-    place = f"experiments.{experiment.name}"
-    for measurement in KINDS[experiment.kind].measurements:
+    place, kind = f"experiments.{experiment.name}", KINDS[experiment.kind]
+    if kind.grids and not set(kind.grids) & set(experiment.grids):
+        raise StudyError(
+            f"{place}.grids is of {', '.join(experiment.grids)}, must have {' or '.join(kind.grids)}: "
+            f"what the panels of kind {experiment.kind} show"
+        )
+    for measurement in kind.measurements:
         if measurement != "history" and measurement not in experiment.measure:
             raise StudyError(
                 f"{place}.measure lacks {measurement}, which an experiment of kind {experiment.kind} needs"

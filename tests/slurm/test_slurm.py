@@ -150,7 +150,7 @@ def long_study() -> dict[str, Any]:
         "eigenvalues": {
             "kind": "eigenvalues",
             "measure": {"spectrum": ["leading"]},
-            "grids": {"seed": [{"seed": list(SEEDS.values())}]},
+            "grids": {"learning_rate": [{"seed": list(SEEDS.values())}]},
         }
     }
     return study

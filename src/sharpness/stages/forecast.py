@@ -51,9 +51,9 @@ def forecast(config: Path, schema: Path, threads: int = 1) -> None:
     for line in _lines(parts, "GPU hours" if device.type == "cuda" else "core hours"):
         print(line)
     print(
-        "\nSteps are updates and other gradients of a mini-batch. Products and hours are those to be expected, in brackets\n"
-        "those if no eigenvector converges before the study's limit. A run that stops early takes less; jobs beside\n"
-        "one another on one device take longer."
+        "\nSteps are updates and other gradients of a mini-batch. Products and hours are those to be expected, in\n"
+        "brackets those if no eigenvector converges before the study's limit. A run that stops early takes less;\n"
+        "jobs beside one another on one device take longer."
         f" Calibrated in {time.monotonic() - began:.0f} s."
     )
 

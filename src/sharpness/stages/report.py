@@ -77,6 +77,7 @@ def report(
     texts = {path.stem: caption_of(path.read_text()) for path in captions}
     origin = Origin(
         training=provenance.training_of(checkpoints),
+        places=provenance.places_of(results),
         versions=provenance.versions(),
         machine=provenance.machine(),
         commit=provenance.commit(Path(provenance.__file__).parent),

@@ -1,0 +1,241 @@
+"""What the workflow itself costs: ``python -m benchmarks.workflow [--folder F]``.
+
+How long plans take and what memory they need, and how much of a whole study goes into Snakemake, into starting Python
+and into importing torch, measured on the demo in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from benchmarks.machine import machine
+from sharpness.files import write_table, write_text
+
+_ROOT = Path(__file__).parent.parent
+_FOLDER = _ROOT / "results" / "bench"
+_PARTS = ("Snakefile", "config.yaml", "workflow", "src", "slurm", "CITATION.cff", "environment.yml")
+_DEMO = "workflow/studies/digits.yaml"
+_TARGETS = {"paper": (15.0, 1.5), "1,000 runs": (120.0, None)}  # seconds and GiB
+_OVERHEAD = 0.15  # of the computing time
+
+
+def main() -> None:
+    """Measure plans, then the demo, and write the table and the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=_FOLDER, help="where workflow.csv and workflow.md go")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        project = _copy(Path(scratch) / "project")
+        plans = [_plan("paper", project, project / "config.yaml"), _plan("1,000 runs", project, _large(project))]
+        for plan in plans:
+            print(
+                f"{plan['what']}: {plan['jobs']:,} jobs, {plan['seconds']:.1f} s, {plan['gibibytes']:.2f} GiB",
+                flush=True,
+            )
+        rows = [*plans, *_demo(project)]
+    table = pd.DataFrame(rows).assign(**machine(threads=len(os.sched_getaffinity(0))))
+    write_table(table.to_dict("records"), options.folder / "workflow.csv")
+    write_text(_page(table), options.folder / "workflow.md")
+    print(_page(table))
+
+
+def _copy(project: Path) -> Path:
+    project.mkdir()
+    for name in _PARTS:
+        if (_ROOT / name).is_dir():
+            shutil.copytree(_ROOT / name, project / name)
+        else:
+            shutil.copy(_ROOT / name, project)
+    return project
+
+
+def _large(project: Path) -> Path:
+    """A grid of a thousand runs, each with some three hundred checkpoints that are measured."""
+    study = yaml.safe_load((project / "config.yaml").read_text())
+    rates = [round(0.001 * 1.1**power, 6) for power in range(50)]
+    study["checkpoints"] = {"many": {"at_epochs": list(range(300))}}
+    study["defaults"]["epochs"] = 300
+    study["spectrum"] = {"leading": next(iter(study["spectrum"].values())) | {"checkpoints": "many"}}
+    for section in ("density", "slices", "steps", "variants", "gradients"):
+        study[section] = {}
+    grid = {"learning_rate": rates, "batch_size": [32, 128, 512, 1024], "seed": list(range(5))}
+    measured = {"kind": "eigenvalues", "measure": {"spectrum": ["leading"]}, "grids": {"learning_rate": [grid]}}
+    study["experiments"] = {"eigenvalues": measured}
+    path = project / "large.yaml"
+    path.write_text(yaml.safe_dump(study))
+    return path
+
+
+def _snakemake(project: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], float, float]:
+    """Run Snakemake; what it said, seconds, and CPU seconds of it and all its jobs."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    command = [sys.executable, "-m", "snakemake", *words]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=project, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done, time.monotonic() - began, cpu
+
+
+def _plan(what: str, project: Path, study: Path) -> dict[str, Any]:
+    """A dry run of a study: the median of three, and the peak memory."""
+    measured = [_measured_plan(project, study) for _ in range(3)]
+    jobs = measured[0][0]
+    return {
+        "what": what,
+        "jobs": jobs["total"],
+        "runs": jobs["train"],
+        "seconds": statistics.median(seconds for _, seconds, _ in measured),
+        "gibibytes": max(peak for *_, peak in measured),
+    }
+
+
+def _measured_plan(project: Path, study: Path) -> tuple[Counter[str], float, float]:
+    program = (
+        "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], capture_output=True, text=True);"
+        "print(done.stdout); print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    began = time.monotonic()
+    command = [sys.executable, "-c", program, sys.executable, "-m", "snakemake", "-n", "--configfile", str(study)]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
+    seconds = time.monotonic() - began
+    jobs = Counter({rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)})
+    return jobs, seconds, jobs.pop("peak") / 2**20
+
+
+def _demo(project: Path) -> list[dict[str, Any]]:
+    """Run the demo, and say where its CPU seconds went."""
+    print("Running the demo: some ten minutes ...", flush=True)
+    cores = len(os.sched_getaffinity(0))
+    words = ("--cores", "all", "--scheduler", "greedy", "--max-jobs-per-timespan", "1000/5s", "--configfile", _DEMO)
+    _, seconds, cpu = _snakemake(project, *words)
+    jobs = _jobs(project)
+    starting = {stage: _start_seconds(project, stage) for stage in jobs}
+    starts = sum(starting[stage] * len(spent) for stage, spent in jobs.items())
+    drawing = sum(sum(spent) - starting[stage] * len(spent) for stage, spent in jobs.items() if stage in _READING)
+    in_jobs = sum(sum(spent) for spent in jobs.values())
+    computing = in_jobs - starts - drawing
+    shares = {
+        "computing": computing,
+        "drawing and writing tables": drawing,
+        "starting Python and importing": starts,
+        "Snakemake": cpu - in_jobs,
+        "waiting": cores * seconds - cpu,
+    }
+    return [
+        {
+            "what": f"demo: {name}",
+            "jobs": sum(map(len, jobs.values())),
+            "cpu_seconds": spent,
+            "of_computing": spent / computing,
+        }
+        for name, spent in shares.items()
+    ] + [{"what": "demo", "jobs": sum(map(len, jobs.values())), "seconds": seconds, "cpu_seconds": cpu}]
+
+
+# Stages that compute nothing with torch.
+_READING = ("collect", "figure", "results_table", "agreement", "claims", "report")
+
+
+def _jobs(project: Path) -> dict[str, list[float]]:
+    """CPU seconds of the jobs of each stage."""
+    jobs: dict[str, list[float]] = {}
+    for path in [*(project / "results").rglob("benchmarks/*.tsv")]:
+        with path.open() as file:
+            (row,) = csv.DictReader(file, delimiter="\t")
+        cpu = row["cpu_time"]
+        # Snakemake looks every few seconds: of a job that is shorter it knows the wall time alone.
+        jobs.setdefault(_stage(path), []).append(float(row["s"] if cpu in ("NA", "-", "0.0", "0") else cpu))
+    return jobs
+
+
+def _stage(path: Path) -> str:
+    name = path.stem.partition("-")[0]
+    if path.parent.parent.name == "data":
+        return "prepare_data"
+    if name == "train":
+        record = yaml.safe_load((path.parent.parent / "run.yaml").read_text())
+        return "train" if (record["gamma"], record["gamma_outside"]) == (1, 1) else "train_nudged"
+    return name if (_ROOT / "src" / "sharpness" / "stages" / f"{name}.py").exists() else "results_table"
+
+
+def _start_seconds(project: Path, stage: str) -> float:
+    """CPU seconds until a stage has read its arguments: the median of five."""
+    spent = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-c", f"import sharpness.stages.{stage}"]
+        subprocess.run(command, cwd=project, env=os.environ | {"PYTHONPATH": str(project / "src")}, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return statistics.median(spent)
+
+
+def _page(table: pd.DataFrame) -> str:
+    first = table.iloc[0]
+    lines = [
+        "# What the workflow costs",
+        "",
+        f"Measured on {first['cpu']}, {first['threads']} cores, snakemake {_version()}.",
+        "",
+        "## Plans",
+        "",
+        table[table["gibibytes"].notna()][["what", "runs", "jobs", "seconds", "gibibytes"]].to_markdown(
+            index=False, floatfmt=".2f"
+        ),
+        "",
+    ]
+    for what, (seconds, gibibytes) in _TARGETS.items():
+        row = table[table["what"] == what].iloc[0]
+        met = row["seconds"] <= seconds and (gibibytes is None or row["gibibytes"] <= gibibytes)
+        wanted = f"at most {seconds:g} s" + (f" and {gibibytes} GiB" if gibibytes else "")
+        lines.append(f"- {what}: {wanted} wanted: {'met' if met else 'not met'}")
+    parts = table[table["what"].str.startswith("demo: ")]
+    overhead = parts[parts["what"].isin(["demo: starting Python and importing", "demo: Snakemake"])][
+        "of_computing"
+    ].sum()
+    demo = table[table["what"] == "demo"].iloc[0]
+    lines += [
+        "",
+        "## The demo",
+        "",
+        f"{demo['jobs']:.0f} jobs in {demo['seconds']:.0f} s on {first['threads']} cores; "
+        f"{demo['cpu_seconds']:.0f} CPU seconds.",
+        "",
+        parts[["what", "cpu_seconds", "of_computing"]].to_markdown(index=False, floatfmt=(".0f", ".0f", ".3f")),
+        "",
+        f"- Snakemake, starting Python and importing torch: {overhead:.1%} of the computing time, at most "
+        f"{_OVERHEAD:.0%} wanted: {'met' if overhead <= _OVERHEAD else 'not met'}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("snakemake")
+
+
+if __name__ == "__main__":
+    main()
