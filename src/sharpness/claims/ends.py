@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +15,7 @@ from sharpness.claims.peaks import peaks_in_grid
 from sharpness.claims.subjects import AXES, Subject, along, over_settings, subjects
 from sharpness.claims.verdicts import Verdict, correlated, log_ratio, paired, undecided
 from sharpness.claims.wording import number, per_setting, setting_text
+from sharpness.grid import Run
 
 TRAINED = ("eigenvalues", "nudged", "schedules", "table")
 
@@ -84,4 +86,13 @@ def _correlation(runs: pd.DataFrame) -> Verdict:
     ]
     measured = f"{len(runs)} runs, {', '.join(ranges)}" if len(runs) else "no runs with both"
     logs = np.log10(runs["eigenvalue"].astype(float))
-    return correlated(logs, runs["accuracy"], rises=False, seeds=runs["seed"], measured=measured)
+    settings = [field.name for field in dataclasses.fields(Run) if field.name != "seed" and field.name in runs]
+    configurations = runs[settings].apply(tuple, axis="columns")
+    return correlated(
+        logs,
+        runs["accuracy"],
+        rises=False,
+        configurations=configurations,
+        seeds=runs["seed"],
+        measured=measured,
+    )

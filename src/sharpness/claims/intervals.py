@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
 LEVEL = 0.95
-_RESAMPLES = 9999
+_RESAMPLES = 1999
 # The exact distribution lists all orders of the settings.
 _MOST_SETTINGS_EXACT = 8
 
@@ -34,14 +34,14 @@ class Interval:
 NONE = Interval(np.nan, np.nan, np.nan, 0)
 
 
-def of_mean(numbers: Sequence[float]) -> Interval:
+def of_mean(numbers: Sequence[float], *, level: float = LEVEL) -> Interval:
     """Student's interval of the mean of the finite numbers; a single number has none."""
     values = np.asarray(numbers, dtype=float)
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return Interval(float(values[0]), np.nan, np.nan, 1) if len(values) else NONE
     mean = float(values.mean())
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Interval(mean, mean - half, mean + half, len(values))
 
 
@@ -53,34 +53,34 @@ def of_fraction(num_true: int, total: int) -> Interval:
     return Interval(num_true / total, float(interval.low), float(interval.high), total)
 
 
-def of_rank_correlation(first: Sequence[float], second: Sequence[float]) -> Interval:
+def of_rank_correlation(first: Sequence[float], second: Sequence[float], groups: Sequence[Hashable]) -> Interval:
     """Spearman's correlation and its bootstrap interval (percentiles), the same at every call.
 
-    None where either has fewer than two values.
+    Whole groups are drawn: what belongs together, such as seeds of one configuration, is not independent. No interval
+    where there is one group only; nothing where either quantity has fewer than two values.
     """
     pairs = np.asarray([first, second], dtype=float)
     if pairs.shape[1] < 2 or (np.ptp(pairs, axis=1) == 0).any():
         return Interval(np.nan, np.nan, np.nan, pairs.shape[1])
-    resampled = stats.bootstrap(
-        tuple(pairs),
-        _rank_correlation,
-        n_resamples=_RESAMPLES,
-        vectorized=True,
-        paired=True,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    interval = resampled.confidence_interval
-    return Interval(float(_rank_correlation(*pairs)), float(interval.low), float(interval.high), pairs.shape[1])
+    estimate = _rank_correlation(*pairs)
+    _, group_of = np.unique([str(group) for group in groups], return_inverse=True)
+    members = [np.flatnonzero(group_of == group) for group in range(group_of.max() + 1)]
+    if len(members) < 2:
+        return Interval(estimate, np.nan, np.nan, pairs.shape[1])
+    generator = np.random.default_rng(0)
+    resampled = []
+    for _ in range(_RESAMPLES):
+        chosen = np.concatenate([members[group] for group in generator.integers(len(members), size=len(members))])
+        resampled.append(_rank_correlation(*pairs[:, chosen]))
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(estimate, float(low), float(high), pairs.shape[1])
 
 
-def _rank_correlation(first: Any, second: Any, axis: int = -1) -> Any:
-    ranks = [stats.rankdata(values, axis=axis) for values in (first, second)]
-    x, y = (rank - rank.mean(axis=axis, keepdims=True) for rank in ranks)
-    norm = np.sqrt((x**2).sum(axis=axis) * (y**2).sum(axis=axis))
+def _rank_correlation(first: Any, second: Any) -> float:
+    x, y = (rank - rank.mean() for rank in (stats.rankdata(first), stats.rankdata(second)))
+    norm = np.sqrt((x @ x) * (y @ y))
     # A resample of one value only says nothing for a correlation.
-    return np.divide((x * y).sum(axis=axis), norm, out=np.zeros_like(norm), where=norm > 0)
+    return float(x @ y / norm) if norm > 0 else 0.0
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,8 @@ CLAIMS = {
     "r": Claim(
         "“Escaping sharp minima” happens in the beginning of training",
         "mean absolute difference of log10 of the largest eigenvalue between a run whose rate changes and one "
-        "whose rate does not, in windows of equal length after the change: earliest change less latest, in "
-        "decades, above 0",
+        "whose rate does not, averaged over time in windows of equal length after the change: earliest change less "
+        "latest, in decades, above 0",
         "an experiment of kind schedules with an early and a late change",
     ),
     "s": Claim(
@@ -142,8 +142,8 @@ CLAIMS = {
     ),
     "t": Claim(
         "The SGD step-size in the direction of the sharpest direction does not minimize the loss",
-        "relative change of the loss in per cent after SGD's step along the top eigenvector less the smaller of "
-        "those after half and twice the step, in percentage points, above 0",
+        "relative change of the loss in per cent after SGD's step along the top eigenvector less that after half or "
+        "after twice the step, in percentage points, either above 0",
         _STEPS,
     ),
 }

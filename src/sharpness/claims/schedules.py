@@ -44,9 +44,22 @@ def _deviations(steady: pd.DataFrame, changed: pd.DataFrame, window: float) -> p
     """How far the eigenvalue of a run is from that of the run without a change, in decades, [seeds, changes]."""
     both = changed.merge(steady[["seed", "step", "eigenvalue"]], on=["seed", "step"], suffixes=("", "_steady"))
     since = both["epoch"] - both["change"]
-    both = both[(since > 0) & (since <= window * (1 + 1e-9))]
+    inside = (since > 0) & (since <= window * (1 + 1e-9))
+    both, since = both[inside], since[inside]
     away = log_ratio(both["eigenvalue"], both["eigenvalue_steady"]).abs() / np.log(10)
-    return over_settings(both.assign(away=away), "change", "away")
+    both = both.assign(since=since, away=away).dropna(subset="away").sort_values("since")
+    means = [
+        {"seed": seed, "change": change, "away": _mean_over_time(rows["since"], rows["away"])}
+        for (seed, change), rows in both.groupby(["seed", "change"])
+    ]
+    return over_settings(pd.DataFrame(means, columns=["seed", "change", "away"]), "change", "away")
+
+
+def _mean_over_time(times: pd.Series, values: pd.Series) -> float:
+    """Of a curve through the values: checkpoints are closer to one another at the beginning of a run."""
+    if len(times) == 1:
+        return float(values.iloc[0])
+    return float(np.trapezoid(values, times) / (times.iloc[-1] - times.iloc[0]))
 
 
 def _verdict(table: pd.DataFrame, window: float) -> Verdict:

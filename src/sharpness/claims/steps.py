@@ -10,7 +10,7 @@ import pandas as pd
 from sharpness.claims.collected import Collected
 from sharpness.claims.findings import Finding
 from sharpness.claims.subjects import over_settings, subjects
-from sharpness.claims.verdicts import Verdict, paired, undecided
+from sharpness.claims.verdicts import Verdict, any_of, paired, undecided
 from sharpness.claims.wording import per_setting
 
 HALF, WHOLE, TWICE = 0.5, 1.0, 2.0
@@ -45,5 +45,10 @@ def _verdict(letter: str, table: pd.DataFrame, measured: str) -> Verdict:
         return paired(table[HALF] - table[WHOLE], above=False, measured=measured)
     if letter == "h":
         return paired(table[TWICE], above=True, measured=measured)
-    best = table[[HALF, TWICE]].min(axis="columns", skipna=False)
-    return paired(table[WHOLE] - best, above=True, measured=measured)
+    others = {"less half the step": HALF, "less twice the step": TWICE}
+    return any_of(
+        [
+            (name, paired(table[WHOLE] - table[alpha], above=True, measured=measured, alternatives=len(others)))
+            for name, alpha in others.items()
+        ]
+    )

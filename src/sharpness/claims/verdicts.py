@@ -18,7 +18,7 @@ SIGNIFICANCE = 0.05
 STUDENT = "95 % Student interval over seeds"
 PAGE = "Page's trend test over seeds"
 WILSON = "95 % Wilson interval over runs"
-SPEARMAN = "95 % bootstrap interval over runs"
+SPEARMAN = "95 % bootstrap interval over configurations"
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def paired(
     threshold: float = 0.0,
     scale: Callable[[float], Any] = float,
     measured: str,
+    alternatives: int = 1,
 ) -> Verdict:
     """Whether a quantity lies on the predicted side of a threshold: the whole interval over seeds does, or does not.
 
@@ -54,13 +55,20 @@ def paired(
         threshold: in the unit of ``numbers``.
         scale: increasing, from the unit of ``numbers`` to that in which the effect is shown.
         measured: in words.
+        alternatives: of so many quantities any may decide; the interval is wider the more there are (Bonferroni).
     """
-    interval = intervals.of_mean(numbers)
+    level = 1 - (1 - intervals.LEVEL) / alternatives
+    interval = intervals.of_mean(numbers, level=level)
     answer = _side(interval, threshold, above=above)
     limit = f"{float(scale(threshold)):.3g}"
     would_decide = _more_seeds(interval, f"the interval covers {limit}") if answer == "undecided" else ""
     return Verdict(
-        answer, _counting_lost(measured, numbers), interval.scaled(scale), STUDENT, interval.num, would_decide
+        answer,
+        _counting_lost(measured, numbers),
+        interval.scaled(scale),
+        STUDENT.replace("95", f"{100 * level:.3g}"),
+        interval.num,
+        would_decide,
     )
 
 
@@ -120,10 +128,33 @@ def mostly(answers: pd.Series, *, seeds: pd.Series, measured: str) -> Verdict:
     return _over_runs(effect, 0.5, above=True, seeds=seeds, test=WILSON, measured=measured)
 
 
-def correlated(first: pd.Series, second: pd.Series, *, rises: bool, seeds: pd.Series, measured: str) -> Verdict:
-    """Whether one quantity rises (or falls) with another over all runs."""
-    effect = intervals.of_rank_correlation(first, second)
+def correlated(
+    first: pd.Series, second: pd.Series, *, rises: bool, configurations: pd.Series, seeds: pd.Series, measured: str
+) -> Verdict:
+    """Whether one quantity rises (or falls) with another over all runs; those of a configuration go together."""
+    effect = intervals.of_rank_correlation(first, second, list(configurations))
     return _over_runs(effect, 0.0, above=rises, seeds=seeds, test=SPEARMAN, measured=measured)
+
+
+def any_of(parts: Sequence[tuple[str, Verdict]]) -> Verdict:
+    """Several alternatives of one claim: it holds if one does, and does not if none does.
+
+    The effect shown is the largest of those with the answer of the whole.
+    """
+    answers = {verdict.answer for _, verdict in parts}
+    order: tuple[Answer, ...] = ("holds", "undecided", "does not hold")
+    answer = next(answer for answer in order if answer in answers)
+    deciding = [(name, verdict) for name, verdict in parts if verdict.answer == answer]
+    name, shown = max(deciding, key=lambda part: np.nan_to_num(part[1].effect.estimate, nan=-np.inf))
+    wanted = [f"{part}: {verdict.would_decide}" for part, verdict in parts if verdict.would_decide]
+    return Verdict(
+        answer,
+        shown.measured,
+        shown.effect,
+        f"{shown.test}, of {len(parts)} alternatives; effect: {name}" if shown.test else "",
+        min(verdict.num_seeds for _, verdict in parts),
+        "; ".join(wanted) if answer == "undecided" else "",
+    )
 
 
 def all_of(parts: Sequence[tuple[str, Verdict]]) -> Verdict:
