@@ -7,7 +7,7 @@ and into importing torch, measured on the demo in a folder of its own.
 from __future__ import annotations
 
 import argparse
-import csv
+import importlib.metadata
 import os
 import re
 import resource
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ _PARTS = ("Snakefile", "config.yaml", "workflow", "src", "slurm", "CITATION.cff"
 _DEMO = "workflow/studies/digits.yaml"
 _TARGETS = {"paper": (15.0, 1.5), "1,000 runs": (120.0, None)}  # seconds and GiB
 _OVERHEAD = 0.15  # of the computing time
+_COMPUTING = "computing, drawing, reading and writing"
+_STARTING = "starting Python and importing"
+_SNAKEMAKE = "Snakemake"
 
 
 def main() -> None:
@@ -82,19 +86,37 @@ def _large(project: Path) -> Path:
     return path
 
 
-def _snakemake(project: Path, *words: str) -> tuple[subprocess.CompletedProcess[str], float, float]:
-    """Run Snakemake; what it said, seconds, and CPU seconds of it and all its jobs."""
+@dataclass(frozen=True)
+class _Spent:
+    """What a run of Snakemake took."""
+
+    seconds: float
+    cpu_seconds: float  # with all jobs
+    own_cpu_seconds: float  # of Snakemake's own process
+
+
+def _snakemake(project: Path, *words: str) -> _Spent:
+    """Run Snakemake to its end."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     command = [sys.executable, "-m", "snakemake", *words]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        command, cwd=project, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+    own = 0.0
+    with (project / "said").open("w") as file:
+        running = subprocess.Popen(command, cwd=project, env=os.environ | {"PATH": path}, stdout=file, stderr=file)
+        while running.poll() is None:
+            own = _own_cpu_seconds(running.pid) or own
+            time.sleep(0.2)
+    if running.returncode:
+        raise RuntimeError((project / "said").read_text()[-3000:])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return done, time.monotonic() - began, cpu
+    return _Spent(time.monotonic() - began, cpu, own)
+
+
+def _own_cpu_seconds(process: int) -> float:
+    """Of a process that runs, without its children; zero once it has ended."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _plan(what: str, project: Path, study: Path) -> dict[str, Any]:
@@ -128,45 +150,29 @@ def _demo(project: Path) -> list[dict[str, Any]]:
     print("Running the demo: some ten minutes ...", flush=True)
     cores = len(os.sched_getaffinity(0))
     words = ("--cores", "all", "--scheduler", "greedy", "--max-jobs-per-timespan", "1000/5s", "--configfile", _DEMO)
-    _, seconds, cpu = _snakemake(project, *words)
+    spent = _snakemake(project, *words)
     jobs = _jobs(project)
-    starting = {stage: _start_seconds(project, stage) for stage in jobs}
-    starts = sum(starting[stage] * len(spent) for stage, spent in jobs.items())
-    drawing = sum(sum(spent) - starting[stage] * len(spent) for stage, spent in jobs.items() if stage in _READING)
-    in_jobs = sum(sum(spent) for spent in jobs.values())
-    computing = in_jobs - starts - drawing
+    num_jobs = sum(jobs.values())
+    starts = sum(count * _start_seconds(project, stage) for stage, count in jobs.items())
+    # What Snakemake notes of a job's CPU time lacks its last seconds: all that is left is taken for computing.
+    computing = spent.cpu_seconds - spent.own_cpu_seconds - starts
     shares = {
-        "computing": computing,
-        "drawing and writing tables": drawing,
-        "starting Python and importing": starts,
-        "Snakemake": cpu - in_jobs,
-        "waiting": cores * seconds - cpu,
+        _COMPUTING: computing,
+        _STARTING: starts,
+        _SNAKEMAKE: spent.own_cpu_seconds,
+        "waiting": cores * spent.seconds - spent.cpu_seconds,
     }
-    return [
-        {
-            "what": f"demo: {name}",
-            "jobs": sum(map(len, jobs.values())),
-            "cpu_seconds": spent,
-            "of_computing": spent / computing,
-        }
-        for name, spent in shares.items()
-    ] + [{"what": "demo", "jobs": sum(map(len, jobs.values())), "seconds": seconds, "cpu_seconds": cpu}]
+    parts = [
+        {"what": f"demo: {name}", "jobs": num_jobs, "cpu_seconds": seconds, "of_computing": seconds / computing}
+        for name, seconds in shares.items()
+    ]
+    whole = {"what": "demo", "jobs": num_jobs, "seconds": spent.seconds, "cpu_seconds": spent.cpu_seconds}
+    return [*parts, whole]
 
 
-# Stages that compute nothing with torch.
-_READING = ("collect", "figure", "results_table", "agreement", "claims", "report")
-
-
-def _jobs(project: Path) -> dict[str, list[float]]:
-    """CPU seconds of the jobs of each stage."""
-    jobs: dict[str, list[float]] = {}
-    for path in [*(project / "results").rglob("benchmarks/*.tsv")]:
-        with path.open() as file:
-            (row,) = csv.DictReader(file, delimiter="\t")
-        cpu = row["cpu_time"]
-        # Snakemake looks every few seconds: of a job that is shorter it knows the wall time alone.
-        jobs.setdefault(_stage(path), []).append(float(row["s"] if cpu in ("NA", "-", "0.0", "0") else cpu))
-    return jobs
+def _jobs(project: Path) -> Counter[str]:
+    """How many jobs of each stage ran."""
+    return Counter(_stage(path) for path in (project / "results").rglob("benchmarks/*.tsv"))
 
 
 def _stage(path: Path) -> str:
@@ -193,48 +199,46 @@ def _start_seconds(project: Path, stage: str) -> float:
 
 def _page(table: pd.DataFrame) -> str:
     first = table.iloc[0]
-    lines = [
-        "# What the workflow costs",
-        "",
-        f"Measured on {first['cpu']}, {first['threads']} cores, snakemake {_version()}.",
-        "",
-        "## Plans",
-        "",
-        table[table["gibibytes"].notna()][["what", "runs", "jobs", "seconds", "gibibytes"]].to_markdown(
-            index=False, floatfmt=".2f"
-        ),
-        "",
-    ]
+    where = f"Measured on {first['cpu']}, {first['threads']} cores, snakemake {_version()}."
+    return "\n".join(["# What the workflow costs", "", where, "", *_of_plans(table), "", *_of_demo(table), ""])
+
+
+def _of_plans(table: pd.DataFrame) -> list[str]:
+    plans = table[table["gibibytes"].notna()][["what", "runs", "jobs", "seconds", "gibibytes"]]
+    lines = ["## Plans", "", plans.astype({"runs": int}).to_markdown(index=False, floatfmt=".2f"), ""]
     for what, (seconds, gibibytes) in _TARGETS.items():
-        row = table[table["what"] == what].iloc[0]
-        met = row["seconds"] <= seconds and (gibibytes is None or row["gibibytes"] <= gibibytes)
+        row = plans[plans["what"] == what].iloc[0]
+        is_met = row["seconds"] <= seconds and (gibibytes is None or row["gibibytes"] <= gibibytes)
         wanted = f"at most {seconds:g} s" + (f" and {gibibytes} GiB" if gibibytes else "")
-        lines.append(f"- {what}: {wanted} wanted: {'met' if met else 'not met'}")
-    parts = table[table["what"].str.startswith("demo: ")]
-    overhead = parts[parts["what"].isin(["demo: starting Python and importing", "demo: Snakemake"])][
-        "of_computing"
-    ].sum()
+        lines.append(f"- {what}: {wanted} wanted: {_met(is_met)}")
+    return lines
+
+
+def _of_demo(table: pd.DataFrame) -> list[str]:
     demo = table[table["what"] == "demo"].iloc[0]
-    lines += [
-        "",
+    parts = table[table["what"].str.startswith("demo: ")].set_index("what")
+    overhead = parts.loc[[f"demo: {_STARTING}", f"demo: {_SNAKEMAKE}"], "of_computing"].sum()
+    start, compute = (parts.loc[f"demo: {part}", "cpu_seconds"] / demo["jobs"] for part in (_STARTING, _COMPUTING))
+    return [
         "## The demo",
         "",
-        f"{demo['jobs']:.0f} jobs in {demo['seconds']:.0f} s on {first['threads']} cores; "
-        f"{demo['cpu_seconds']:.0f} CPU seconds.",
+        f"{demo['jobs']:.0f} jobs in {demo['seconds']:.0f} s; {demo['cpu_seconds']:.0f} CPU seconds.",
         "",
-        parts[["what", "cpu_seconds", "of_computing"]].to_markdown(index=False, floatfmt=(".0f", ".0f", ".3f")),
+        parts[["cpu_seconds", "of_computing"]].to_markdown(floatfmt=(".0f", ".0f", ".3f")),
         "",
         f"- Snakemake, starting Python and importing torch: {overhead:.1%} of the computing time, at most "
-        f"{_OVERHEAD:.0%} wanted: {'met' if overhead <= _OVERHEAD else 'not met'}",
-        "",
+        f"{_OVERHEAD:.0%} wanted: {_met(overhead <= _OVERHEAD)}",
+        f"- A job takes {start:.1f} CPU seconds to start, nearly all of them torch's own import, and computes for "
+        f"{compute:.1f}: the share falls as jobs grow.",
     ]
-    return "\n".join(lines)
+
+
+def _met(is_met: bool) -> str:
+    return "met" if is_met else "not met"
 
 
 def _version() -> str:
-    from importlib.metadata import version
-
-    return version("snakemake")
+    return importlib.metadata.version("snakemake")
 
 
 if __name__ == "__main__":

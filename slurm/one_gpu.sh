@@ -10,6 +10,13 @@
 #SBATCH --mem=64G
 #SBATCH --time=2-00:00:00
 set -euo pipefail
-# One core for each job. What a killed predecessor left unfinished is made again.
+# One run at a time in this folder, as in workflow/run.sh; what a killed predecessor left unfinished is made again.
+mkdir -p .snakemake
+exec 9>.snakemake/run.lock
+flock --nonblock 9 || {
+	echo "Another run in this folder has not ended." >&2
+	exit 1
+}
 snakemake --unlock "$@"
-exec snakemake --cores "${SLURM_CPUS_PER_TASK:-8}" --keep-going --retries 1 --rerun-incomplete --show-failed-logs "$@"
+# One core for each job.
+snakemake --cores "${SLURM_CPUS_PER_TASK:-8}" --keep-going --retries 1 --rerun-incomplete --show-failed-logs "$@"
