@@ -17,7 +17,15 @@ from sharpness.figures.style import styled
 from sharpness.tables import trajectory
 
 # Two lines that lie on each other are both seen: the reference is drawn first, and solid.
-_STYLES: list[tuple[str, Any]] = [(GREY, "-"), (RED, "--"), (BLUE, ":"), (GREEN, "-."), (ORANGE, "--"), (BLUE, "-.")]
+_STYLES: list[tuple[str, Any]] = [
+    (GREY, "-"),
+    (RED, "--"),
+    (BLUE, ":"),
+    (GREEN, "-."),
+    (ORANGE, "--"),
+    (BLUE, "-."),
+    ("black", ":"),
+]
 
 
 @styled
@@ -70,11 +78,11 @@ def _add_legend(axes: Axes, history: pd.DataFrame, numbers: pd.DataFrame) -> Non
         ratios = numbers[numbers["way"] == way].set_index("quantity")["ratio"]
         label = f"{way}: reference"
         if len(ratios):
-            label = f"{way}: eigenvalue {ratios['largest eigenvalue']:.1f}, test accuracy {ratios['test accuracy']:.1f}"
+            label = f"{way}: {ratios['largest eigenvalue']:.1f}, {ratios['test accuracy']:.1f}"
         handles.append(Line2D([], [], color=colour, linestyle=linestyle, label=label))
     axes.legend(
         handles=[*handles, *legend_of_divergence(history, "percent")],
-        title="differs by so many spreads over seeds",
+        title="eigenvalue and test accuracy differ by so many spreads over seeds",
         loc="upper left",
         bbox_to_anchor=(0.0, -0.2),
         borderaxespad=0.0,
