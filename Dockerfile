@@ -1,9 +1,12 @@
 # The pipeline with the packages of requirements.lock, which the tests run with:
 #   docker build --tag sharpness .
-#   docker run --gpus all --rm --volume "$PWD/results:/sharpness/results" sharpness --cores all
+#   docker run --gpus all --rm --volume "$PWD/results:/sharpness/results" \
+#     --volume "$PWD/.snakemake:/sharpness/.snakemake" sharpness --cores all
 # or, where Docker is not allowed,
 #   apptainer build sharpness.sif docker-daemon://sharpness:latest
-#   apptainer run --nv --bind "$PWD/results:/sharpness/results" --pwd /sharpness sharpness.sif --cores all
+#   apptainer run --nv --bind "$PWD/results:/sharpness/results,$PWD/.snakemake:/sharpness/.snakemake" \
+#     --pwd /sharpness sharpness.sif --cores all
+# .snakemake holds what each result was made from: without it a changed setting would not be noticed.
 FROM python:3.11.13-slim-bookworm
 
 WORKDIR /sharpness

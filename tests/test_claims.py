@@ -476,13 +476,18 @@ def test_any_of_two_alternatives_decides_by_an_interval_that_is_wider(numbers):
     assert (found.effect, found.test) == (expected, "97.5 % Student interval over seeds")
 
 
-@given(st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=4))
-def test_a_claim_of_alternatives_holds_if_one_does_and_fails_if_none_does(answers):
-    parts = [
+def parts_of(answers):
+    """Parts of a claim with these answers, the effect of each larger than that before it."""
+    return [
         (f"part {index}", verdicts.Verdict(answer, "", intervals.of_mean([index, index + 1]), "t", 3, "more" * (
             answer == "undecided")))
         for index, answer in enumerate(answers)
     ]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=4))
+def test_a_claim_of_alternatives_holds_if_one_does_and_fails_if_none_does(answers):
+    parts = parts_of(answers)
 
     whole = verdicts.any_of(parts)
 
@@ -613,11 +618,7 @@ def test_a_peak_at_initialisation_has_a_rank_but_no_ratio():
 
 @given(st.lists(st.sampled_from(ANSWERS), min_size=1, max_size=4))
 def test_a_claim_of_parts_holds_if_all_do_and_fails_if_one_does(answers):
-    parts = [
-        (f"part {index}", verdicts.Verdict(answer, "", intervals.of_mean([index, index + 1]), "t", 3, "more" * (
-            answer == "undecided")))
-        for index, answer in enumerate(answers)
-    ]  # fmt: skip
+    parts = parts_of(answers)
 
     whole = verdicts.all_of(parts)
 

@@ -1,12 +1,16 @@
 """Tables made of tables: peaks of the curvature, Frobenius norms, and the poster's table of results as numbers."""
 
 import ast
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from sharpness.grid import Run
+
+# Equal in all of these, two runs are seeds of one configuration.
+CONFIGURATION = [field.name for field in fields(Run) if field.name != "seed"]
 RUN = ["data", "model", "grid", "run", "learning_rate", "batch_size", "gamma", "seed"]
 QUANTITIES = [
     "frobenius_best",

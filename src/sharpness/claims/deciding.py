@@ -27,9 +27,10 @@ seed decides nothing. Comparisons take one number per seed, a logarithm of a rat
 the whole 95 % Student interval of their mean lies on the predicted side, and does not if it lies on the other. An
 order of three or more settings is decided by Page's trend test over the seeds that have all of them, exact and
 one-sided at 5 %: the claim holds if the predicted order is significant and does not if the reverse is. Fractions of
-runs are compared with one half by Wilson's interval, a correlation over runs with zero by its bootstrap interval. A
-claim of several parts holds if all do and does not if one does not; the effect shown is that of the part that
-decides. Runs that diverged are counted and left out.
+runs are compared with one half by Wilson's interval, a correlation over runs with zero by its bootstrap interval,
+for which whole configurations are drawn, with all their seeds. A claim of several parts holds if all do and does not
+if one does not; one of alternatives holds if one does, by wider intervals (Bonferroni). The effect shown is that of
+the part that decides. Runs that diverged are counted and left out.
 """
 
 

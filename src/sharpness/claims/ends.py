@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,7 +14,7 @@ from sharpness.claims.peaks import peaks_in_grid
 from sharpness.claims.subjects import AXES, Subject, along, over_settings, subjects
 from sharpness.claims.verdicts import Verdict, correlated, log_ratio, paired, undecided
 from sharpness.claims.wording import number, per_setting, setting_text
-from sharpness.grid import Run
+from sharpness.tables import CONFIGURATION
 
 TRAINED = ("eigenvalues", "nudged", "schedules", "table")
 
@@ -86,7 +85,7 @@ def _correlation(runs: pd.DataFrame) -> Verdict:
     ]
     measured = f"{len(runs)} runs, {', '.join(ranges)}" if len(runs) else "no runs with both"
     logs = np.log10(runs["eigenvalue"].astype(float))
-    settings = [field.name for field in dataclasses.fields(Run) if field.name != "seed" and field.name in runs]
+    settings = [field for field in CONFIGURATION if field in runs]
     configurations = runs[settings].apply(tuple, axis="columns")
     return correlated(
         logs,

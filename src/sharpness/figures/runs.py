@@ -1,15 +1,12 @@
 """Which runs of a table a panel shows, and what it calls them."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sharpness.grid import Run
+from sharpness.tables import CONFIGURATION
 
-# Equal in all of these, two runs are seeds of one configuration.
-CONFIGURATION = [field.name for field in dataclasses.fields(Run) if field.name != "seed"]
 # The setting that stays fixed in a grid over the first.
 OTHER = {"learning_rate": "batch_size", "batch_size": "learning_rate"}
 

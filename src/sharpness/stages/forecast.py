@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import torch
 import yaml
 
+import sharpness
 from sharpness import models, sources
 from sharpness.device import choose_device
 from sharpness.forecast import Products, Rates, Sum, summed, work_of
@@ -45,7 +49,8 @@ def forecast(config: Path, schema: Path, threads: int = 1) -> None:
     # Runs of one network, shape, batch size and precision take the same time a step.
     calibrated = {_alike(run): run for run in runs}
     print(f"Calibrating {len(calibrated)} kinds of runs on {_title(device)} ...", flush=True)
-    rates = {alike: _calibrate(run, device) for alike, run in calibrated.items()}
+    start = _start_seconds()
+    rates = {alike: _calibrate(run, device, start) for alike, run in calibrated.items()}
     parts = summed(work, {run: rates[_alike(run)] for run in runs})
     print(f"\nThe study {study.name}, {len(study.runs)} runs\n")
     for line in _lines(parts, "GPU hours" if device.type == "cuda" else "core hours"):
@@ -68,7 +73,7 @@ def _title(device: torch.device) -> str:
     return f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)} of this CPU"
 
 
-def _calibrate(run: Run, device: torch.device) -> Rates:
+def _calibrate(run: Run, device: torch.device, start: float) -> Rates:
     """Measure a run's updates, its evaluation and its products, on random images of the right shape."""
     facts = sources.source(run.data)
     model = models.build(
@@ -98,11 +103,15 @@ def _calibrate(run: Run, device: torch.device) -> Rates:
             times[key] = _seconds(lambda: operator @ vector, device)
         return times[key]
 
-    return Rates(_START, gradient * run.examples_per_step / size, evaluated, product)
+    return Rates(start, gradient * run.examples_per_step / size, evaluated, product)
 
 
-# Seconds until a job computes: Python, torch, the data set. Measured on the demo's jobs.
-_START = 3.0
+def _start_seconds() -> float:
+    """Until a job computes: Python and what it imports."""
+    environment = os.environ | {"PYTHONPATH": str(Path(sharpness.__file__).parent.parent)}
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import sharpness.stages.spectrum"], env=environment, check=True)
+    return time.perf_counter() - began
 
 
 def _seconds(task: Callable[[], object], device: torch.device) -> float:
