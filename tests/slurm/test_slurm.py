@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from running import ROOT, SMALL, copy_project, environment
+from running import ROOT, SMALL, contents, copy_project, environment
 
 from sharpness.study import study_of
 
@@ -83,11 +83,8 @@ def now() -> str:
 
 
 def tables_and_checkpoints(folder: Path) -> dict[str, bytes]:
-    """All that must be the same to the bit wherever a study ran."""
-    results = folder / "results" / "small"
-    paths = [path for kind in ("*.csv", "*.md", "*.tex", "*.safetensors") for path in (results).rglob(kind)]
-    of_outputs = [path for path in paths if "state" not in path.relative_to(results).parts[:1]]
-    return {str(path.relative_to(results)): path.read_bytes() for path in of_outputs}
+    """All that must be the same to the bit wherever a study ran; of a saved state, the times of its saving are not."""
+    return {name: content for name, content in contents(folder).items() if not name.startswith("state/")}
 
 
 def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = 180) -> Any:

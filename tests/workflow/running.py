@@ -56,3 +56,10 @@ def planned_jobs(folder: Path, *words: str, study: Path = SMALL, **variables: st
     jobs = {rule: int(count) for rule, count in counts if rule not in ("all", "total")}
     assert jobs or "Nothing to be done" in done.stdout + done.stderr
     return jobs
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every table of a study and of its runs, and every checkpoint."""
+    results = folder / "results" / "small"
+    paths = [path for kind in ("*.csv", "*.md", "*.tex", "*.safetensors") for path in results.rglob(kind)]
+    return {str(path.relative_to(results)): path.read_bytes() for path in paths if not path.name.startswith(".")}

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from running import ROOT, SMALL, environment, planned_jobs, run_study, snakemake
+from running import ROOT, SMALL, contents, environment, planned_jobs, run_study, snakemake
 
 from sharpness import data
 from sharpness.checkpoints import load_checkpoints
@@ -26,13 +26,6 @@ from sharpness.measuring import Subject
 
 def table(folder: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(folder / "results" / "small" / "tables" / f"{name}.csv")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every table of a study and of its runs, and every checkpoint."""
-    results = folder / "results" / "small"
-    paths = [path for kind in ("*.csv", "*.md", "*.tex", "*.safetensors") for path in results.rglob(kind)]
-    return {str(path.relative_to(results)): path.read_bytes() for path in paths if not path.name.startswith(".")}
 
 
 def test_every_figure_is_there_as_pdf_and_png(finished):
