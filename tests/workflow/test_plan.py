@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from running import ROOT, SMALL, environment, snakemake
+from running import ROOT, SMALL, copy_project, environment, snakemake
 
 
 @pytest.mark.parametrize("words", [(), ("--profile", str(ROOT / "slurm"), "-j", "64")])
@@ -24,6 +24,13 @@ def test_the_papers_study_is_planned_from_an_empty_folder(tmp_path, words):
 def test_every_study_is_planned(tmp_path, study):
     done = snakemake(tmp_path, "-n", "--configfile", str(study))
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_planning_in_the_projects_own_folder_warns_of_nothing(tmp_path):
+    done = snakemake(copy_project(tmp_path), "-n", "--configfile", str(SMALL))
+    said = done.stdout + done.stderr
+    assert "Building DAG" in said
+    assert not [line for line in said.splitlines() if "discouraged" in line or "arning" in line]
 
 
 def test_the_demo_has_at_most_110_jobs(tmp_path):

@@ -30,12 +30,12 @@ rule report:
         drawn_anew=list(INTERACTIVE.values()),
         texts=[f"{RESULTS}/tables/{name}.md" for name in RESULT_TABLES],
         captions=sorted(
-            f"{PROJECT}/workflow/report/{name}.md"
+            PROJECT / "workflow" / "report" / f"{name}.md"
             for name in {"claims", *RESULT_TABLES.values(), *(function for _, function in SHOWN)}
         ),
         checkpoints=expand(rules.train.output.last, run=STUDY.runs),
-        citation=f"{PROJECT}/CITATION.cff",
-        template=f"{SOURCE}/sharpness/report.html.jinja",
+        citation=PROJECT / "CITATION.cff",
+        template=SOURCE / "sharpness" / "report.html.jinja",
         code=sorted(
             {
                 *sources("sharpness.stages.report"),
