@@ -11,7 +11,6 @@ import importlib.metadata
 import os
 import re
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
@@ -26,11 +25,10 @@ import pandas as pd
 import yaml
 
 from benchmarks.machine import machine
+from benchmarks.project import ROOT, copy_project
 from sharpness.files import write_table, write_text
 
-_ROOT = Path(__file__).parent.parent
-_FOLDER = _ROOT / "results" / "bench"
-_PARTS = ("Snakefile", "config.yaml", "workflow", "src", "slurm", "CITATION.cff", "environment.yml")
+_FOLDER = ROOT / "results" / "bench"
 _DEMO = "workflow/studies/digits.yaml"
 _TARGETS = {"paper": (15.0, 1.5), "1,000 runs": (120.0, None)}  # seconds and GiB
 _OVERHEAD = 0.15  # of the computing time
@@ -45,7 +43,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=_FOLDER, help="where workflow.csv and workflow.md go")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        project = _copy(Path(scratch) / "project")
+        project = copy_project(Path(scratch) / "project")
         plans = [_plan("paper", project, project / "config.yaml"), _plan("1,000 runs", project, _large(project))]
         for plan in plans:
             print(
@@ -57,16 +55,6 @@ def main() -> None:
     write_table(table.to_dict("records"), options.folder / "workflow.csv")
     write_text(_page(table), options.folder / "workflow.md")
     print(_page(table))
-
-
-def _copy(project: Path) -> Path:
-    project.mkdir()
-    for name in _PARTS:
-        if (_ROOT / name).is_dir():
-            shutil.copytree(_ROOT / name, project / name)
-        else:
-            shutil.copy(_ROOT / name, project)
-    return project
 
 
 def _large(project: Path) -> Path:
@@ -182,7 +170,7 @@ def _stage(path: Path) -> str:
     if name == "train":
         record = yaml.safe_load((path.parent.parent / "run.yaml").read_text())
         return "train" if (record["gamma"], record["gamma_outside"]) == (1, 1) else "train_nudged"
-    return name if (_ROOT / "src" / "sharpness" / "stages" / f"{name}.py").exists() else "results_table"
+    return name if (ROOT / "src" / "sharpness" / "stages" / f"{name}.py").exists() else "results_table"
 
 
 def _start_seconds(project: Path, stage: str) -> float:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import copy_project, run_study
+from running import run_study
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from benchmarks.project import copy_project
 from sharpness.grid import Run
 from sharpness.models import GlobalAveragePool, ResidualBlock
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 import yaml
-from running import ROOT, SMALL, contents, copy_project, environment
+from running import SMALL, contents, environment
 
+from benchmarks.project import ROOT, copy_project
 from sharpness.study import study_of
 
 pytestmark = pytest.mark.usefixtures("cluster")

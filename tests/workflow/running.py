@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.project import ROOT
+
 SMALL = ROOT / "tests" / "workflow" / "small.yaml"
-# What a study needs of the project.
-PROJECT = ("Snakefile", "config.yaml", "workflow", "src", "slurm", "CITATION.cff", "environment.yml")
-
-
-def copy_project(folder: Path) -> Path:
-    """A copy of the project in ``folder``: in it everything may be edited."""
-    folder.mkdir(exist_ok=True)
-    for name in PROJECT:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, folder)
-    return folder
 
 
 def environment() -> dict[str, str]:

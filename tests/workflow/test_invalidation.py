@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from running import PROJECT, ROOT, SMALL, copy_project, planned_jobs, run_study, snakemake
+from running import SMALL, planned_jobs, run_study, snakemake
+
+from benchmarks.project import PROJECT, ROOT, copy_project
 
 STUDY: dict[str, Any] = yaml.safe_load(SMALL.read_text())
 

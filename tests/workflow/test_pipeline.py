@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from running import ROOT, SMALL, contents, environment, planned_jobs, run_study, snakemake
+from running import SMALL, contents, environment, planned_jobs, run_study, snakemake
 
+from benchmarks.project import ROOT
 from sharpness import data
 from sharpness.checkpoints import load_checkpoints
 from sharpness.initialisation import loss_of

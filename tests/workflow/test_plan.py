@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from running import ROOT, SMALL, copy_project, environment, snakemake
+from running import SMALL, environment, snakemake
+
+from benchmarks.project import ROOT, copy_project
 
 
 @pytest.mark.parametrize("words", [(), ("--profile", str(ROOT / "slurm"), "-j", "64")])
