@@ -75,13 +75,15 @@ def spectrum_frame(runs, num_eigenvalues=2, diverge_after=None):
     rows = []
     for fields in runs:
         for epoch, largest in zip(EPOCHS, curvature(fields), strict=True):
-            diverged = diverge_after is not None and fields["seed"] == 0 and epoch > diverge_after
+            place = {**fields, "step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch, "checkpoint": "planned"}
+            if diverge_after is not None and fields["seed"] == 0 and epoch > diverge_after:
+                # One row says that nothing could be measured.
+                rows.append({**place, "which": "largest", "rank": 0, "eigenvalue": np.nan, "residual": np.nan})
+                continue
             for rank in range(num_eigenvalues):
-                value = np.nan if diverged else largest / (1 + 0.4 * rank) ** 1.2
-                place = {"step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch, "which": "largest", "rank": rank}
-                rows.append({**fields, **place, "eigenvalue": value, "residual": 1e-4, "checkpoint": "planned"})
-            place = {"step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch, "which": "smallest", "rank": 0}
-            rows.append({**fields, **place, "eigenvalue": -1.0, "residual": 1e-4, "checkpoint": "planned"})
+                value = largest / (1 + 0.4 * rank) ** 1.2
+                rows.append({**place, "which": "largest", "rank": rank, "eigenvalue": value, "residual": 1e-4})
+            rows.append({**place, "which": "smallest", "rank": 0, "eigenvalue": -1.0, "residual": 1e-4})
     return pd.DataFrame(rows)
 
 
@@ -515,7 +517,7 @@ class TestEigenvalues:
         runs = [run_fields(seed, grid="learning_rate") for seed in (0, 1)]
         figure = eigenvalues(spectrum_frame(runs, diverge_after=4))
 
-        assert [x for x, _ in crosses(figure.get_axes()[0])] == [4, 4]
+        assert [x for x, _ in crosses(figure.get_axes()[0])] == [4]
         assert "diverged" in legend_labels(figure)
 
 
@@ -729,8 +731,16 @@ class TestNudged:
         runs = gammas(seeds=(0, 1))
         figure = nudged(history_frame(runs, diverge_after=15), spectrum_frame(runs, 5, diverge_after=15))
 
-        assert [x for x, _ in crosses(figure.get_axes()[0])] == [15] * 4
+        left, right = figure.get_axes()
+        assert [x for x, _ in crosses(left)] == [15] * 4
         assert legend_labels(figure)[-1] == "diverged"
+        assert "Frobenius norm of 5 eigenvalues" in right.get_title(loc="left")
+
+    def test_runs_that_diverged_before_the_first_measurement_leave_the_norms_empty(self):
+        runs = gammas(seeds=(0,))
+        figure = nudged(history_frame(runs, diverge_after=0), spectrum_frame(runs, 5, diverge_after=-1))
+
+        assert "diverged" in legend_labels(figure)
 
 
 class TestAgreement:

@@ -147,7 +147,7 @@ def frobenius(spectrum: pd.DataFrame) -> pd.DataFrame:
     """Frobenius norm from the tracked largest eigenvalues, and how many these are.
 
     A lower bound of the Hessian's norm: the root of the sum of ``num_eigenvalues`` squares. One row per grid, run,
-    settings and checkpoint; NaN where any of the eigenvalues is.
+    settings and checkpoint; both are NaN where any of the eigenvalues is.
     """
     largest = spectrum[spectrum["which"] == "largest"]
     keys = [*RUN, "settings", "checkpoint", "step", "epoch"]
@@ -155,7 +155,7 @@ def frobenius(spectrum: pd.DataFrame) -> pd.DataFrame:
     norms = squares.groupby(keys, sort=False, dropna=False)["frobenius"].agg(
         frobenius=lambda values: np.sqrt(values.sum(skipna=False)), num_eigenvalues="size"
     )
-    return norms.reset_index()
+    return norms.where(norms["frobenius"].notna()).reset_index()
 
 
 def results_table(

@@ -63,8 +63,9 @@ def _draw_model(left: Axes, right: Axes, accuracies: pd.DataFrame, eigenvalues: 
 
 
 def _tracked(eigenvalues: pd.DataFrame) -> int:
-    """How many eigenvalues every checkpoint has."""
-    return int(eigenvalues.groupby(["run", "step"])["rank"].nunique().min())
+    """How many eigenvalues every checkpoint has that could be measured."""
+    measured = eigenvalues[eigenvalues["eigenvalue"].notna()]
+    return int(min(measured.groupby(["run", "step"])["rank"].nunique(), default=0))
 
 
 def _colours(rows: pd.DataFrame) -> dict[float, str]:
