@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.patheffects import withStroke
 
 from sharpness.figures.epochs import from_start
 from sharpness.figures.log_axis import log_y
@@ -97,6 +98,8 @@ def _draw_stability_limit(axes: Axes, limit: float) -> None:
         ha="right",
         va="bottom",
         fontsize="small",
+        # Readable where it lies on lines of eigenvalues.
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],
     )
 
 
