@@ -50,8 +50,7 @@ def test_published_eigenvalues_are_ordered_and_as_exact_as_asked_for(folder):
         assert (values.diff().dropna() <= 0).all()
         allowed = largest["settings"].map(lambda name: study.config["spectrum"][name]["tolerance"])
         assert (largest["residual"] <= allowed).mean() > 0.99
-        # A residual bounds the error: none is off by more than a twentieth of the largest eigenvalue.
-        assert (largest["residual"] <= 0.05).all()
+        assert (largest["residual"] <= 3 * allowed).all()
 
 
 def test_every_planned_checkpoint_of_a_published_spectrum_was_measured(folder):
