@@ -467,6 +467,20 @@ def test_noise_beyond_the_tolerance_is_corrected_with_a_few_products_more(which,
     np.testing.assert_allclose(pairs.eigenvalues.numpy(), expected, atol=1e-5 * 55)
 
 
+@pytest.mark.parametrize("num_pairs", [1, 2])
+def test_few_pairs_have_products_enough_for_noise_in_a_wide_spectrum(num_pairs):
+    matrix = with_spectrum([50.0, 45.0, *np.linspace(-30, 30, 800)])
+    operator = Rounded(matrix.float())
+
+    pairs = solve(operator, num_pairs=num_pairs, tolerance=5e-5, max_products=200)
+
+    assert pairs.converged
+    assert 3 * num_pairs < pairs.num_certifying == operator.reference.products <= 12
+    vectors = pairs.eigenvectors.double()
+    errors = (vectors @ matrix - pairs.eigenvalues[:, None] * vectors).norm(dim=1)
+    assert (errors <= 5e-5 * 50 * 1.001).all()
+
+
 def test_a_tolerance_far_below_the_noise_of_low_precision_is_not_claimed():
     matrix = with_spectrum([50.0, 30.0, 20.0, *np.linspace(-1, 1, 297)]).float()
     pairs = solve(Rounded(matrix), num_pairs=3, tolerance=1e-7, max_products=100)
