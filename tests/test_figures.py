@@ -10,6 +10,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -25,7 +28,7 @@ from sharpness.figures.peaks import peaks
 from sharpness.figures.runs import first_seeds
 from sharpness.figures.schedules import schedules
 from sharpness.figures.schematic import schematic
-from sharpness.figures.slices import slices
+from sharpness.figures.slices import slices, smoothed
 from sharpness.figures.spectrum import spectrum
 from sharpness.figures.steps import steps
 from sharpness.figures.style import style
@@ -580,6 +583,19 @@ class TestSlices:
         surface = next(axes for axes in figure.get_axes() if axes.name == "3d")
         assert surface.get_zlim()[1] < 1.6 * at_rest
         assert surface.get_xlim()[1] < 10
+
+    @given(losses=arrays(float, (2, 9), elements=st.floats(0, 5, width=16)), overflow=st.booleans())
+    def test_the_surface_goes_through_every_measurement_and_has_no_minimum_of_its_own(self, losses, overflow):
+        steps = np.array([-8.0, -4, -2, -1, 0, 1, 2, 4, 8])
+        losses[0, 0] = np.inf if overflow else losses[0, 0]
+        fine = np.linspace(-8, 8, 97)
+
+        curves = smoothed(pd.DataFrame(losses, columns=steps), fine, 4.0)
+
+        np.testing.assert_allclose(curves[:, np.isin(fine, steps)], losses.clip(max=4), atol=1e-9)
+        right = np.searchsorted(steps, fine).clip(1)
+        low, high = (pick(losses[:, right - 1], losses[:, right]).clip(max=4) for pick in (np.minimum, np.maximum))
+        assert ((curves >= low - 1e-9) & (curves <= high + 1e-9)).all()
 
     def test_curves_are_the_losses_with_the_higher_end_on_the_left(self):
         frame = slices_frame([run_fields()])

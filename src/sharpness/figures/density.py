@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sharpness.figures.palette import RED, ordered_colours
-from sharpness.figures.runs import first_seeds, name_of, num_seeds, settings_in_words
+from sharpness.figures.runs import epoch_in_words, first_seeds, name_of, num_seeds, settings_in_words
 from sharpness.figures.style import styled
 
 # Of each Gaussian, as a part of the axis: the least that a reader can tell apart.
@@ -74,7 +74,7 @@ def _draw_checkpoint(axes: Axes, checkpoint: pd.DataFrame, grid: np.ndarray, wid
 
 def _in_words(checkpoint: pd.DataFrame) -> str:
     """``epoch 2: trace 61 ± 3, Frobenius norm 25.1 ± 0.2``."""
-    parts = [f"epoch {checkpoint['epoch'].iloc[0]:.3g}"]
+    parts = [f"epoch {epoch_in_words(checkpoint['epoch'].iloc[0])}"]
     for quantity, name in (("trace", "trace"), ("frobenius_norm", "Frobenius norm")):
         row = checkpoint[checkpoint["quantity"] == quantity].iloc[:1]
         if row["value"].notna().any():

@@ -44,12 +44,17 @@ def settings_in_words(rows: pd.DataFrame, *fields: str) -> str:
     return ", ".join(f"{words(field)} {text(rows[field].iloc[0])}" for field in fields if rows[field].nunique() == 1)
 
 
+def epoch_in_words(epoch: float) -> str:
+    """An epoch as the time of a measurement, which falls on a step near it: 0.26, 1.5, 30."""
+    return f"{epoch:.{2 if epoch < 10 else 3}g}"
+
+
 def divergence_in_words(losses: pd.Series, epochs: pd.Series) -> str:
     """When a run diverged, as the end of a title; nothing where it did not."""
     finite = np.isfinite(losses)
     if not finite.any():
         return ", diverged before the first measurement"
-    return "" if finite.all() else f", diverged after epoch {epochs[finite].max():.3g}"
+    return "" if finite.all() else f", diverged after epoch {epoch_in_words(epochs[finite].max())}"
 
 
 def is_measured(values: pd.Series) -> bool:

@@ -6,7 +6,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from sharpness.figures.palette import RED
-from sharpness.figures.runs import divergence_in_words, first_seeds, is_measured, name_of, settings_in_words
+from sharpness.figures.runs import (
+    divergence_in_words,
+    epoch_in_words,
+    first_seeds,
+    is_measured,
+    name_of,
+    settings_in_words,
+)
 from sharpness.figures.style import styled
 
 
@@ -38,7 +45,8 @@ def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
             axes.plot(other["distance"], other["change"], color="0.8", linewidth=1)
         axes.plot(curve["distance"], curve["change"], color=RED, linewidth=2)
         axes.plot(0, 0, color="black", marker="o")
-        axes.set_title(f"{name}\nepoch {curve['epoch'].iloc[0]:.3g}, $\\lambda_1$ = {curve['eigenvalue'].iloc[0]:.3g}")
+        epoch, eigenvalue = epoch_in_words(curve["epoch"].iloc[0]), curve["eigenvalue"].iloc[0]
+        axes.set_title(f"{name}\nepoch {epoch}, $\\lambda_1$ = {eigenvalue:.3g}")
     _frame(panels[0], list(curves.values()))
     panels[0].set_ylabel("change of the loss")
     row.supxlabel("distance along the top eigenvector", fontsize="medium")

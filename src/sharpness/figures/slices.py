@@ -3,17 +3,22 @@
 import numpy as np
 import pandas as pd
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LightSource, Normalize
 from matplotlib.figure import Figure, SubFigure
 from mpl_toolkits.mplot3d import Axes3D
+from scipy.interpolate import PchipInterpolator  # type: ignore[import-untyped]
 
 from sharpness.figures.palette import EIGENVALUES
-from sharpness.figures.runs import divergence_in_words, first_seeds, is_measured, title_of
+from sharpness.figures.runs import divergence_in_words, epoch_in_words, first_seeds, is_measured, title_of
 from sharpness.figures.style import styled
 
 WIDTH = 8  # of the surface, in expected steps to each side
 HEADROOM = 1.5  # of the surface, in largest training losses
 NUM_CURVES = 6
+# Of the surface: strips of a step to each side, and between one measurement and the next.
+STRIPS_PER_STEP = 6
+STRIPS_BETWEEN = 3
+LIGHT = LightSource(azdeg=225, altdeg=60)
 
 
 @styled
@@ -43,7 +48,7 @@ def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
     ceiling = HEADROOM * losses[0.0].max()
     left, right = row.subfigures(1, 2, width_ratios=[1.15, 1], squeeze=False)[0]
     surface: Axes3D = left.add_subplot(projection="3d")
-    _draw_surface(surface, losses.clip(upper=ceiling), curvature, norm)
+    _draw_surface(surface, losses, curvature, norm, ceiling)
     panels = right.subplots(2, NUM_CURVES // 2, sharex=True, sharey=True)
     _draw_curves(panels.ravel(), losses, curvature, norm)
     panels[0, 0].set_ylim(top=ceiling)
@@ -66,24 +71,46 @@ def turned(run: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     return turned, curvature
 
 
-def _draw_surface(axes: Axes3D, losses: pd.DataFrame, curvature: pd.Series, norm: Normalize) -> None:
-    steps, order = np.meshgrid(losses.columns, np.arange(len(losses)))
-    colours = EIGENVALUES(norm(np.broadcast_to(curvature.to_numpy()[:, None], losses.shape)))
+def _draw_surface(axes: Axes3D, losses: pd.DataFrame, curvature: pd.Series, norm: Normalize, ceiling: float) -> None:
+    # Equal room for each measurement, however far apart in epochs: the early phase gets its own.
+    order = np.arange(len(losses))
+    between = np.linspace(0, len(losses) - 1, (len(losses) - 1) * STRIPS_BETWEEN + 1)
+    steps = np.linspace(-WIDTH, WIDTH, 2 * WIDTH * STRIPS_PER_STEP + 1)
+    curves = smoothed(losses, steps, ceiling)
     if len(losses) > 1:
-        # One strip per measurement, however far apart in epochs: the early phase gets its room.
+        heights = np.stack([np.interp(between, order, column) for column in curves.T], axis=1)
+        colours = EIGENVALUES(norm(np.interp(between, order, curvature)))
         axes.plot_surface(
-            steps, order, losses.to_numpy(), facecolors=colours, rstride=1, cstride=1, shade=False, linewidth=0
+            *np.meshgrid(steps, between),
+            heights,
+            facecolors=np.broadcast_to(colours[:, None], (*heights.shape, colours.shape[1])),
+            lightsource=LIGHT,
+            rstride=1,
+            cstride=1,
+            linewidth=0,
+            rasterized=True,  # thousands of faces
         )
     chosen = spread(len(losses))
     for index in chosen:
-        axes.plot(losses.columns, np.full(losses.shape[1], index), losses.iloc[index], color="black", linewidth=0.7)
-    axes.set_yticks(chosen, [f"{losses.index[index]:.3g}" for index in chosen])
+        axes.plot(steps, np.full(len(steps), index), curves[index], color="black", linewidth=0.7)
+    axes.set_yticks(chosen, [epoch_in_words(losses.index[index]) for index in chosen])
     axes.set_xticks([-WIDTH, -WIDTH // 2, 0, WIDTH // 2, WIDTH])
     # A label of the z axis would stick out of the room that the layout gives to the axes.
     axes.set(xlabel="k", ylabel="epoch", title="training loss")
-    axes.view_init(elev=30, azim=-50)
+    axes.view_init(elev=35, azim=-60)
     axes.tick_params(pad=0)
     axes.set_box_aspect((1, 1.15, 0.75), zoom=1.05)
+
+
+def smoothed(losses: pd.DataFrame, steps: np.ndarray, ceiling: float) -> np.ndarray:
+    """The losses at ``steps``, [epochs, steps]: through every measurement, monotone between two of them, then cut.
+
+    The monotone cubic of Fritsch and Carlson (1980), which adds no minimum of its own.
+    """
+    # Cut far above the ceiling first: an overflow has no slope, and the ceiling itself would bend the curve below it.
+    known = losses.clip(upper=100 * ceiling)
+    curves: np.ndarray = PchipInterpolator(known.columns, known, axis=1)(steps)
+    return curves.clip(max=ceiling)
 
 
 def _draw_curves(panels: np.ndarray, losses: pd.DataFrame, curvature: pd.Series, norm: Normalize) -> None:
@@ -95,7 +122,7 @@ def _draw_curves(panels: np.ndarray, losses: pd.DataFrame, curvature: pd.Series,
         axes.plot(
             losses.columns, losses.iloc[index], color=EIGENVALUES(norm(curvature.iloc[index])), marker="o", markersize=2
         )
-        axes.set_title(f"epoch {losses.index[index]:.3g}")
+        axes.set_title(f"epoch {epoch_in_words(losses.index[index])}")
         axes.set_xticks([-WIDTH, 0, WIDTH])
 
 
