@@ -38,10 +38,9 @@ docs: demo ## renew the pictures and tables that README shows, from the demo's r
 	mkdir -p docs/digits
 	cp results/digits/figures/*.png results/digits/tables/results_table.md results/digits/tables/claims.md docs/digits/
 
-publish: ## keep the tables and figures of results/STUDY so far in version control, beside those that rules write
-	mkdir -p results/$(STUDY)/published/tables results/$(STUDY)/published/figures
-	cp results/$(STUDY)/tables/* results/$(STUDY)/published/tables/
-	cp results/$(STUDY)/figures/* results/$(STUDY)/published/figures/
+publish: .venv/ready ## keep the experiments of STUDY that are finished in version control, with the verdicts from all of them
+	@PYTHONPATH=src python -m sharpness.stages.publish --config $(CONFIG) --schema workflow/schemas/config.schema.yaml \
+		--results results/$(STUDY)
 
 bench: .venv/bench ## what training, a spectrum and the workflow cost, within 75 minutes; more: make bench-full
 	PYTHONPATH=src python -m benchmarks.workflow

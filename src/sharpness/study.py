@@ -63,6 +63,19 @@ class Experiment:
         """The distinct runs of all grids, by name."""
         return {run.name: run for runs in self.grids.values() for run in runs}
 
+    @property
+    def figures(self) -> dict[str, str]:
+        """Its figures by name, each with the function that draws it: the first has the experiment's own name."""
+        functions = KINDS[self.kind].figures
+        return {
+            f"{self.name}_{function}" if function in functions[1:] else self.name: function for function in functions
+        }
+
+    @property
+    def collected(self) -> dict[str, str]:
+        """The names of its tidy tables, by measurement: each experiment has histories too."""
+        return {measurement: f"{self.name}_{measurement}" for measurement in ("history", *self.measure)}
+
 
 @dataclass(frozen=True)
 class Study:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from sharpness.stages.publish import decide, is_published
 from sharpness.study import Study, study_of
 
 ROOT = Path(__file__).parents[2]
@@ -78,9 +79,9 @@ def test_every_published_figure_is_there_for_screen_and_print(folder):
     assert {path.stem for path in figures.glob("*.png")} == {path.stem for path in figures.glob("*.pdf")} != set()
 
 
-def test_every_claim_has_a_verdict_once_every_experiment_is_published(folder):
-    path = folder / "tables" / "claims.csv"
-    missing = [name for name in study_at(folder).experiments if not list(folder.glob(f"tables/{name}_*.csv"))]
+def test_every_claim_has_a_verdict_once_every_experiment_is_published(folder, tmp_path):
+    study, path = study_at(folder), folder / "tables" / "claims.csv"
+    missing = [name for name, experiment in study.experiments.items() if not is_published(experiment, folder)]
     assert path.exists() == (not missing), missing
     if missing:
         return
@@ -89,3 +90,7 @@ def test_every_claim_has_a_verdict_once_every_experiment_is_published(folder):
     assert set(claims["verdict"]) <= {"holds", "does not hold", "undecided"}
     undecided = claims["verdict"] == "undecided"
     assert claims.loc[undecided, "would_decide"].notna().all()
+    # They are those of the tables beside them.
+    decide(study, folder, markdown=tmp_path / "claims.md", csv=tmp_path / "claims.csv")
+    assert (tmp_path / "claims.csv").read_bytes() == path.read_bytes()
+    assert (tmp_path / "claims.md").read_bytes() == path.with_suffix(".md").read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -258,3 +259,48 @@ def test_a_study_killed_at_any_moment_ends_with_the_same_bits(finished, tmp_path
     again, undisturbed = contents(tmp_path), contents(finished)
     assert "tables/results_table.csv" in again
     assert again == {name: undisturbed[name] for name in again}
+
+
+def test_an_experiment_is_published_once_it_is_finished_and_the_claims_with_the_last_one(finished, tmp_path):
+    results = finished / "results" / "small"
+    copy, published = tmp_path / "small", tmp_path / "small" / "published"
+    for kind in ("tables", "figures"):
+        shutil.copytree(results / kind, copy / kind)
+    figure = copy / "figures" / "steps.png"
+    figure.unlink()
+
+    said = publish(copy)
+
+    assert "steps: not finished, figures/steps.png is missing" in said
+    assert "The claims are decided once these are published too: steps." in said
+    assert not list(published.glob("tables/steps*"))
+    assert not list(published.glob("tables/claims*"))
+
+    shutil.copy(results / "figures" / "steps.png", figure)
+    assert "The claims were decided by the published tables." in publish(copy)
+
+    for kind in ("tables", "figures"):
+        assert {path.name: path.read_bytes() for path in (published / kind).iterdir()} == {
+            path.name: path.read_bytes() for path in (results / kind).iterdir()
+        }
+
+    # What was published stays, where the working results are lost.
+    for kind in ("tables", "figures"):
+        shutil.rmtree(copy / kind)
+    (published / "tables" / "claims.csv").unlink()
+    assert "The claims were decided by the published tables." in publish(copy)
+    assert (published / "tables" / "claims.csv").read_bytes() == (results / "tables" / "claims.csv").read_bytes()
+
+
+def publish(results: Path) -> str:
+    schema = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+    stage = [sys.executable, "-m", "sharpness.stages.publish"]
+    words = ["--config", str(SMALL), "--schema", str(schema), "--results", str(results)]
+    done = subprocess.run(
+        [*stage, *words],
+        env=environment() | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout

@@ -163,11 +163,11 @@ def density_of_table(wildcards):
 
 
 def collected_tables():
-    """Every collected table, by its experiment and its measurement: each experiment has histories too."""
+    """Every collected table, by its experiment and its measurement."""
     return {
-        (name, measurement): f"{RESULTS}/tables/{name}_{measurement}.csv"
+        (name, measurement): f"{RESULTS}/tables/{table}.csv"
         for name, experiment in STUDY.experiments.items()
-        for measurement in ("history", *experiment.measure)
+        for measurement, table in experiment.collected.items()
     }
 
 
@@ -183,12 +183,13 @@ def experiment_tables():
     ]
 
 
-# A figure's name to its experiment, by function: the first figure of a kind has the experiment's own name.
+# A figure's name to its experiment, by function.
 FIGURES = {
     function: {
-        (name if function == KINDS[experiment.kind].figures[0] else f"{name}_{function}"): experiment
-        for name, experiment in STUDY.experiments.items()
-        if function in KINDS[experiment.kind].figures
+        name: experiment
+        for experiment in STUDY.experiments.values()
+        for name, drawn_by in experiment.figures.items()
+        if drawn_by == function
     }
     for kind in KINDS.values()
     for function in kind.figures
