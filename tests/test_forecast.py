@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from sharpness.forecast import Products, Rates, summed, work_of
@@ -85,6 +86,8 @@ def test_the_command_prints_every_part_with_its_hours_and_runs_nothing(small, tm
     assert all(float(row[6]) >= float(row[5]) > 0 for row in rows[:1])
     assert float(rows[-1][5]) == pytest.approx(sum(float(row[5]) for row in rows[:-1]), rel=0.05)
     assert list(tmp_path.iterdir()) == []
+    # One measurement of the small study is in bfloat16.
+    assert ("float32 is many times faster here" in done.stdout) == (not torch.cpu.get_capabilities()["amx_bf16"])
 
 
 def test_a_study_that_is_wrong_is_refused_in_one_sentence(tmp_path):
