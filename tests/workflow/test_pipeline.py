@@ -84,8 +84,8 @@ def test_the_block_of_a_layer_is_no_sharper_than_the_whole_on_the_same_examples(
     largest = whole.loc[same & (whole["which"] == "largest"), "eigenvalue"].max()
     # Cauchy's interlacing theorem.
     assert 0 < block.loc[0, "eigenvalue"] <= largest * (1 + 1e-2)
-    # Two pairs: a product computes each anew, and up to two more correct it.
-    assert block["num_certifying"].between(2, 6).all()
+    # Two pairs: a product computes each anew, and up to ten more correct them to the tolerance.
+    assert block["num_certifying"].between(2, 12).all()
     assert (block["residual"] <= 5e-2).all()
 
 
@@ -185,6 +185,7 @@ def test_the_report_has_every_figure_every_claim_and_every_table(finished):
     assert set(re.findall(r'id="interactive-(\w+)"', page)) == {"spectrum", "first_layer", "slices"}
     assert set(re.findall(r'id="table-(\w+)"', page)) == {"agreement", "results_table"}
     assert len(re.findall(r'id="claim-\d+"', page)) == len(table(finished, "claims"))
+    assert page.count("A cheaper setting is worth its speed") == 1  # by the figure, not again by its table
     for words in ("residuals at most", "Hessian on 16 training images", "threads 1", "CPU seconds"):
         assert words in page
 

@@ -14,9 +14,9 @@ INTERACTIVE = {
     for (name, function), experiment in SHOWN.items()
     if function in ("spectrum", "slices")
 }
-# The tables of results by name, and the rule that writes each.
+# The tables of results by name, and the caption of each.
 RESULT_TABLES = {
-    name: {"table": "results_table", "agreement": "agreement"}[experiment.kind]
+    name: {"table": "results_table", "agreement": "agreement_table"}[experiment.kind]
     for name, experiment in STUDY.experiments.items()
     if experiment.kind in ("table", "agreement")
 }

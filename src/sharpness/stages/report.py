@@ -44,7 +44,7 @@ class Tables:
     """All tables of results: an entry for each in every list."""
 
     names: list[str]
-    kinds: list[str]  # of the rule that writes them
+    kinds: list[str]  # by the names of their captions
     texts: list[Path]  # Markdown
 
 
