@@ -35,7 +35,8 @@ def publish(config: Path, schema: Path, results: Path) -> None:
             for name in _files(experiment):
                 (published / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(results / name, published / name)
-        print(f"{experiment.name}: {'published' if not missing else f'not finished, {missing[0]} is missing'}")
+        before = "; what was published before stays" if missing and is_published(experiment, published) else ""
+        print(f"{experiment.name}: {f'not finished, {missing[0]} is missing' if missing else 'published'}{before}")
     lacking = [experiment.name for experiment in study.experiments.values() if not is_published(experiment, published)]
     if lacking:
         print(f"The claims are decided once these are published too: {', '.join(lacking)}.")
@@ -54,12 +55,12 @@ def is_published(experiment: Experiment, published: Path) -> bool:
 
 def decide(study: Study, published: Path, *, markdown: Path, csv: Path) -> None:
     """Write the verdicts on the claims by all published tables of a study."""
-    tables = {
-        (experiment.kind, measurement, published / f"tables/{name}.csv"): None
+    tables = [
+        (experiment.kind, measurement, published / f"tables/{name}.csv")
         for experiment in study.experiments.values()
         for measurement, name in experiment.collected.items()
-    }
-    kinds, measurements, paths = zip(*(key for key in tables if key[2].exists()), strict=True)
+    ]
+    kinds, measurements, paths = zip(*(table for table in tables if table[2].exists()), strict=True)
     claims(list(kinds), list(measurements), list(paths), study.config["validation_epoch"], markdown, csv)
 
 
