@@ -9,7 +9,7 @@ from matplotlib.colors import Colormap, to_hex
 from plotly.subplots import make_subplots
 
 from sharpness.figures.palette import EIGENVALUES, RANKS
-from sharpness.figures.runs import divergence_in_words, first_seeds, is_measured, title_of
+from sharpness.figures.runs import divergence_in_words, epoch_in_words, first_seeds, is_measured, title_of
 from sharpness.figures.slices import HEADROOM, WIDTH, spread, turned
 from sharpness.figures.spectrum import log_range
 from sharpness.tables import trajectory
@@ -186,7 +186,7 @@ def _add_surface(figure: go.Figure, row: int, run: pd.DataFrame) -> None:
             "title": "epoch",
             "range": [-0.05 * len(losses), 1.05 * len(losses)],
             "tickvals": chosen,
-            "ticktext": [f"{losses.index[index]:.3g}" for index in chosen],
+            "ticktext": [epoch_in_words(losses.index[index]) for index in chosen],
         },
         zaxis={"title": "training loss"},
         aspectmode="manual",
