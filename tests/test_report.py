@@ -12,7 +12,6 @@ from matplotlib.colors import to_hex
 from plotly.offline import get_plotlyjs
 
 from sharpness import provenance
-from sharpness.checkpoints import Checkpoints, save_checkpoints
 from sharpness.claims.poster import CLAIMS
 from sharpness.costs import Cost, costs_of
 from sharpness.figures import interactive
@@ -410,15 +409,15 @@ class TestOrigin:
 
         assert costs_of(tmp_path) == [Cost("figure", 2, 22, 1), Cost("train", 2, 12, 9.5)]
 
-    def test_checkpoints_say_where_their_runs_were_trained(self, tmp_path, run):
-        for seed, threads in enumerate("112"):
-            environment = {"torch": "2.0", "device": "cpu AVX2", "threads": threads}
-            checkpoints = Checkpoints(run, "last", [], {}, environment)
-            save_checkpoints(checkpoints, tmp_path / f"{seed}.safetensors")
+    def test_histories_say_of_what_and_where_their_runs_were_trained(self):
+        fields = {"model": "simple_cnn", "data": "digits", "num_training": 1300, "torch": "2.0", "device": "cpu AVX2"}
+        # An epoch a row; the second experiment has a run of the first.
+        one = pd.DataFrame([{**fields, "run": run, "threads": 1, "epoch": epoch} for run in "ab" for epoch in (0, 1)])
+        two = pd.DataFrame([{**fields, "run": run, "threads": 1 + (run == "c"), "epoch": 0} for run in "bc"])
 
-        training = provenance.training_of(sorted(tmp_path.glob("*.safetensors")))
+        training = provenance.training_of([one, two])
 
-        assert training.subjects == ["simple_cnn on digits (22 training images)"]
+        assert training.subjects == ["simple_cnn on digits (1,300 training images)"]
         assert training.environments == {
             "torch 2.0, device cpu AVX2, threads 1": 2,
             "torch 2.0, device cpu AVX2, threads 2": 1,

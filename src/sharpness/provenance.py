@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from safetensors import safe_open
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "plotly", "snakemake")
 
@@ -26,7 +23,7 @@ _BEGINNING = re.compile(r"^(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d).* on host (?P<hos
 
 @dataclass(frozen=True)
 class Training:
-    """What the checkpoints of some runs say of where they come from."""
+    """Of what and where some runs were trained."""
 
     subjects: list[str]  # "simple_cnn on digits (1,300 training images)", each once
     environments: Mapping[str, int]  # "torch 2.14.1, device cpu AVX2, threads 1" to the number of runs
@@ -86,19 +83,12 @@ def made_by(tables: Iterable[pd.DataFrame]) -> str:
     return "code {code}; torch {torch}; {device}; threads {threads}".format(**words)
 
 
-def training_of(checkpoints: Sequence[Path]) -> Training:
-    """Read the headers of checkpoints, one file for each run."""
-    headers = [_header(path) for path in checkpoints]
-    subjects = ["{model} on {data} ({num_training:,} training images)".format(**header["run"]) for header in headers]
-    environments = [", ".join(f"{key} {value}" for key, value in header["environment"].items()) for header in headers]
+def training_of(histories: Iterable[pd.DataFrame]) -> Training:
+    """What the collected histories of some experiments say of their runs, each run once."""
+    runs = pd.concat(histories).drop_duplicates("run").to_dict("records")
+    subjects = ["{model} on {data} ({num_training:,} training images)".format(**run) for run in runs]
+    environments = ["torch {torch}, device {device}, threads {threads}".format(**run) for run in runs]
     return Training(list(dict.fromkeys(subjects)), Counter(environments))
-
-
-def _header(path: Path) -> dict[str, Any]:
-    # As sharpness.checkpoints writes it, which cannot be asked without loading torch.
-    with safe_open(path, framework="np") as file:
-        header: dict[str, Any] = json.loads(file.metadata()["provenance"])
-    return header
 
 
 def _processor(information: Path) -> str:

@@ -33,7 +33,7 @@ rule report:
             PROJECT / "workflow" / "report" / f"{name}.md"
             for name in {"claims", *RESULT_TABLES.values(), *(function for _, function in SHOWN)}
         ),
-        checkpoints=expand(rules.train.output.last, run=STUDY.runs),
+        histories=[table for (_, measurement), table in collected_tables().items() if measurement == "history"],
         citation=PROJECT / "CITATION.cff",
         template=SOURCE / "sharpness" / "report.html.jinja",
         code=sorted(
@@ -65,5 +65,5 @@ rule report:
         " --figures.names {params.names} --figures.functions {params.functions} --figures.measured {params.measured:q}"
         " --figures.images {input.images:q} --interactive.names {params.interactive}"
         " --interactive.tables {input.drawn_anew:q} --tables.names {params.tables} --tables.kinds {params.kinds}"
-        " --tables.texts {input.texts:q} --captions {input.captions:q} --checkpoints {input.checkpoints:q}"
+        " --tables.texts {input.texts:q} --captions {input.captions:q} --histories {input.histories:q}"
         " --citation {input.citation:q} --output {output.page:q} 2> {log:q}"

@@ -56,7 +56,7 @@ def report(
     interactive: Interactive,
     tables: Tables,
     captions: list[Path],
-    checkpoints: list[Path],
+    histories: list[Path],
     citation: Path,
     output: Path,
 ) -> None:
@@ -70,13 +70,13 @@ def report(
         interactive: of which the tables are drawn anew.
         tables: in the order of the page.
         captions: each named after the function of a figure, the kind of a table, or the claims.
-        checkpoints: the last one of every run.
+        histories: the collected ones of all experiments.
         citation: the project's CITATION.cff.
         output: the page.
     """
     texts = {path.stem: caption_of(path.read_text()) for path in captions}
     origin = Origin(
-        training=provenance.training_of(checkpoints),
+        training=provenance.training_of(pd.read_csv(path) for path in histories),
         places=provenance.places_of(results),
         versions=provenance.versions(),
         machine=provenance.machine(),
