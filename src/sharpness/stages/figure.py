@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from sharpness.stages import run_stage
 
 def figure(name: str, measurements: list[str], tables: list[Path], outputs: list[Path]) -> None:
     """Draw the figure ``name`` from a table for each of its measurements, in the format of each output's ending."""
+    # Which glyphs of a font a PDF keeps, in pages.
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
     draw = getattr(import_module(f"sharpness.figures.{name}"), name)
     frames = {measurement: pd.read_csv(table) for measurement, table in zip(measurements, tables, strict=True)}
     with style():
