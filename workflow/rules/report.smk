@@ -4,9 +4,7 @@
 SHOWN = {
     (name, function): experiment
     for experiment in STUDY.experiments.values()
-    for function in KINDS[experiment.kind].figures
-    for name, of_figure in FIGURES[function].items()
-    if of_figure is experiment
+    for name, function in experiment.figures.items()
 }
 # Those that the report shows once more, to explore, with the table that each is drawn from.
 INTERACTIVE = {

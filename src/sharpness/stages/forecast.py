@@ -20,7 +20,6 @@ from sharpness.forecast import Products, Rates, Sum, Work, summed, work_of
 from sharpness.grid import Run
 from sharpness.hessian import HessianOperator
 from sharpness.loss import Loss, flatten
-from sharpness.schema import StudyError
 from sharpness.stages import run_stage
 from sharpness.study import study_of
 from sharpness.training import Descent
@@ -39,10 +38,7 @@ def forecast(config: Path, schema: Path, threads: int = 1) -> None:
         threads: of the CPU, for each job.
     """
     began = time.monotonic()
-    try:
-        study = study_of(yaml.safe_load(config.read_text()), schema, source=str(config))
-    except StudyError as error:
-        raise ValueError(str(error)) from None
+    study = study_of(yaml.safe_load(config.read_text()), schema, source=str(config))
     work = work_of(study)
     device = choose_device(threads=threads)
     runs = {job.run for job in work}

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import yaml
 
-from sharpness.schema import StudyError
 from sharpness.stages import run_stage
 from sharpness.stages.claims import claims
 from sharpness.study import CLAIMS, KINDS, Experiment, Study, study_of
@@ -24,10 +23,7 @@ def publish(config: Path, schema: Path, results: Path) -> None:
         schema: that of all studies.
         results: the study's folder.
     """
-    try:
-        study = study_of(yaml.safe_load(config.read_text()), schema, source=str(config))
-    except StudyError as error:
-        raise ValueError(str(error)) from None
+    study = study_of(yaml.safe_load(config.read_text()), schema, source=str(config))
     published = results / "published"
     for experiment in study.experiments.values():
         missing = [name for name in _files(experiment) if not (results / name).exists()]
