@@ -2,7 +2,11 @@
 
 import copy
 import gc
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import eigsh
 from torch import nn
 
-from sharpness import models
+from sharpness import hessian, models
 from sharpness.device import tensor_float_32
 from sharpness.hessian import HessianOperator, HessianProduct
 from sharpness.loss import Loss, flatten
@@ -53,6 +57,38 @@ def test_equals_the_dense_hessian_when_the_last_chunk_is_short(problem, name, l2
     ours = columns(operator_of(plain, chunk_size=3))  # 3, 3, 1
     assert (ours - dense).norm() < 1e-12 * dense.norm()
     assert torch.linalg.eigvalsh(dense)[0] < -1e-3 * dense.norm()  # not a convex case
+
+
+POINTS_THAT_SKIP_PIXELS = """
+import torch
+from torch import nn
+from sharpness.hessian import HessianOperator
+from sharpness.loss import Loss, flatten
+
+torch.set_num_threads(1)
+generator = torch.manual_seed(0)
+model = nn.Sequential(nn.Conv2d(4, 8, 1, 2), nn.ReLU(), nn.Conv2d(8, 3, 14), nn.Flatten())
+inputs, targets = torch.randn(3, 4, 28, 28, generator=generator), torch.tensor([0, 2, 1])
+loss = Loss(model, l2=0.0)
+state, operator = flatten(model), HessianOperator(model, inputs, targets)
+vector = torch.randn(len(state[0]), generator=generator)
+exact = HessianOperator(model, inputs.double(), targets, precision="float64")
+for ours, expected in (
+    (loss.gradient(*state, inputs, targets), loss.gradient(*map(torch.Tensor.double, state), inputs.double(), targets)),
+    (operator @ vector, exact @ vector.double()),
+):
+    assert (ours - expected).norm() < 1e-5 * expected.norm()
+assert torch.backends.mkldnn.enabled
+"""
+
+
+def test_a_kernel_of_one_point_that_skips_pixels_without_avx512():
+    """In a process of its own, whose oneDNN knows no more than AVX2: what it writes past its memory ends a process."""
+    source = str(Path(hessian.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": source, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    command = [sys.executable, "-c", POINTS_THAT_SKIP_PIXELS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", NETWORKS)

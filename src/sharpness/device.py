@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from sharpness.closure import version
 
@@ -52,6 +53,28 @@ def tensor_float_32() -> Iterator[None]:
     finally:
         for place, precision in zip(places, before, strict=True):
             place.fp32_precision = precision
+
+
+def misled_by_onednn(model: nn.Module) -> bool:
+    """Whether the model has a layer whose gradient oneDNN may get wrong; no network of this project has one.
+
+    On processors without AVX-512 it writes past its memory, as released with torch 2.14 (uxlfoundation/oneDNN, issue
+    6035), where a kernel of one point skips pixels and reads fewer channels than such a processor works on at once.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    return any(max(x.kernel_size) == 1 < max(x.stride) and x.in_channels // x.groups < 8 for x in layers)
+
+
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """Within it a CPU computes convolutions by torch's own code, which is slower."""
+    place = torch.backends.mkldnn
+    before = place.enabled
+    try:
+        place.enabled = False  # type: ignore[assignment]
+        yield
+    finally:
+        place.enabled = before
 
 
 def environment(stage: str, device: torch.device) -> dict[str, str]:

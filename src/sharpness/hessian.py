@@ -79,14 +79,15 @@ class HessianProduct:
         """
         parts = self.loss.layout.views(self.rounded(weights)), self.loss.buffer_layout.views(self.rounded(buffers))
         if self._form is None:
-            self._form = self._checked_form(*parts, inputs[:_EXAMPLES_OF_CHECK])
-        with self._multiplying():
+            with self.loss.differentiating():
+                self._form = self._checked_form(*parts, inputs[:_EXAMPLES_OF_CHECK])
+        with self.loss.differentiating(), self._multiplying():
             return self._form.linearise(*parts, inputs, targets)
 
     def add_product(self, kept: Kept | _State, vector: Tensor, total: Tensor) -> None:
         """Add to ``total`` the Hessian of the cross-entropy, summed over what ``kept`` is of, times ``vector`` [p]."""
         assert self._form is not None
-        with self._multiplying():
+        with self.loss.differentiating(), self._multiplying():
             self._form.add_product(kept, self._by_parameter(self.rounded(vector)), self._by_parameter(total))  # type: ignore[arg-type]
 
     def _multiplying(self) -> AbstractContextManager[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sharpness.device import misled_by_onednn, without_onednn
 from sharpness.layout import Layout
 
 
@@ -44,6 +46,7 @@ class Loss:
         self.layout = Layout.of(dict(model.named_parameters()))
         self.buffer_layout = Layout.of({name: b for name, b in model.named_buffers() if b.is_floating_point()})
         self.num_weights = self.layout.size
+        self._without_onednn = misled_by_onednn(model)
         # Without memory for what must be given at every call: forgotten weights are an error, not old ones.
         memo: dict[int, Tensor] = {
             id(parameter): nn.Parameter(parameter.to("meta"), False) for parameter in model.parameters()
@@ -115,10 +118,15 @@ class Loss:
         with torch.autocast(weights.device.type, torch.bfloat16, enabled=low_precision):
             outputs = self.logits(leaf, buffers, inputs, training=training)
         cross_entropy = functional.cross_entropy(outputs.to(weights.dtype), targets)
-        (gradient,) = torch.autograd.grad(cross_entropy, leaf)
+        with self.differentiating():
+            (gradient,) = torch.autograd.grad(cross_entropy, leaf)
         if self.l2:
             gradient += self.penalty_curvature(weights)
         return cross_entropy.detach(), gradient
+
+    def differentiating(self) -> AbstractContextManager[None]:
+        """Within it the network can be differentiated, whatever its layers and the processor."""
+        return without_onednn() if self._without_onednn else nullcontext()
 
     @torch.no_grad()
     def evaluate(
