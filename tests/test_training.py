@@ -518,9 +518,8 @@ def test_a_run_lost_in_the_middle_of_an_epoch_ends_within_fifty_updates(run, pro
     run = replace(run, num_training=200, batch_size=1, loss_bound=bound)
     dataset = dataset_of(problem, num_training=200)
     loss = Scripted(dataset, batch_losses={lost_at: value})
-    plain = SimpleNamespace(model=torch.nn.Linear(1, 2, device="meta").to_empty(device="cpu"))
 
-    progress, _ = train(run, plain, dataset, loss=loss)
+    progress, _ = train(run, problem("conv"), dataset, loss=loss)
 
     assert progress.ended == "diverged"
     assert lost_at < loss.num_updates <= lost_at + 50
