@@ -39,6 +39,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes late: the workflow after all else, and a real Slurm last."""
+    folders = ("workflow", "slurm")
+    items.sort(key=lambda item: folders.index(item.path.parent.name) if item.path.parent.name in folders else -1)
+
+
 def _fill(model: nn.Module, generator: torch.Generator) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
