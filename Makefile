@@ -38,9 +38,9 @@ docs: demo ## renew the pictures and tables that README shows, from the demo's r
 	mkdir -p docs/digits
 	cp results/digits/figures/*.png results/digits/tables/results_table.md results/digits/tables/claims.md docs/digits/
 
-publish: .venv/ready ## keep the experiments of STUDY that are finished in version control, with the verdicts from all of them
+publish: .venv/ready ## keep what is finished of STUDY in version control, run by run; with the last one, verdicts and report
 	@PYTHONPATH=src python -m sharpness.stages.publish --config $(CONFIG) --schema workflow/schemas/config.schema.yaml \
-		--results results/$(STUDY)
+		--results results/$(STUDY) --captions workflow/report --citation CITATION.cff
 
 bench: .venv/bench ## what training, a spectrum and the workflow cost, within 75 minutes; more: make bench-full
 	PYTHONPATH=src python -m benchmarks.workflow

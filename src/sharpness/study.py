@@ -20,6 +20,8 @@ from sharpness.schema import StudyError, check_schema, known_words
 MEASUREMENTS = ("spectrum", "density", "slices", "steps", "variants", "gradients")
 # The checkpoint of the best validation accuracy and that of the last step: a part of its own in every run.
 ENDS = "ends"
+# The figures that have an interactive version; each is drawn from the measurement of its name.
+INTERACTIVE = ("spectrum", "slices")
 # The table of verdicts, beside those of the experiments.
 CLAIMS = "claims"
 
@@ -31,6 +33,7 @@ class Kind:
     measurements: tuple[str, ...]
     figures: tuple[str, ...]
     grids: tuple[str, ...] = ()  # what its panels show: an experiment has a grid of one of these names; none: of any
+    result_table: str | None = None  # the caption of its table of results, if it has one
 
 
 KINDS = {
@@ -44,8 +47,8 @@ KINDS = {
     "variants": Kind(("variants",), ("variants",)),
     "gradients": Kind(("gradients",), ("gradients",)),
     "nudged": Kind(("spectrum", "history"), ("nudged",)),
-    "agreement": Kind(("spectrum", "history"), ("agreement",)),
-    "table": Kind(("spectrum", "history"), ()),
+    "agreement": Kind(("spectrum", "history"), ("agreement",), result_table="agreement_table"),
+    "table": Kind(("spectrum", "history"), (), result_table="results_table"),
 }
 
 
@@ -62,6 +65,11 @@ class Experiment:
     def runs(self) -> dict[str, Run]:
         """The distinct runs of all grids, by name."""
         return {run.name: run for runs in self.grids.values() for run in runs}
+
+    @property
+    def members(self) -> list[tuple[str, str]]:
+        """Grid and name of every run, in order: a run of two grids stands here twice."""
+        return [(grid, run.name) for grid, runs in self.grids.items() for run in runs]
 
     @property
     def figures(self) -> dict[str, str]:
@@ -146,11 +154,45 @@ class Study:
         chosen = [[step for step in chunk if step in wanted] for chunk in self.chunks[run]]
         return {str(index): steps for index, steps in enumerate(chosen) if steps}
 
+    def tables(self, experiment: str, run: str, measurement: str) -> list[str]:
+        """The tables of one measurement of a run, for an experiment, from the folder that has all runs."""
+        if measurement == "history":
+            return [f"{run}/history.csv"]
+        return [
+            f"{run}/{measurement}/{settings}-{part}.csv"
+            for settings in self.experiments[experiment].measure[measurement]
+            for part in self.parts(run, measurement, settings)
+        ]
+
     def part_before(self, run: str, measurement: str, settings: str, part: str) -> tuple[str, int] | None:
         """The part and the step of the measured checkpoint before a part's first one; None at the start of a run."""
         steps = {name: of_part for name, of_part in self.parts(run, measurement, settings).items() if name != ENDS}
         earlier = [name for name in steps if part != ENDS and int(name) < int(part)]
         return (earlier[-1], steps[earlier[-1]][-1]) if earlier else None
+
+    @property
+    def figures(self) -> dict[str, tuple[str, Experiment]]:
+        """All figures by name, in order: the function that draws each, and the experiment that it is of."""
+        return {
+            name: (function, experiment)
+            for experiment in self.experiments.values()
+            for name, function in experiment.figures.items()
+        }
+
+    @property
+    def interactive(self) -> dict[str, str]:
+        """The figures that have an interactive version, each with the table that it is drawn from."""
+        return {
+            name: experiment.collected[function]
+            for name, (function, experiment) in self.figures.items()
+            if function in INTERACTIVE
+        }
+
+    @property
+    def result_tables(self) -> dict[str, str]:
+        """All tables of results, each with its caption."""
+        captions = {name: KINDS[experiment.kind].result_table for name, experiment in self.experiments.items()}
+        return {name: caption for name, caption in captions.items() if caption is not None}
 
     def caption(self, experiment: str) -> str:
         """What was measured on what, for captions."""

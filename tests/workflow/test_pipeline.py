@@ -262,36 +262,42 @@ def test_a_study_killed_at_any_moment_ends_with_the_same_bits(finished, tmp_path
     assert again == {name: undisturbed[name] for name in again}
 
 
-def test_an_experiment_is_published_once_it_is_finished_and_the_claims_with_the_last_one(finished, tmp_path):
+def test_a_study_is_published_run_by_run_and_from_several_machines(finished, tmp_path):
     results = finished / "results" / "small"
-    copy, published = tmp_path / "small", tmp_path / "small" / "published"
-    for kind in ("tables", "figures"):
-        shutil.copytree(results / kind, copy / kind)
-    figure = copy / "figures" / "steps.png"
-    figure.unlink()
+    published = tmp_path / "small" / "published"
+    runs = sorted(path.name for path in (results / "runs").iterdir())
+    # The runs of one machine, and those of another: a run is published by its tables alone.
+    for name in runs[::2]:
+        shutil.copytree(results / "runs" / name, tmp_path / "small" / "runs" / name)
 
-    said = publish(copy)
+    said = publish(tmp_path / "small")
 
-    assert "steps: not finished, figures/steps.png is missing" in said
-    assert "The claims are decided once these are published too: steps." in said
-    assert not list(published.glob("tables/steps*"))
+    assert re.search(r"^eigenvalues: \d of \d runs are kept, \S+ comes next$", said, re.MULTILINE)
+    assert "The claims are decided once these are published too:" in said
+    assert list(published.glob("runs/eigenvalues/*/history.csv"))
+    assert not list(published.glob("tables/eigenvalues*"))
     assert not list(published.glob("tables/claims*"))
 
-    shutil.copy(results / "figures" / "steps.png", figure)
-    assert "The claims were decided by the published tables." in publish(copy)
+    shutil.rmtree(tmp_path / "small" / "runs")
+    for name in runs[1::2]:
+        shutil.copytree(results / "runs" / name, tmp_path / "small" / "runs" / name)
+    said = publish(tmp_path / "small")
 
+    assert "The claims were decided by the published tables" in said
+    assert not (published / "runs").exists()
     for kind in ("tables", "figures"):
         assert {path.name: path.read_bytes() for path in (published / kind).iterdir()} == {
             path.name: path.read_bytes() for path in (results / kind).iterdir()
         }
+    page, whole = ((folder / "report.html").read_text() for folder in (published, results))
+    for part in (r'id="figure-\w+"', r'id="interactive-\w+"', r'id="table-\w+"', r'id="claim-\d+"'):
+        assert re.findall(part, page) == re.findall(part, whole) != []
 
     # What was published stays, where the working results are lost.
-    for kind in ("tables", "figures"):
-        shutil.rmtree(copy / kind)
+    shutil.rmtree(tmp_path / "small" / "runs")
     (published / "tables" / "claims.csv").unlink()
-    said = publish(copy)
-    assert "steps: not finished, tables/steps_history.csv is missing; what was published before stays" in said
-    assert "The claims were decided by the published tables." in said
+    said = publish(tmp_path / "small")
+    assert re.search(r"^steps: published before, and stays \(0 of \d runs are finished here\)$", said, re.MULTILINE)
     assert (published / "tables" / "claims.csv").read_bytes() == (results / "tables" / "claims.csv").read_bytes()
 
 
@@ -299,6 +305,7 @@ def publish(results: Path) -> str:
     schema = ROOT / "workflow" / "schemas" / "config.schema.yaml"
     stage = [sys.executable, "-m", "sharpness.stages.publish"]
     words = ["--config", str(SMALL), "--schema", str(schema), "--results", str(results)]
+    words += ["--captions", str(ROOT / "workflow" / "report"), "--citation", str(ROOT / "CITATION.cff")]
     done = subprocess.run(
         [*stage, *words],
         env=environment() | {"PYTHONPATH": str(ROOT / "src")},

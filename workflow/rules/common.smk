@@ -145,14 +145,10 @@ def part_before(measurement, wildcards):
 
 def tables_of_runs(wildcards):
     """The tables of one measurement over all runs of an experiment."""
-    experiment = STUDY.experiments[wildcards.experiment]
-    if wildcards.measurement == "history":
-        return [f"{RESULTS}/runs/{run}/history.csv" for run in experiment.runs]
     return [
-        f"{RESULTS}/runs/{run}/{wildcards.measurement}/{settings}-{part}.csv"
-        for run in experiment.runs
-        for settings in experiment.measure[wildcards.measurement]
-        for part in STUDY.parts(run, wildcards.measurement, settings)
+        f"{RESULTS}/runs/{table}"
+        for run in STUDY.experiments[wildcards.experiment].runs
+        for table in STUDY.tables(wildcards.experiment, run, wildcards.measurement)
     ]
 
 
@@ -185,12 +181,7 @@ def experiment_tables():
 
 # A figure's name to its experiment, by function.
 FIGURES = {
-    function: {
-        name: experiment
-        for experiment in STUDY.experiments.values()
-        for name, drawn_by in experiment.figures.items()
-        if drawn_by == function
-    }
+    function: {name: experiment for name, (drawn_by, experiment) in STUDY.figures.items() if drawn_by == function}
     for kind in KINDS.values()
     for function in kind.figures
 }
@@ -198,8 +189,7 @@ FIGURES = {
 
 def figure_files():
     """All figures, in both formats."""
-    names = [name for figures in FIGURES.values() for name in figures]
-    return expand(f"{RESULTS}/figures/{{figure}}.{{format}}", figure=names, format=("pdf", "png"))
+    return expand(f"{RESULTS}/figures/{{figure}}.{{format}}", figure=STUDY.figures, format=("pdf", "png"))
 
 
 def measured_for(function):

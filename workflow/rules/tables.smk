@@ -16,12 +16,8 @@ rule collect:
     conda:
         "../../environment.yml"
     params:
-        grids=lambda wildcards: [
-            grid for grid, runs in STUDY.experiments[wildcards.experiment].grids.items() for _ in runs
-        ],
-        runs=lambda wildcards: [
-            run.name for runs in STUDY.experiments[wildcards.experiment].grids.values() for run in runs
-        ],
+        grids=lambda wildcards: [grid for grid, _ in STUDY.experiments[wildcards.experiment].members],
+        runs=lambda wildcards: [run for _, run in STUDY.experiments[wildcards.experiment].members],
     shell:
         "python -m sharpness.stages.collect --experiment {wildcards.experiment} --grids {params.grids}"
         " --runs {params.runs} --tables {input.tables:q} --output {output.table:q} 2> {log:q}"

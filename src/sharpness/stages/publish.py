@@ -1,4 +1,4 @@
-"""Keep the finished experiments of a study in version control, with the verdicts that follow from them."""
+"""Keep what is finished of a study in version control, with the verdicts that follow once all of it is."""
 
 from __future__ import annotations
 
@@ -8,37 +8,40 @@ from pathlib import Path
 import yaml
 
 from sharpness.stages import run_stage
+from sharpness.stages.agreement import agreement
 from sharpness.stages.claims import claims
+from sharpness.stages.collect import collect
+from sharpness.stages.figure import figure
+from sharpness.stages.report import Figures, Interactive, Tables, report
+from sharpness.stages.results_table import results_table
 from sharpness.study import CLAIMS, KINDS, Experiment, Study, study_of
 
 
-def publish(config: Path, schema: Path, results: Path) -> None:
-    """Copy the tables and figures of each finished experiment to ``results/published``, beside those that rules write.
+def publish(config: Path, schema: Path, results: Path, captions: Path, citation: Path) -> None:
+    """Keep what is finished in ``results/published``.
 
-    A study may be run in parts, on several machines: what was published before stays, and once every experiment is
-    there, the poster's claims are decided by the published tables.
+    A study may be run in parts, on several machines and at several times: of an experiment, the tables of single runs
+    are kept until all of them are there, then its tables and figures. Once every experiment is there, the poster's
+    claims are decided by the published tables, and a report of them is written.
 
     Args:
         config: the study's file.
         schema: that of all studies.
         results: the study's folder.
+        captions: the folder of the report's captions.
+        citation: the project's CITATION.cff.
     """
     study = study_of(yaml.safe_load(config.read_text()), schema, source=str(config))
     published = results / "published"
     for experiment in study.experiments.values():
-        missing = [name for name in _files(experiment) if not (results / name).exists()]
-        if not missing:
-            for name in _files(experiment):
-                (published / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(results / name, published / name)
-        before = "; what was published before stays" if missing and is_published(experiment, published) else ""
-        print(f"{experiment.name}: {f'not finished, {missing[0]} is missing' if missing else 'published'}{before}")
+        print(f"{experiment.name}: {_publish(study, experiment, results / 'runs', published)}")
     lacking = [experiment.name for experiment in study.experiments.values() if not is_published(experiment, published)]
     if lacking:
         print(f"The claims are decided once these are published too: {', '.join(lacking)}.")
-    else:
-        decide(study, published, markdown=published / f"tables/{CLAIMS}.md", csv=published / f"tables/{CLAIMS}.csv")
-        print("The claims were decided by the published tables.")
+        return
+    decide(study, published, markdown=published / f"tables/{CLAIMS}.md", csv=published / f"tables/{CLAIMS}.csv")
+    _report(study, results, published, captions, citation)
+    print(f"The claims were decided by the published tables; all of them are in {published / 'report.html'}.")
 
 
 def is_published(experiment: Experiment, published: Path) -> bool:
@@ -60,13 +63,85 @@ def decide(study: Study, published: Path, *, markdown: Path, csv: Path) -> None:
     claims(list(kinds), list(measurements), list(paths), study.config["validation_epoch"], markdown, csv)
 
 
-def _files(experiment: Experiment) -> list[str]:
-    """An experiment's tables and figures, from the study's folder."""
-    tables = [f"{name}.csv" for name in experiment.collected.values()]
-    results = {"table": ("md", "tex", "csv"), "agreement": ("md", "csv")}.get(experiment.kind, ())
-    tables += [f"{experiment.name}.{ending}" for ending in results]
-    figures = [f"{name}.{ending}" for name in experiment.figures for ending in ("pdf", "png")]
-    return [*(f"tables/{name}" for name in tables), *(f"figures/{name}" for name in figures)]
+def tables_of(study: Study, experiment: Experiment, run: str) -> list[str]:
+    """All tables of one run of an experiment, from the folder that has all runs."""
+    return [table for measurement in experiment.collected for table in study.tables(experiment.name, run, measurement)]
+
+
+def _publish(study: Study, experiment: Experiment, runs: Path, published: Path) -> str:
+    """Keep what is finished of one experiment; says in words how far it is."""
+    kept = published / "runs" / experiment.name
+    finished = [run for run in experiment.runs if _are_in(runs, tables_of(study, experiment, run))]
+    if is_published(experiment, published) and len(finished) < len(experiment.runs):
+        # Runs of one machine beside those of another only where nothing is whole.
+        return f"published before, and stays ({len(finished)} of {len(experiment.runs)} runs are finished here)"
+    for run in finished:
+        for table in tables_of(study, experiment, run):
+            (kept / table).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(runs / table, kept / table)
+    lacking = [run for run in experiment.runs if not _are_in(kept, tables_of(study, experiment, run))]
+    if lacking:
+        return f"{len(experiment.runs) - len(lacking)} of {len(experiment.runs)} runs are kept, {lacking[0]} comes next"
+    _complete(study, experiment, kept, published)
+    shutil.rmtree(kept)
+    if not any(kept.parent.iterdir()):
+        kept.parent.rmdir()
+    return "published"
+
+
+def _are_in(folder: Path, tables: list[str]) -> bool:
+    return all((folder / table).exists() for table in tables)
+
+
+def _complete(study: Study, experiment: Experiment, kept: Path, published: Path) -> None:
+    """Write an experiment's tables and figures from the tables of all its runs, as the workflow does."""
+    for kind in ("tables", "figures"):
+        (published / kind).mkdir(parents=True, exist_ok=True)
+    tidy = {measurement: published / f"tables/{name}.csv" for measurement, name in experiment.collected.items()}
+    grids, runs = map(list, zip(*experiment.members, strict=True))
+    for measurement, path in tidy.items():
+        tables = [kept / table for run in experiment.runs for table in study.tables(experiment.name, run, measurement)]
+        collect(experiment.name, grids, runs, tables, path)
+    drawn_from = KINDS[experiment.kind].measurements
+    for name, function in experiment.figures.items():
+        outputs = [published / f"figures/{name}.{ending}" for ending in ("pdf", "png")]
+        figure(function, list(drawn_from), [tidy[measurement] for measurement in drawn_from], outputs)
+    caption = study.caption(experiment.name)
+    markdown, tex, csv = (published / f"tables/{experiment.name}.{ending}" for ending in ("md", "tex", "csv"))
+    if experiment.kind == "agreement":
+        agreement(tidy["history"], tidy["spectrum"], caption, markdown, csv)
+    if experiment.kind == "table":
+        density = [tidy["density"]] if "density" in tidy else []
+        epoch = study.config["validation_epoch"]
+        results_table(tidy["history"], tidy["spectrum"], density, epoch, caption, markdown, tex, csv)
+
+
+def _report(study: Study, results: Path, published: Path, captions: Path, citation: Path) -> None:
+    """Write all that is published on one page."""
+    functions = [function for function, _ in study.figures.values()]
+    report(
+        study=study.name,
+        results=results,
+        claims=published / f"tables/{CLAIMS}.csv",
+        figures=Figures(
+            names=list(study.figures),
+            functions=functions,
+            measured=[study.caption(experiment.name) for _, experiment in study.figures.values()],
+            images=[published / f"figures/{name}.png" for name in study.figures],
+        ),
+        interactive=Interactive(
+            list(study.interactive), [published / f"tables/{table}.csv" for table in study.interactive.values()]
+        ),
+        tables=Tables(
+            names=list(study.result_tables),
+            kinds=list(study.result_tables.values()),
+            texts=[published / f"tables/{name}.md" for name in study.result_tables],
+        ),
+        captions=[captions / f"{name}.md" for name in {CLAIMS, *functions, *study.result_tables.values()}],
+        histories=sorted(published.glob("tables/*_history.csv")),
+        citation=citation,
+        output=published / "report.html",
+    )
 
 
 if __name__ == "__main__":
