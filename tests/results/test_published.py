@@ -23,16 +23,26 @@ def study_at(folder: Path) -> Study:
 
 
 def tables(folder: Path, measurement: str) -> dict[str, pd.DataFrame]:
-    """The published tables of one measurement, by experiment."""
-    found = {name: folder / "tables" / f"{name}_{measurement}.csv" for name in study_at(folder).experiments}
-    return {name: pd.read_csv(path) for name, path in found.items() if path.exists()}
+    """The published tables of one measurement, by experiment: where single runs are kept, those of them."""
+    study, found = study_at(folder), {}
+    for name, experiment in study.experiments.items():
+        path = folder / "tables" / f"{name}_{measurement}.csv"
+        kept = sorted((folder / "runs" / name).glob("*/"))
+        if path.exists():
+            found[name] = pd.read_csv(path)
+        elif kept and measurement in experiment.collected:
+            paths = [folder / "runs" / name / file for run in kept for file in study.tables(name, run.name, measurement)]
+            found[name] = pd.concat(map(pd.read_csv, paths))
+    return found
 
 
 def test_every_run_of_a_published_experiment_has_a_history_to_its_end_or_diverged(folder):
     study, histories = study_at(folder), tables(folder, "history")
     assert histories
     for name, table in histories.items():
-        assert set(table["run"]) == set(study.experiments[name].runs)
+        experiment = study.experiments[name]
+        assert set(table["run"]) <= set(experiment.runs)
+        assert (set(table["run"]) == set(experiment.runs)) == is_published(experiment, folder)
         for run, rows in table.groupby("run"):
             assert rows["diverged"].any() or rows["epoch"].max() == study.runs[run].epochs
             finite = rows.loc[~rows["diverged"]]
@@ -46,7 +56,7 @@ def test_published_eigenvalues_are_ordered_and_as_exact_as_asked_for(folder):
     study = study_at(folder)
     for table in tables(folder, "spectrum").values():
         largest = table[(table["which"] == "largest") & table["eigenvalue"].notna()]
-        keys = ["grid", "run", "settings", "checkpoint", "step"]
+        keys = ["run", "settings", "checkpoint", "step"]
         values = largest.sort_values([*keys, "rank"]).groupby(keys)["eigenvalue"]
         assert (values.diff().dropna() <= 0).all()
         allowed = largest["settings"].map(lambda name: study.config["spectrum"][name]["tolerance"])
@@ -76,7 +86,9 @@ def test_the_whole_frobenius_norm_is_that_of_the_leading_eigenvalues_and_a_rest(
 
 def test_every_published_figure_is_there_for_screen_and_print(folder):
     figures = folder / "figures"
-    assert {path.stem for path in figures.glob("*.png")} == {path.stem for path in figures.glob("*.pdf")} != set()
+    study = study_at(folder)
+    names = {name for name, (_, experiment) in study.figures.items() if is_published(experiment, folder)}
+    assert {path.stem for path in figures.glob("*.png")} == {path.stem for path in figures.glob("*.pdf")} == names
 
 
 def test_every_claim_has_a_verdict_once_every_experiment_is_published(folder, tmp_path):

@@ -63,6 +63,11 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "$^"
 
 
+def experiments_of(kind):
+    """The names of a kind's experiments."""
+    return [name for name, experiment in STUDY.experiments.items() if experiment.kind == kind]
+
+
 wildcard_constraints:
     data=one_of(data_sources.DATA_SETS),
     run=one_of(STUDY.runs),
@@ -71,8 +76,8 @@ wildcard_constraints:
     settings=r"[a-z][a-z0-9_]*",
     measurement=one_of(["history", *MEASUREMENTS]),
     experiment=one_of(STUDY.experiments),
-    table=one_of(name for name, experiment in STUDY.experiments.items() if experiment.kind == "table"),
-    agreement=one_of(name for name, experiment in STUDY.experiments.items() if experiment.kind == "agreement"),
+    table=one_of(experiments_of("table")),
+    agreement=one_of(experiments_of("agreement")),
 
 
 def training_stage(wildcards):
@@ -169,12 +174,10 @@ def collected_tables():
 
 def experiment_tables():
     """The tables of all experiments, the tables of results, and the verdicts on the poster's claims."""
-    results = [name for name, experiment in STUDY.experiments.items() if experiment.kind == "table"]
-    agreements = [name for name, experiment in STUDY.experiments.items() if experiment.kind == "agreement"]
     return [
         *collected_tables().values(),
-        *expand(rules.results_table.output, table=results),
-        *expand(rules.agreement.output, agreement=agreements),
+        *expand(rules.results_table.output, table=experiments_of("table")),
+        *expand(rules.agreement.output, agreement=experiments_of("agreement")),
         *rules.claims.output,
     ]
 
