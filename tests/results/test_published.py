@@ -31,8 +31,8 @@ def tables(folder: Path, measurement: str) -> dict[str, pd.DataFrame]:
         if path.exists():
             found[name] = pd.read_csv(path)
         elif kept and measurement in experiment.collected:
-            paths = [folder / "runs" / name / file for run in kept for file in study.tables(name, run.name, measurement)]
-            found[name] = pd.concat(map(pd.read_csv, paths))
+            files = [file for run in kept for file in study.tables(name, run.name, measurement)]
+            found[name] = pd.concat(pd.read_csv(folder / "runs" / name / file) for file in files)
     return found
 
 
