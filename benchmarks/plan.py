@@ -44,8 +44,9 @@ def short() -> list[Job]:
 
 
 def full() -> list[Job]:
-    """What ``make bench-full`` measures: all that ``short`` does, and the rest."""
+    """What ``make bench-full`` measures: all that ``short`` does, and the rest, how the cost grows first."""
     jobs = short()
+    jobs += _growth(examples=(5_000, 10_000), widths=(4,), pairs=(2, 5, 20, 50))
     jobs += [Job("reference", network, num_pairs=30) for network in ("simple_cnn", "resnet32")]
     jobs += [Job("spectrum", "simple_cnn", "pyhessian one batch", num_pairs=count) for count in (10, 1)]
     jobs += _round("simple_cnn", 0, ("curvlinops", "eigenthings"), 30)
@@ -54,7 +55,6 @@ def full() -> list[Job]:
     for count in (1, 30):
         jobs += _round("resnet32", 0, _MAIN, count)
     jobs += [Job("spectrum", "resnet32", "pyhessian", num_pairs=count) for count in (1, 10)]
-    jobs += _growth(examples=(5_000, 10_000), widths=(4,), pairs=(2, 5, 20, 50))
     return list(dict.fromkeys(jobs))
 
 
