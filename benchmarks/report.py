@@ -42,6 +42,13 @@ def _machine(table: pd.DataFrame, minutes: float | None) -> str:
     described = "; ".join(f"{row.cpu}, {row.threads:.0f} threads, {row.versions}" for row in machines.itertuples())
     sentence = f"Measured on {described}"
     sentence += "." if minutes is None else f"; the last run took {minutes:.0f} minutes."
+    if (num_sittings := int(table["sitting"].max())) > 1:
+        measured_rates = table.loc[table["part"] == "rate", ["network", "sitting"]].drop_duplicates()
+        rates = ", ".join(f"{NETWORKS[row.network]}'s in sitting {row.sitting}" for row in measured_rates.itertuples())
+        sentence += (
+            f" There were {num_sittings} sittings, numbered in the tables: compare times within one, for the machine"
+            f" need not have been equally fast in all. Rates of convolutions, which make the floors: {rates}."
+        )
     if num_disturbed := int(disturbed(table).sum()):
         sentence += (
             f" During {num_disturbed} of {int((table['part'] == 'spectrum').sum())} spectra other processes used more"
@@ -64,6 +71,7 @@ def _spectra(table: pd.DataFrame) -> list[str]:
         lines = [_spectrum_line(tools[tool], own) for tool in TOOLS if tool in tools]
         header = [
             "tool",
+            "sitting",
             "rounds",
             "time [s]",
             "CPU [s]",
@@ -82,10 +90,11 @@ def _spectrum_line(measured: Measured, own: Measured | None) -> list[str]:
     spread = f" ({measured.fastest:.1f} to {measured.slowest:.1f})" if measured.num_rounds > 1 else ""
     return [
         measured.tool,
+        measured.sittings,
         f"{measured.num_rounds}{' ~' if measured.disturbed else ''}",
         f"{measured.seconds:.1f}{spread}",
         f"{measured.cpu_seconds:.1f}",
-        f"{measured.seconds / own.seconds:.2f}" if own else "",
+        f"{measured.seconds / own.seconds:.2f}" if own and own.sittings == measured.sittings else "",
         f"{measured.products:g}",
         f"{measured.others:g}" if measured.others else "",
         f"{measured.peak_mib:.0f}",
@@ -118,13 +127,14 @@ def _growth(table: pd.DataFrame) -> str:
     for setting, tools in by_setting(table).items():
         for tool, measured in tools.items():
             if measured.floor is not None:
-                share = f"{measured.seconds / measured.floor:.2f}"
-                lines.append([title(setting), tool, f"{measured.seconds:.1f}", f"{measured.floor:.1f}", share])
+                numbers = f"{measured.seconds:.1f}", f"{measured.floor:.1f}", f"{measured.seconds / measured.floor:.2f}"
+                lines.append([title(setting), tool, measured.sittings, *numbers])
     explained = (
         "The floor is the floating-point operations of the products at the rate of the network's largest convolution "
         "(forward and its two derivatives)."
     )
-    return f"{explained}\n\n{_table(['setting', 'tool', 'time [s]', 'floor [s]', 'time over floor'], lines)}"
+    header = ["setting", "tool", "sitting", "time [s]", "floor [s]", "time over floor"]
+    return f"{explained}\n\n{_table(header, lines)}"
 
 
 def _left_out(table: pd.DataFrame, left_out: Mapping[Reason, Sequence[Job]]) -> list[str]:

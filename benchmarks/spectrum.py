@@ -41,7 +41,7 @@ def main() -> None:
         rows = [row for row in rows if row["part"] != "train" or _has_weights(Job.of(row), options.folder / "cache")]
     done = {Job.of(row) for row in rows}
     begin, earlier = time.monotonic(), len(rows)
-    here = machine(options.threads)
+    here = machine(options.threads) | {"sitting": 1 + max((row["sitting"] for row in rows), default=0)}
     left_out: dict[Reason, list[Job]] = {reason: [] for reason in Reason}
     for number, job in enumerate(jobs, 1):
         if job in done:

@@ -74,6 +74,7 @@ class Measured:
     eigenvalue_error: float | None
     floor: float | None
     disturbed: bool  # whether other processes were at work in all rounds
+    sittings: str  # in which runs of the benchmark it was measured
 
     @classmethod
     def of(cls, rounds: pd.DataFrame) -> Measured:
@@ -95,6 +96,7 @@ class Measured:
             eigenvalue_error=_worst(rounds, "eigenvalue_error"),
             floor=None if pd.isna(median["floor"]) else float(median["floor"]),
             disturbed=not len(quiet),
+            sittings=", ".join(str(number) for number in sorted(set(rows["sitting"]))),
         )
 
 

@@ -132,7 +132,7 @@ def with_rates(table):
     }
     product = asdict(Job("product", "simple_cnn", "gradient")) | {"seconds": 0.25}
     table = pd.concat([table, pd.DataFrame([rate, product])], ignore_index=True)
-    return table.assign(cpu="a processor", threads=2, versions="torch 0")
+    return table.assign(cpu="a processor", threads=2, versions="torch 0", sitting=1)
 
 
 def test_a_target_that_is_not_met_says_why():
@@ -154,10 +154,22 @@ def test_the_page_and_the_figure_are_made_of_a_table_with_gaps():
 
     page = report(table, {Reason.TOO_LONG: [Job("spectrum", "resnet32", "scipy LM")]}, minutes=1.0)
 
-    assert "| ours float32 | 1 | 1.0 | 2.0 | 1.00 | 40 |" in page
+    assert "| ours float32 | 1 | 1 | 1.0 | 2.0 | 1.00 | 40 |" in page
     assert "Failed:\n\n- train resnet32 N=512 k=10 round 0: no memory" in page
     assert f"{Reason.TOO_LONG}:\n\n- ResNet-32, 512 examples, k=10: scipy LM\n" in page
     assert len(cost_growth(table).axes) == 3
+
+
+def test_what_was_measured_in_a_later_sitting_is_told():
+    table = with_rates(pd.DataFrame([spectrum_row("ours float32"), spectrum_row("scipy LM", seconds=4.0)]))
+    table.loc[table["tool"] == "scipy LM", "sitting"] = 2
+
+    page = report(table, {}, minutes=None)
+
+    assert "2 sittings" in page
+    assert "SimpleCNN's in sitting 1" in page
+    assert "| ours float32 | 1 | 1 | 1.0 |" in page
+    assert "| scipy LM | 2 | 1 | 4.0 | 8.0 |  |" in page  # no ratio of times of two sittings
 
 
 def test_what_was_left_out_is_one_line_for_each_setting():
