@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,workflow/studies/$(STUDY).yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo study figure cost test lint docs publish bench bench-full clean clean-state help
+.PHONY: demo study figure cost test lint docs publish bench bench-gpu bench-full clean clean-state help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -46,6 +46,9 @@ bench: .venv/bench ## what training, a spectrum and the workflow cost, within 75
 	PYTHONPATH=src python -m benchmarks.workflow
 	PYTHONPATH=src python -m benchmarks.training --minutes 12
 	PYTHONPATH=src python -m benchmarks.spectrum --budget-minutes 42
+
+bench-gpu: .venv/bench ## the same on a GPU, within 5 minutes
+	PYTHONPATH=src python -m benchmarks.gpu
 
 bench-full: .venv/bench ## what `make bench` left out, for hours; what it measured stays
 	PYTHONPATH=src python -m benchmarks.spectrum --full --resume --budget-minutes 600

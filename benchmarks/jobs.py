@@ -13,6 +13,7 @@ NETWORKS = {"simple_cnn": "SimpleCNN", "resnet32": "ResNet-32"}
 # By the name of a tool in the table: what it is, in words.
 TOOLS = {
     "ours float32": "this project, float32, residual 1e-3",
+    "ours tf32": "this project, TensorFloat-32 products, certified in float32, residual 1e-3",
     "ours bfloat16": "this project, bfloat16 passes, certified in float32, residual 1e-2",
     "scipy LM": "scipy eigsh with defaults (which='LM') in float32 over double backward: the authors' way",
     "scipy LA": "scipy eigsh with which='LA' over double backward",

@@ -42,12 +42,14 @@ class Problem:
         return sum(weight.numel() for weight in self.model.parameters())
 
 
-def load_problem(network: str, *, width: int, num_examples: int, cache: Path) -> Problem:
+def load_problem(
+    network: str, *, width: int, num_examples: int, cache: Path, device: torch.device | str = "cpu"
+) -> Problem:
     """The network with the weights that ``train`` left in ``cache``, and the first ``num_examples`` examples."""
     model = build(network, width)
     model.load_state_dict(load_file(weights_file(network, width, cache)))
-    inputs, targets = examples(num_examples)
-    return Problem(model.eval(), inputs, targets)
+    inputs, targets = (part.to(device) for part in examples(num_examples))
+    return Problem(model.to(device).eval(), inputs, targets)
 
 
 def weights_file(network: str, width: int, cache: Path) -> Path:
@@ -99,10 +101,10 @@ def examples(num_examples: int) -> tuple[Tensor, Tensor]:
     return torch.cat(copies)[:num_examples], targets.repeat(len(copies))[:num_examples]
 
 
-def train(network: str, *, width: int, cache: Path) -> dict[str, float]:
+def train(network: str, *, width: int, cache: Path, device: torch.device | str = "cpu") -> dict[str, float]:
     """Train for a few epochs and keep the weights in ``cache``; the mean loss of the last ten steps."""
-    model = build(network, width).to(memory_format=torch.channels_last)
-    inputs, targets = examples(1_797)
+    model = build(network, width).to(device).to(memory_format=torch.channels_last)
+    inputs, targets = (part.to(device) for part in examples(1_797))
     optimiser = _OPTIMISERS[network](model.parameters())
     losses, step, epoch = [], 0, 0
     while step < _STEPS:

@@ -66,7 +66,7 @@ def gradient(problem: Problem) -> Tensor:
     """The gradient [P], channels last."""
     model = copy.deepcopy(problem.model).to(memory_format=torch.channels_last)
     weights = list(model.parameters())
-    total = torch.zeros(problem.num_weights)
+    total = problem.inputs.new_zeros(problem.num_weights)
     for inputs, targets in chunks_of(problem):
         loss = functional.cross_entropy(model(channels_last(inputs)), targets, reduction="sum")
         total += flat(torch.autograd.grad(loss / len(problem.targets), weights))

@@ -51,7 +51,7 @@ def importing(tool: str) -> Callable[[Problem, Job], Solution]:
     return _TOOLS[tool]()
 
 
-def _ours(precision: Literal["float32", "bfloat16"], tolerance: float) -> Callable[[Problem, Job], Solution]:
+def _ours(precision: Literal["float32", "tf32", "bfloat16"], tolerance: float) -> Callable[[Problem, Job], Solution]:
     def solve(problem: Problem, job: Job) -> Solution:
         operator = HessianOperator(
             problem.model, problem.inputs, problem.targets, chunk_size=CHUNK_SIZE, precision=precision
@@ -81,7 +81,8 @@ def _scipy(which: str) -> Callable[[Problem, Job], Solution]:
     def solve(problem: Problem, job: Job) -> Solution:
         product = double_backward(problem)
         size = problem.num_weights
-        counted = Counter(lambda vector: product(torch.from_numpy(vector.reshape(-1))).numpy())
+        device = problem.inputs.device
+        counted = Counter(lambda vector: product(torch.from_numpy(vector.reshape(-1)).to(device)).cpu().numpy())
         operator = LinearOperator((size, size), matvec=counted, dtype=np.float32)
         values, vectors = eigsh(operator, k=job.num_pairs, which=which, v0=_start(size, job))
         return _descending(values, vectors.T, counted.calls)
@@ -132,7 +133,7 @@ def _eigenthings() -> Callable[[Problem, Job], Solution]:
         data = chunks_of(problem)
         operator = Counted(problem.model, data, supervised_loss(nn.CrossEntropyLoss()))
         result = lanczos(operator, k=job.num_pairs, max_iter=max(50, 5 * job.num_pairs), seed=job.round)
-        return _descending(result.eigenvalues.numpy(), result.eigenvectors.numpy(), operator.calls)
+        return _descending(result.eigenvalues.cpu().numpy(), result.eigenvectors.cpu().numpy(), operator.calls)
 
     return solve
 
@@ -144,10 +145,10 @@ def _pyhessian(*, one_batch: bool) -> Callable[[Problem, Job], Solution]:
         data = chunks_of(problem)
         given = {"data": (problem.inputs, problem.targets)} if one_batch else {"dataloader": data}
         torch.manual_seed(job.round)  # it draws from the global generator
-        hessian = theirs(problem.model, nn.CrossEntropyLoss(), cuda=False, **given)
+        hessian = theirs(problem.model, nn.CrossEntropyLoss(), cuda=problem.inputs.is_cuda, **given)
         counted = _count_pyhessian(hessian, one_batch=one_batch)
         values, vectors = hessian.eigenvalues(top_n=job.num_pairs)
-        rows = torch.stack([flat(vector) for vector in vectors]).numpy()
+        rows = torch.stack([flat(vector) for vector in vectors]).cpu().numpy()
         return _descending(np.array(values), rows, counted.calls)
 
     return solve
@@ -166,6 +167,7 @@ def _count_pyhessian(hessian: Any, *, one_batch: bool) -> Counter:
 
 _TOOLS: dict[str, Callable[[], Callable[[Problem, Job], Solution]]] = {
     "ours float32": partial(_ours, "float32", 1e-3),
+    "ours tf32": partial(_ours, "tf32", 1e-3),
     "ours bfloat16": partial(_ours, "bfloat16", 1e-2),
     "scipy LM": partial(_scipy, "LM"),
     "scipy LA": partial(_scipy, "LA"),

@@ -22,9 +22,10 @@ from benchmarks.machine import ENVIRONMENT, machine
 from benchmarks.problem import Problem, build, examples
 from benchmarks.training_loops import LOOPS
 from benchmarks.training_report import report
+from sharpness.device import choose_device
 from sharpness.files import write_table, write_text
 
-_BATCHES = (128, 8, 1024)
+BATCHES = (128, 8, 1024)
 _ROUNDS = 3
 # So long, or two steps: one of the ResNet on 1024 images takes seconds.
 _SECONDS = 3.0
@@ -37,11 +38,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=20, help="start no other measurement after so many")
     parser.add_argument("--folder", type=Path, default=_FOLDER, help="where training.csv and training.md go")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
-        network, batch, threads = options.child
-        _child(network, int(batch), int(threads))
+        network, batch, threads, device = options.child
+        _child(network, int(batch), int(threads), torch.device(device))
         return
     wait_for_quiet(at_most=30)
     nudging = _nudging()
@@ -49,7 +50,7 @@ def main() -> None:
     begin = time.monotonic()
     rows: list[dict[str, object]] = []
     left_out: list[str] = []
-    settings = list(itertools.product(_BATCHES, NETWORKS))
+    settings = list(itertools.product(BATCHES, NETWORKS))
     for number, (batch, network) in enumerate(settings, 1):
         if time.monotonic() - begin > 60 * options.minutes:
             left_out.append(f"{NETWORKS[network]}, batch {batch}")
@@ -75,8 +76,8 @@ def _nudging() -> pd.DataFrame:
 def _setting(network: str, batch: int) -> list[dict[str, object]]:
     """All loops in turns: alone on all cores; and some side by side with one thread each, one for every core."""
     with (
-        _Runs(network, batch, processes=1, threads=_cores()) as alone,
-        _Runs(network, batch, processes=_cores(), threads=1) as side_by_side,
+        Runs(network, batch, processes=1, threads=_cores()) as alone,
+        Runs(network, batch, processes=_cores(), threads=1) as side_by_side,
     ):
         asked = [(alone, loop) for loop in LOOPS] + [(side_by_side, loop) for loop in _SIDE_BY_SIDE]
         return [
@@ -102,12 +103,12 @@ def _floor(network: str, batch: int) -> dict[str, object]:
     return {**where, "loop": "floor", "images_per_second": speed}
 
 
-class _Runs:
+class Runs:
     """Processes that train at the same time, one loop after the other, as they are asked to."""
 
-    def __init__(self, network: str, batch: int, *, processes: int, threads: int) -> None:
+    def __init__(self, network: str, batch: int, *, processes: int, threads: int, device: str = "cpu") -> None:
         self.processes, self.threads = processes, threads
-        command = [sys.executable, "-m", "benchmarks.training", "--child", network, str(batch), str(threads)]
+        command = [sys.executable, "-m", "benchmarks.training", "--child", network, str(batch), str(threads), device]
         self._children = [
             subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT
@@ -115,7 +116,7 @@ class _Runs:
             for _ in range(processes)
         ]
 
-    def __enter__(self) -> _Runs:
+    def __enter__(self) -> Runs:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -138,23 +139,27 @@ class _Runs:
             child.stdin.flush()
 
 
-def _child(network: str, batch: int, threads: int) -> None:
+def _child(network: str, batch: int, threads: int, device: torch.device) -> None:
     """For every loop that a line of standard input names: get warm, say so, wait for a line, and print the speed."""
     torch.set_num_threads(threads)
+    if device.type == "cuda":
+        choose_device(threads=threads)
     while loop := sys.stdin.readline().strip():
-        step = LOOPS[loop](network, batch)
-        _repeat(step, seconds=0.0)
+        step = LOOPS[loop](network, batch, device)
+        _repeat(step, device, seconds=0.0)
         print("warm", flush=True)
         sys.stdin.readline()
-        steps, seconds = _repeat(step, seconds=_SECONDS)
+        steps, seconds = _repeat(step, device, seconds=_SECONDS)
         print(steps * batch / seconds, flush=True)
 
 
-def _repeat(step: Callable[[], None], *, seconds: float) -> tuple[int, float]:
+def _repeat(step: Callable[[], None], device: torch.device, *, seconds: float) -> tuple[int, float]:
     begin, steps = time.perf_counter(), 0
     while steps < 2 or time.perf_counter() - begin < seconds:
         step()
         steps += 1
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     return steps, time.perf_counter() - begin
 
 

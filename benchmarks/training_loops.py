@@ -1,4 +1,4 @@
-"""Loops of training: each makes a function that does one update on fresh images, on the CPU.
+"""Loops of training: each makes a function that does one update on fresh images.
 
 Images are random: the time of a step does not depend on what they show.
 """
@@ -23,6 +23,8 @@ _NUM_IMAGES = 8192
 _RATE = 0.001
 
 Step = Callable[[], None]
+# Of a network, a batch size and a device.
+Loop = Callable[[str, int, torch.device], Step]
 
 
 def _images() -> tuple[Tensor, Tensor]:
@@ -70,8 +72,8 @@ def _as_published(model: nn.Module) -> nn.Module:
     return model
 
 
-def _torchs(network: str) -> Callable[[Tensor, Tensor], None]:
-    model = _as_published(models.build(network)).train()
+def _torchs(network: str, device: torch.device) -> Callable[[Tensor, Tensor], None]:
+    model = _as_published(models.build(network)).train().to(device)
     optimiser = torch.optim.SGD(model.parameters(), lr=_RATE)
 
     def step(inputs: Tensor, targets: Tensor) -> None:
@@ -82,17 +84,20 @@ def _torchs(network: str) -> Callable[[Tensor, Tensor], None]:
     return step
 
 
-def plain(network: str, batch: int) -> Step:
+def plain(network: str, batch: int, device: torch.device) -> Step:
     """torchvision's transforms, a DataLoader with two workers, torch's SGD."""
-    loader = DataLoader(_Images(), batch, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
-    batches, step = _endless(loader), _torchs(network)
-    return lambda: step(*next(batches))
+    gpu = device.type == "cuda"
+    loader = DataLoader(
+        _Images(), batch, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True, pin_memory=gpu
+    )
+    batches, step = _endless(loader), _torchs(network, device)
+    return lambda: step(*(part.to(device, non_blocking=True) for part in next(batches)))
 
 
-def tensors(network: str, batch: int) -> Step:
+def tensors(network: str, batch: int, device: torch.device) -> Step:
     """All images in one tensor, batches of it, torch's SGD; no augmentation."""
-    images, targets = _images()
-    inputs, step, orders = _normalised(images), _torchs(network), _orders(batch)
+    images, targets = (part.to(device) for part in _images())
+    inputs, step, orders = _normalised(images), _torchs(network, device), _orders(batch, device)
 
     def one() -> None:
         order = next(orders)
@@ -101,21 +106,21 @@ def tensors(network: str, batch: int) -> Step:
     return one
 
 
-def _orders(batch: int) -> Iterator[Tensor]:
+def _orders(batch: int, device: torch.device) -> Iterator[Tensor]:
     while True:
-        yield from torch.split(torch.randperm(_NUM_IMAGES), batch)
+        yield from torch.split(torch.randperm(_NUM_IMAGES).to(device), batch)
 
 
-def _ours(*, augmented: bool = False, low_precision: bool = False, nudged: bool = False) -> Callable[[str, int], Step]:
-    def of(network: str, batch: int) -> Step:
-        images, targets = _images()
-        inputs, model, orders = _normalised(images), models.build(network), _orders(batch)
+def _ours(*, augmented: bool = False, low_precision: bool = False, nudged: bool = False) -> Loop:
+    def of(network: str, batch: int, device: torch.device) -> Step:
+        images, targets = (part.to(device) for part in _images())
+        inputs, model, orders = _normalised(images), models.build(network).to(device), _orders(batch, device)
         weights, buffers = flatten(model)
         descent = Descent(
             *(Loss(model, l2=0.0), weights, buffers), learning_rate=_RATE, momentum=0.0, low_precision=low_precision
         )
         generator = torch.Generator().manual_seed(0)
-        rows = torch.linalg.qr(torch.randn(len(weights), 5)).Q.T.contiguous() if nudged else None
+        rows = torch.linalg.qr(torch.randn(len(weights), 5)).Q.T.contiguous().to(device) if nudged else None
 
         def step() -> None:
             order = next(orders)
@@ -130,7 +135,7 @@ def _ours(*, augmented: bool = False, low_precision: bool = False, nudged: bool 
 
 
 # By name in the table.
-LOOPS: dict[str, Callable[[str, int], Step]] = {
+LOOPS: dict[str, Loop] = {
     "DataLoader": plain,
     "tensors": tensors,
     "ours": _ours(),

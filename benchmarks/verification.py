@@ -49,8 +49,9 @@ def worst_residual(problem: Problem, solution: Solution) -> float:
     worst = 0.0
     for value, vector in zip(solution.eigenvalues, solution.eigenvectors, strict=True):
         # In double precision: over so many entries a norm in single precision is off by 1e-5.
-        unit = vector.double() / vector.double().norm()
-        worst = max(worst, float((product(unit.float()).double() - value * unit).norm()))
+        unit = vector.to(problem.inputs.device, torch.float64)
+        unit /= unit.norm()
+        worst = max(worst, float((product(unit.float()).double() - value.item() * unit).norm()))
     return worst / float(solution.eigenvalues.abs().max())
 
 

@@ -10,6 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sharpness.device import without_waiting
+
 MAX_SHIFT = 4  # pixels; the authors' 12.5 % of 32
 
 
@@ -104,8 +106,9 @@ def augment(inputs: Tensor, *, generator: torch.Generator) -> Tensor:
     mirrored = torch.rand(num_images, 1, generator=generator) < 0.5
     columns = torch.where(mirrored, torch.arange(width - 1, -1, -1), torch.arange(width))
     # Where each pixel of the result comes from: [n, H] and [n, W].
-    rows = (torch.arange(height) - shifts[0]).clamp(0, height - 1).to(inputs.device)
-    columns = (columns - shifts[1]).clamp(0, width - 1).to(inputs.device)
+    rows = (torch.arange(height) - shifts[0]).clamp(0, height - 1)
+    columns = (columns - shifts[1]).clamp(0, width - 1)
+    rows, columns = (without_waiting(places, inputs.device) for places in (rows, columns))
     images = torch.arange(num_images, device=inputs.device)[:, None, None, None]
     planes = torch.arange(channels, device=inputs.device)[None, :, None, None]
     return inputs[images, planes, rows[:, None, :, None], columns[:, None, None, :]]

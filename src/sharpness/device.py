@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sharpness.closure import version
 
@@ -39,6 +39,11 @@ def choose_device(*, threads: int) -> torch.device:
     where = socket.gethostname()
     _log.info("on host %s, %s, threads %d, CUDA_VISIBLE_DEVICES %s", where, _name(device), threads, given)
     return device
+
+
+def without_waiting(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor``, which lies in the CPU's memory, on ``device``: the CPU goes on before a GPU has it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from sharpness.device import tensor_float_32
 from sharpness.layout import Layout
 from sharpness.loss import Loss, flatten
 from sharpness.r_operator import Kept, ROperator
+from sharpness.recording import Recorder
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator  # type: ignore[import-untyped]
@@ -63,6 +64,11 @@ class HessianProduct:
         product = copy.copy(self)
         product.precision = None
         return product
+
+    @property
+    def is_static(self) -> bool:
+        """Whether every product runs the same kernels and waits for none; known after the first ``linearise``."""
+        return isinstance(self._form, ROperator) and self._form.is_static
 
     def rounded(self, tensor: Tensor) -> Tensor:
         """Weights, buffers or a vector in the precision of the passes; as they are where that is theirs."""
@@ -312,6 +318,7 @@ class HessianOperator:
         self._num_examples = len(targets)
         self._chunk_size, self._memory_budget = chunk_size, memory_budget
         self._reference: HessianOperator | None = None
+        self._recorder = Recorder()
         self._keep()
 
     def _keep(self) -> None:
@@ -345,6 +352,11 @@ class HessianOperator:
         vector = _plain(vector)
         if vector.dim() == 2:
             return torch.stack([self @ column for column in vector.T.contiguous()], dim=1)
+        if len(self._kept) < len(self._chunks) or not self._product.is_static:
+            return self._times(vector)
+        return self._recorder(lambda given: (self._times(given),), vector, in_place=self._rounded)[0]
+
+    def _times(self, vector: Tensor) -> Tensor:
         total = torch.zeros_like(vector)
         for index, chunk in enumerate(self._chunks):
             kept = self._kept[index] if index < len(self._kept) else self._product.linearise(*self._rounded, *chunk)

@@ -61,9 +61,14 @@ class Loss:
 
     def logits(self, weights: Tensor, buffers: Tensor, inputs: Tensor, *, training: bool = False) -> Tensor:
         """Outputs of the network before the softmax, [n, classes]."""
-        state = self.layout.named(weights) | self.buffer_layout.named(buffers)
+        state = self.layout.named(weights)
+        if _plane_by_plane(weights):
+            state = {name: view.contiguous() for name, view in state.items()}
+            inputs = inputs.contiguous()
+        else:
+            inputs = channels_last(inputs)
         model = self._training if training else self.evaluating
-        outputs: Tensor = functional_call(model, state, (channels_last(inputs),))
+        outputs: Tensor = functional_call(model, state | self.buffer_layout.named(buffers), (inputs,))
         return outputs
 
     def summed(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -158,6 +163,11 @@ def flatten(model: nn.Module) -> tuple[Tensor, Tensor]:
 def channels_last(inputs: Tensor) -> Tensor:
     """Images in the memory format in which convolutions are fastest; anything else as it is."""
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+
+
+def _plane_by_plane(weights: Tensor) -> bool:
+    """Whether convolutions are fastest in the usual memory format: a GPU's, unless it may round."""
+    return weights.is_cuda and not torch.is_autocast_enabled("cuda")
 
 
 def _with_relu_in_place(model: nn.Module) -> nn.Module:

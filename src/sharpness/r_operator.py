@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpness.loss import channels_last
-from sharpness.operations import Local, UntraceableError
+from sharpness.operations import Call, Local, UntraceableError
 from sharpness.tracing import steps_of
 
 
@@ -59,6 +59,11 @@ class ROperator:
     def __init__(self, network: nn.Module, chosen: Sequence[bool]) -> None:
         self._steps = steps_of(network)
         self._chosen = chosen
+
+    @property
+    def is_static(self) -> bool:
+        """Whether a product is always the same kernels: of other operations than this project's own nobody knows."""
+        return not any(isinstance(step.operation, Call) for step in self._steps)
 
     @torch.no_grad()
     def linearise(self, weights: list[Tensor], buffers: list[Tensor], inputs: Tensor, targets: Tensor) -> Kept:

@@ -18,6 +18,7 @@ from sharpness.data import Dataset, augment, epoch_order
 from sharpness.grid import Run
 from sharpness.loss import Loss
 from sharpness.nudge import nudge
+from sharpness.recording import Recorder
 from sharpness.streams import stream
 
 # The authors' schedule (Keras' ReduceLROnPlateau): a tenth of the rate, where the loss did not fall by this much.
@@ -99,13 +100,14 @@ class Descent:
         """The largest loss of the mini-batches so far, on the device; not a number once one was not."""
         self._momentum = momentum
         self._low_precision = low_precision
+        self._recorder = Recorder()
 
     def step(
         self, inputs: Tensor, targets: Tensor, directions: Tensor | None, *, gamma: float, gamma_outside: float
     ) -> None:
         """One update on one batch; without directions [K, P] it is plain SGD."""
-        value, gradient = self.loss.value_and_gradient(
-            self.weights, self.buffers, inputs, targets, training=True, low_precision=self._low_precision
+        value, gradient = self._recorder(
+            self._value_and_gradient, inputs, targets, in_place=(self.weights, self.buffers)
         )
         torch.maximum(self.largest_loss, value, out=self.largest_loss)
         velocity = gradient.mul_(-self.learning_rate)
@@ -116,6 +118,11 @@ class Descent:
         if directions is not None:
             velocity = nudge(velocity, directions, gamma=gamma, gamma_outside=gamma_outside)
         self.weights.add_(velocity)
+
+    def _value_and_gradient(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.loss.value_and_gradient(
+            self.weights, self.buffers, inputs, targets, training=True, low_precision=self._low_precision
+        )
 
     def snapshot(self, step: int) -> Snapshot:
         """A copy of the state."""
