@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from benchmarks.jobs import NETWORKS, PRODUCTS, TOOLS, Job, title
+from benchmarks.jobs import NETWORKS, PRODUCTS, TOOLS, Job, named, title
 from benchmarks.left_out import Reason, by_place
 from benchmarks.summary import Costs, Measured, by_setting, disturbed
 from benchmarks.targets import verdicts
@@ -43,11 +43,11 @@ def _machine(table: pd.DataFrame, minutes: float | None) -> str:
     sentence = f"Measured on {described}"
     sentence += "." if minutes is None else f"; the last run took {minutes:.0f} minutes."
     if (num_sittings := int(table["sitting"].max())) > 1:
-        measured_rates = table.loc[table["part"] == "rate", ["network", "sitting"]].drop_duplicates()
-        rates = ", ".join(f"{NETWORKS[row.network]}'s in sitting {row.sitting}" for row in measured_rates.itertuples())
+        measured = table.loc[table["part"] == "rate", ["network", "width", "sitting"]].drop_duplicates()
+        rates = ", ".join(f"{named(row.network, row.width)} in sitting {row.sitting}" for row in measured.itertuples())
         sentence += (
             f" There were {num_sittings} sittings, numbered in the tables: compare times within one, for the machine"
-            f" need not have been equally fast in all. Rates of convolutions, which make the floors: {rates}."
+            f" need not have been equally fast in all. Rates of convolutions, which make the floors, are of {rates}."
         )
     if num_disturbed := int(disturbed(table).sum()):
         sentence += (
