@@ -318,7 +318,7 @@ class HessianOperator:
         self._num_examples = len(targets)
         self._chunk_size, self._memory_budget = chunk_size, memory_budget
         self._reference: HessianOperator | None = None
-        self._recorder = Recorder()
+        self._recorder = Recorder(first=5)  # following an eigenvector takes fewer, at each of many weights
         self._keep()
 
     def _keep(self) -> None:

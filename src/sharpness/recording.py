@@ -11,16 +11,19 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-# Launched one by one, so many times: in these, libraries load and choose their kernels, which cannot be recorded.
-_BEFORE = 2
-
 Work = Callable[..., tuple[Tensor, ...]]
 
 
 class Recorder:
-    """Does work by a recording, from the third time on that a GPU is to do it on tensors of such shapes."""
+    """Does work by a recording, once a GPU has done it a few times on tensors of such shapes.
 
-    def __init__(self) -> None:
+    Args:
+        first: launch it one by one so many times. In these, libraries load and choose their kernels, which cannot be
+            recorded; and a recording takes the time of about two, which must be worth it.
+    """
+
+    def __init__(self, *, first: int = 2) -> None:
+        self._first = first
         self._times: dict[object, int] = {}
         self._recordings: dict[object, _Recording] = {}
 
@@ -36,7 +39,7 @@ class Recorder:
             return work(*given)
         kind = tuple((tensor.shape, tensor.dtype) for tensor in given), tuple(held.data_ptr() for held in in_place)
         times = self._times[kind] = self._times.get(kind, 0) + 1
-        if times <= _BEFORE:
+        if times <= self._first:
             return work(*given)
         if kind not in self._recordings:
             self._recordings[kind] = _Recording(work, given, in_place)
