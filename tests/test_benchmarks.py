@@ -167,7 +167,7 @@ def test_what_was_measured_in_a_later_sitting_is_told():
     page = report(table, {}, minutes=None)
 
     assert "2 sittings" in page
-    assert "SimpleCNN's in sitting 1" in page
+    assert "are of SimpleCNN in sitting 1" in page
     assert "| ours float32 | 1 | 1 | 1.0 |" in page
     assert "| scipy LM | 2 | 1 | 4.0 | 8.0 |  |" in page  # no ratio of times of two sittings
 
