@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from benchmarks.cost import product_operations, step_operations
 from benchmarks.jobs import NETWORKS, NUM_EXAMPLES, title
+from benchmarks.problem import Problem, build, examples
 from benchmarks.summary import Costs, Measured, Settings, by_setting
 
 # Another tool, our own, and how many times faster ours has to be at k = 10.
@@ -19,6 +21,7 @@ _SPEEDS = (
 )
 _MOST_RESIDUAL = {"ours float32": 1e-3, "ours bfloat16": 1e-2}
 _MOST_PRODUCTS = 0.65
+_MOST_GRADIENTS = 1.5  # that a product of a SimpleCNN takes
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
     """Every target at every setting where both sides were measured."""
     settings = by_setting(table)
     found = [verdict for network in NETWORKS for verdict in _speeds(table, settings, network)]
+    found += _one_product(Costs.of(table, "simple_cnn"))
     found += _residuals(settings)
     return found + _products(settings)
 
@@ -78,6 +82,19 @@ def _why_slow(other: Measured, own: Measured, least: float, costs: Costs) -> str
 def _cost(measured: Measured, num_products: float, costs: Costs) -> str:
     gradients = costs.in_gradients(measured.seconds / num_products, NUM_EXAMPLES)
     return f"{measured.seconds / num_products:.2f} s" + ("" if gradients is None else f" ({gradients:.2f} gradients)")
+
+
+def _one_product(costs: Costs) -> list[Verdict]:
+    seconds = costs.seconds.get("ours float32")
+    if seconds is None or costs.gradient is None:
+        return []
+    ratio = seconds / costs.gradient
+    text = f"SimpleCNN, one product of ours float32: {ratio:.2f} gradients, at most {_MOST_GRADIENTS} wanted"
+    problem = Problem(build("simple_cnn", 1).eval(), *examples(1))
+    operations = product_operations(problem) / step_operations(problem)
+    reason = f"it has {operations:.2f} times the operations of a gradient, six convolutions a layer in place of three"
+    met = ratio <= _MOST_GRADIENTS
+    return [Verdict(text, met, "" if met else reason)]
 
 
 def _residuals(settings: Settings) -> list[Verdict]:
