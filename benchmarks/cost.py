@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -52,15 +53,9 @@ def convolution_rate(problem: Problem, kind: str) -> float:
 
     weight = random(layer.weight.shape, len(layer.weight))
     some, adjoint = random(inputs, CHUNK_SIZE), random(outputs, CHUNK_SIZE)
-    padding = _padding(layer)
-
-    def three_convolutions() -> None:
-        settings = (list(layer.stride), padding, list(layer.dilation), False, [0, 0], layer.groups)
-        torch.ops.aten.convolution(some, weight, None, *settings)
-        torch.ops.aten.convolution_backward(adjoint, some, weight, None, *settings, [True, True, False])
 
     with torch.no_grad():
-        seconds = _fastest(three_convolutions)
+        seconds = _fastest(lambda: _three_convolutions(layer, weight, some, adjoint, wanted=[True, True, False]))
     return 3 * CHUNK_SIZE * _operations((layer, inputs, outputs, False)) / seconds
 
 
@@ -72,6 +67,35 @@ def product_operations(problem: Problem) -> int:
 def step_operations(problem: Problem) -> int:
     """Floating-point operations of a gradient on one example: three times a layer's own, twice for the first layer."""
     return sum((2 if entry[3] else 3) * _operations(entry) for entry in _layers(problem))
+
+
+def gradient_seconds(problem: Problem, batch_size: int) -> float:
+    """Seconds of a gradient's multiplications alone, one layer after the other, on so many examples in float32."""
+    work: list[Callable[[], object]] = []
+    for layer, inputs, outputs, is_first in _layers(problem):
+        some, adjoint = (channels_last(torch.ones(batch_size, *shape[1:])) for shape in (inputs, outputs))
+        weight = channels_last(layer.weight.detach())
+        if isinstance(layer, nn.Conv2d):
+            wanted = [not is_first, True, False]
+            work.append(partial(_three_convolutions, layer, weight, some, adjoint, wanted=wanted))
+        else:
+            work += [partial(torch.mm, some, weight.T), partial(torch.mm, adjoint.T, some)]
+            work += [] if is_first else [partial(torch.mm, adjoint, weight)]
+
+    def all_layers() -> None:
+        for task in work:
+            task()
+
+    with torch.no_grad():
+        return _fastest(all_layers)
+
+
+def _three_convolutions(
+    layer: nn.Conv2d, weight: Tensor, inputs: Tensor, adjoint: Tensor, *, wanted: list[bool]
+) -> None:
+    settings = (list(layer.stride), _padding(layer), list(layer.dilation), False, [0, 0], layer.groups)
+    torch.ops.aten.convolution(inputs, weight, None, *settings)
+    torch.ops.aten.convolution_backward(adjoint, inputs, weight, None, *settings, wanted)
 
 
 def _padding(layer: nn.Conv2d) -> list[int]:

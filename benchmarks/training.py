@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks.cost import convolution_rate, step_operations
+from benchmarks.cost import gradient_seconds
 from benchmarks.jobs import NETWORKS
 from benchmarks.load import wait_for_quiet
 from benchmarks.machine import ENVIRONMENT, machine
@@ -96,9 +96,8 @@ def _setting(network: str, batch: int) -> list[dict[str, object]]:
 
 
 def _floor(network: str, batch: int) -> dict[str, object]:
-    """The images per second of float32, were all operations as fast as those of the network's largest convolution."""
-    problem = Problem(build(network, 1).eval(), *examples(256))
-    speed = convolution_rate(problem, "ours float32") / step_operations(problem)
+    """The images per second of float32, were there nothing to do but the layers' multiplications."""
+    speed = batch / gradient_seconds(Problem(build(network, 1).eval(), *examples(1)), batch)
     where = {"network": network, "batch_size": batch, "processes": 1, "threads_of_each": _cores(), "round": 0}
     return {**where, "loop": "floor", "images_per_second": speed}
 
