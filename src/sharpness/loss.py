@@ -166,7 +166,7 @@ def channels_last(inputs: Tensor) -> Tensor:
 
 
 def _plane_by_plane(weights: Tensor) -> bool:
-    """Whether convolutions are fastest in the usual memory format: a GPU's, unless it may round."""
+    """Whether convolutions are fastest with channels first: on a GPU, without its tensor cores."""
     return weights.is_cuda and not torch.is_autocast_enabled("cuda")
 
 
