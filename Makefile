@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,workflow/studies/$(STUDY).yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo study figure cost test lint docs publish bench bench-gpu bench-full clean clean-state help
+.PHONY: demo study figure cost test lint publish bench bench-gpu bench-full clean clean-state help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -33,10 +33,6 @@ lint: .venv/ready ## style and types
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	mypy
-
-docs: demo ## renew the pictures and tables that README shows, from the demo's results
-	mkdir -p docs/digits
-	cp results/digits/figures/*.png results/digits/tables/results_table.md results/digits/tables/claims.md docs/digits/
 
 publish: .venv/ready ## keep what is finished of STUDY in version control, run by run; with the last one, verdicts and report
 	@PYTHONPATH=src python -m sharpness.stages.publish --config $(CONFIG) --schema workflow/schemas/config.schema.yaml \
