@@ -43,7 +43,7 @@ bench: .venv/bench ## what training, a spectrum and the workflow cost, within 75
 	PYTHONPATH=src python -m benchmarks.training --minutes 12
 	PYTHONPATH=src python -m benchmarks.spectrum --budget-minutes 42
 
-bench-gpu: .venv/bench ## the same on a GPU, within 5 minutes
+bench-gpu: .venv/bench ## the same on a GPU, in minutes
 	PYTHONPATH=src python -m benchmarks.gpu
 
 bench-full: .venv/bench ## what `make bench` left out, for hours; what it measured stays

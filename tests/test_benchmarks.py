@@ -148,6 +148,19 @@ def test_a_target_that_is_not_met_says_why():
     assert any("0.50 (20 against 40), at most 0.65 wanted: met" in verdict for verdict in found)
 
 
+def test_a_product_is_told_in_gradients_beside_its_operations():
+    table = with_rates(pd.DataFrame([spectrum_row("ours float32")]))
+    product = asdict(Job("product", "simple_cnn", "ours float32")) | {"seconds": 0.46, "sitting": 1}
+    found = [str(verdict) for verdict in verdicts(pd.concat([table, pd.DataFrame([product])], ignore_index=True))]
+    # Multiplications of a forward pass, by layer; the first layer has no adjoint of its inputs.
+    first = 27 * 32 * 32**2
+    others = 288 * 32 * 30**2 + 288 * 64 * 15**2 + 576 * 64 * 13**2 + 2304 * 128 + 128 * 10
+    operations = (2 * first + 6 * others) / (2 * first + 3 * others)
+    (line,) = (line for line in found if "one product" in line)
+    assert line.startswith("SimpleCNN, one product of ours float32: 1.84 gradients, at most 1.5 wanted: not met; ")
+    assert f"it has {operations:.2f} times the operations of a gradient" in line
+
+
 def test_the_page_and_the_figure_are_made_of_a_table_with_gaps():
     failure = asdict(Job("train", "resnet32")) | {"failure": "no memory"}
     table = with_rates(pd.DataFrame(with_errors([spectrum_row("ours float32"), failure])))

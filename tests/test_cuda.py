@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_state import KINDS, dataset_of
-from test_training import digits, of_digits
+from test_state import KINDS
+from test_training import dataset_of, digits, of_digits
 
 from sharpness import data
 from sharpness.data import Dataset, Split
@@ -176,9 +176,9 @@ def test_a_trace_is_within_its_error(problem, gpu):
 
 
 def training_of(run, plain, dataset, device, **settings):
-    plain, dataset = moved(plain, device), data_on(dataset, device)
-    loss = Loss(plain.model, l2=run.l2)
-    weights, buffers = flatten(plain.model)
+    model, dataset = copy.deepcopy(plain.model).to(device), data_on(dataset, device)
+    loss = Loss(model, l2=run.l2)
+    weights, buffers = flatten(model)
     given = {"planned_steps": frozenset(), "keep": lambda _: None, **settings}
     return Training(
         run=run,
@@ -196,11 +196,7 @@ def training_of(run, plain, dataset, device, **settings):
 @pytest.mark.parametrize("name", ["conv", "residual", "batch_norm"])
 def test_training_is_that_of_the_cpu(run, problem, gpu, name, fields):
     run = replace(run, **(fields | SEARCH | {"direction_tolerance": 1e-9, "direction_products": 60}))
-    plain, dataset = problem(name), dataset_of(problem)
-    splits = [
-        Split(part.inputs.double(), part.targets) for part in (dataset.training, dataset.validation, dataset.test)
-    ]
-    dataset = Dataset(*splits, num_classes=3)
+    plain, dataset = problem(name), dataset_of(problem, torch.float64)
     ends = []
     for device in (torch.device("cpu"), gpu):
         training = training_of(run, plain, dataset, device)
@@ -231,7 +227,7 @@ def test_nothing_in_a_step_waits_for_the_gpu(run, gpu, name, kind, precision):
         waits = progress.epoch == 1 or progress.index in (0, run.steps_per_epoch - 1)
         torch.cuda.set_sync_debug_mode("default" if waits else "error")
 
-    training = training_of(run, of_digits_as_problem(name), digits(), gpu, pause=pause)
+    training = training_of(run, of_digits(name), digits(), gpu, pause=pause)
     try:
         training.go_on(training.begin())
     finally:
@@ -243,7 +239,7 @@ def test_nothing_in_a_step_waits_for_the_gpu(run, gpu, name, kind, precision):
 @pytest.mark.parametrize("name", ["simple_cnn", "resnet32"])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(run, gpu, tmp_path, name, kind):
     run = _pictures(replace(run, **(KINDS[kind] | SEARCH)), name)
-    plain, dataset = of_digits_as_problem(name), digits()
+    plain, dataset = of_digits(name), digits()
     whole = training_of(run, plain, dataset, gpu)
     progress = whole.begin()
     whole.go_on(progress)
@@ -277,14 +273,6 @@ def test_a_recording_is_of_one_shape_and_of_what_stays_in_its_place(gpu):
                 assert doubled.tolist() == (float(held) * values).tolist()
                 assert summed.item() == values.sum().item()
         factor += 1
-
-
-def of_digits_as_problem(name):
-    """A network of the package, as what ``moved`` takes."""
-    from conftest import Problem
-
-    images = digits().training
-    return Problem(of_digits(name).model, images.inputs, images.targets, 0.0)
 
 
 def test_augmented_images_are_those_of_the_cpu(generator, gpu):

@@ -352,6 +352,7 @@ class HessianOperator:
         vector = _plain(vector)
         if vector.dim() == 2:
             return torch.stack([self @ column for column in vector.T.contiguous()], dim=1)
+        # What is linearised anew in every product is not tested in a recording.
         if len(self._kept) < len(self._chunks) or not self._product.is_static:
             return self._times(vector)
         return self._recorder(lambda given: (self._times(given),), vector, in_place=self._rounded)[0]
