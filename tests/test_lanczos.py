@@ -379,6 +379,20 @@ def test_a_triple_anywhere_above_a_dense_bulk_is_found(seed):
     np.testing.assert_allclose(pairs.eigenvalues.numpy(), np.sort(eigenvalues)[::-1][:10], atol=1e-3)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("num_pairs", [30, 50])
+@pytest.mark.parametrize("kind", [Counting, Rounded])
+def test_eigenvalues_closer_together_than_the_tolerance_are_within_it(kind, num_pairs, seed):
+    # Two eigenvalues of a Hessian may lie a thousandth of the largest apart: vectors that mix several are within the
+    # tolerance of being eigenvectors, and leave no trace of those that are missing.
+    eigenvalues = np.concatenate([1 / np.arange(1.0, 401), -0.3 / np.arange(1.0, 201)])
+    operator = kind(with_spectrum(eigenvalues, seed).float())
+    pairs = solve(operator, num_pairs=num_pairs, tolerance=1e-2, max_products=500, seed=seed)
+    assert pairs.converged
+    assert pairs.complete
+    np.testing.assert_allclose(pairs.eigenvalues.numpy(), eigenvalues[:num_pairs], rtol=0, atol=1e-2)
+
+
 def test_without_a_probe_a_copy_is_missed_and_with_too_small_a_budget_it_is_known_to_be():
     matrix = with_spectrum([3.0, 3.0, 2.0, *np.linspace(-1, 1, 297)])
     blind = solve(matrix, num_pairs=2, tolerance=1e-6, probe_products=0)

@@ -65,8 +65,9 @@ def top_eigenpairs(
 
     Small residuals do not mean that none was missed. So, after convergence, a random vector orthogonal to the space is
     followed for ``probe_products`` steps. If that moves a wanted value by more than ``tolerance`` times the largest
-    magnitude, the search goes on until the pairs converge again, and probes again. A probe sees what stands out from
-    the rest of the spectrum; it does not prove that nothing else is there.
+    magnitude, or by a share of that where there are fewer steps than pairs, the search goes on until the pairs converge
+    again, and probes again. A probe sees what stands out from the rest of the spectrum; it does not prove that nothing
+    else is there.
 
     An operator with a ``reference`` is trusted up to its noise only: the recurrence decides when to stop, and the pairs
     are then computed anew in the span of the k vectors, with one product with the reference for each, and corrected
@@ -173,6 +174,9 @@ class _Search:
         The probe stays orthogonal to the images of the space too, so that it leaves the pairs found as they are.
         """
         before = self.ranking(self._ritz()[0][: self.num_pairs])
+        # Where eigenvalues lie closer together than the tolerance, Ritz vectors mix several: many may be missing, and a
+        # short probe brings to light a part of them.
+        negligible = self.tolerance * min(1.0, num_products / self.num_pairs)
         ended = True
         for number in range(num_products):
             if self.space.num_steps == self.capacity:
@@ -187,7 +191,7 @@ class _Search:
             ended = self.space.extend()
             values, _ = self._ritz()
             gained = self.ranking(values[: self.num_pairs]) - before
-            if float(gained.max()) > self.tolerance * largest_magnitude(values):
+            if float(gained.max()) > negligible * largest_magnitude(values):
                 return True
         return False if num_products else None
 
