@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.parametrize import register_parametrization
 
-from sharpness import models
+from sharpness import hessian, models
 from sharpness.hessian import HessianOperator
 from sharpness.loss import flatten
 from sharpness.operations import Convolution, Dense, LinearMap, MaxPool2d, Relu, UntraceableError
@@ -379,11 +379,12 @@ def test_other_networks_have_it_too_by_double_backward_and_say_so_once(problem, 
     weights = flatten(plain.model)[0]
     vector = torch.randn(len(weights), generator=generator, dtype=torch.float64)
     expected = plain.product(weights, vector)
-
-    operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="float64", chunk_size=3)
+    hessian._say_slow.cache_clear()
 
     for _ in range(2):
-        assert (operator @ vector - expected).norm() < 1e-12 * expected.norm()
+        operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="float64", chunk_size=3)
+        for _ in range(2):
+            assert (operator @ vector - expected).norm() < 1e-12 * expected.norm()
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "double backward" in record.message

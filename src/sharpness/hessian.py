@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -39,7 +40,8 @@ class HessianProduct:
     """Products with the Hessian of a loss at any weights, on any examples: what a network's checkpoints share.
 
     A network whose operations can be listed is served by the R-operator; any other by double backward, which takes
-    about twice the time and is logged. Which it is, and whether it is right, is found out once, at the first weights.
+    about twice the time and is logged, once for a kind of network. Which it is, and whether it is right, is found out
+    once, at the first weights.
 
     Args:
         loss: of the network.
@@ -129,8 +131,7 @@ class HessianProduct:
             form = ROperator(self.loss.evaluating, self._chosen)
             ours = {dtype: product(form, dtype) for dtype in states}
         except Exception as error:  # whatever a user's network raises in forward mode; it has just run twice backwards
-            reason = str(error).splitlines() or [type(error).__name__]
-            _log.warning("Hessian-vector products by double backward, about twice as slow: %s", reason[0])
+            _say_slow(type(self.loss.evaluating).__name__, (str(error).splitlines() or [type(error).__name__])[0])
             _check_symmetry(vector, theirs, another, product(twice_backward, full, another))
             form, ours = twice_backward, {own: product(twice_backward, own)}
         if not torch.isfinite(ours[own]).all():
@@ -138,6 +139,12 @@ class HessianProduct:
         for dtype, vector_of_ours in ours.items():
             _compare(vector_of_ours, theirs, _AGREEMENT[dtype])
         return form
+
+
+@functools.cache
+def _say_slow(network: str, reason: str) -> None:
+    """Once for each kind of network, not for each of its checkpoints."""
+    _log.warning("Hessian-vector products of %s by double backward, about twice as slow: %s", network, reason)
 
 
 def _compare(ours: Tensor, theirs: Tensor, allowed: float) -> None:
