@@ -611,6 +611,27 @@ class TestSlices:
             assert drawn[0] >= drawn[-1]
         np.testing.assert_allclose(np.sort(lines(panels[0])[0].get_ydata()), np.sort(start["loss"]))
 
+    def test_steep_slices_leave_the_flat_ones_their_room(self):
+        frame = slices_frame([run_fields()])
+
+        figure = slices(frame.assign(loss=frame["loss"].where(frame["k"].abs() < 8, 1e3)))
+
+        panels = [axes for axes in figure.get_axes() if axes.get_title().startswith("epoch")]
+        bottom, top = panels[0].get_ylim()
+        assert -0.1 * top < bottom < 0
+
+    def test_what_is_earlier_hides_what_is_later_in_the_surface(self):
+        figure = slices(slices_frame([run_fields()]))
+
+        surface = next(axes for axes in figure.get_axes() if axes.name == "3d")
+        curves = [(line.get_data_3d()[1][0], line.get_zorder()) for line in surface.get_lines()]
+        strips = [strip.get_zorder() for strip in surface.collections]
+        assert not surface.computed_zorder
+        assert [order for _, order in sorted(curves)] == sorted((order for _, order in curves), reverse=True)
+        assert len(set(strips)) == len(strips) == len(EPOCHS) - 1
+        assert min(order for _, order in curves) < min(strips)
+        assert max(order for _, order in curves) > max(strips)
+
     def test_the_title_says_when_the_run_diverged(self):
         assert "diverged after epoch 6" in titles(slices(slices_frame([run_fields()], diverge_after=6)))
 
@@ -635,6 +656,19 @@ class TestSchematic:
         assert np.interp(0, curve.get_xdata(), curve.get_ydata()) == 0
         assert curve.get_xdata().max() == pytest.approx(16 * at_peak["scale"].iloc[0])
         np.testing.assert_allclose(np.sort(curve.get_ydata()), np.sort(at_peak["loss"] - at_peak.loc[0.0, "loss"]))
+
+    def test_two_points_to_each_side_are_in_sight_where_the_steps_grew(self):
+        frame = slices_frame([run_fields()])
+        peak = EPOCHS[curvature(run_fields()).argmax()]
+        grown = frame.assign(scale=frame["scale"].where(frame["epoch"] != peak, 100 * frame["scale"]))
+
+        panels = schematic(grown).get_axes()
+
+        (curve,) = (line for line in panels[2].get_lines() if line.get_linewidth() == 2)
+        left, right = panels[2].get_xlim()
+        distance, change = curve.get_xdata(), curve.get_ydata()
+        assert ((distance > 0) & (distance < right)).sum() == ((distance < 0) & (distance > left)).sum() == 2
+        assert panels[2].get_ylim()[1] > change[(distance > left) & (distance < right)].max()
 
     def test_a_peak_at_the_end_is_shown_once(self):
         frame = slices_frame([run_fields(learning_rate=0.001)], diverge_after=10)

@@ -75,8 +75,9 @@ def _curve(run: pd.DataFrame, step: int) -> pd.DataFrame:
 
 
 def _frame(axes: Axes, curves: list[pd.DataFrame]) -> None:
-    """As wide as the narrowest curve reaches, and high enough for the steepest there."""
-    width = min(curve["distance"].max() for curve in curves)
+    """As wide as the narrowest curve reaches, but with two points to each side of any; high enough for the steepest."""
+    distances = [np.sort(curve["distance"][curve["distance"] > 0]) for curve in curves]
+    width = max(min(each[-1] for each in distances), *(each[:2][-1] for each in distances))
     seen = pd.concat([curve[curve["distance"].abs() <= width] for curve in curves])["change"]
     seen = seen[np.isfinite(seen)]
     room = 0.08 * (seen.max() - seen.min())

@@ -51,7 +51,7 @@ def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
     _draw_surface(surface, losses, curvature, norm, ceiling)
     panels = right.subplots(2, NUM_CURVES // 2, sharex=True, sharey=True)
     _draw_curves(panels.ravel(), losses, curvature, norm)
-    panels[0, 0].set_ylim(top=ceiling)
+    panels[0, 0].set_ylim(-0.04 * ceiling, ceiling)
     right.supxlabel("k, in expected SGD steps along the top eigenvector", fontsize="medium")
     right.supylabel("training loss", fontsize="medium")
     left.colorbar(
@@ -77,22 +77,27 @@ def _draw_surface(axes: Axes3D, losses: pd.DataFrame, curvature: pd.Series, norm
     between = np.linspace(0, len(losses) - 1, (len(losses) - 1) * STRIPS_BETWEEN + 1)
     steps = np.linspace(-WIDTH, WIDTH, 2 * WIDTH * STRIPS_PER_STEP + 1)
     curves = smoothed(losses, steps, ceiling)
-    if len(losses) > 1:
-        heights = np.stack([np.interp(between, order, column) for column in curves.T], axis=1)
-        colours = EIGENVALUES(norm(np.interp(between, order, curvature)))
-        axes.plot_surface(
-            *np.meshgrid(steps, between),
-            heights,
-            facecolors=np.broadcast_to(colours[:, None], (*heights.shape, colours.shape[1])),
-            lightsource=LIGHT,
-            rstride=1,
-            cstride=1,
-            linewidth=0,
-            rasterized=True,  # thousands of faces
-        )
+    heights = np.stack([np.interp(between, order, column) for column in curves.T], axis=1)
+    colours = np.repeat(EIGENVALUES(norm(np.interp(between, order, curvature)))[:, None], len(steps), axis=1)
     chosen = spread(len(losses))
-    for index in chosen:
-        axes.plot(steps, np.full(len(steps), index), curves[index], color="black", linewidth=0.7)
+    # From the back to the front, a curve on the rear edge of the strips before it: what is in front hides it.
+    axes.computed_zorder = False
+    for index in reversed(range(len(losses))):
+        if index in chosen:
+            axes.plot(steps, np.full(len(steps), index), curves[index], color="black", linewidth=0.7, zorder=-2 * index)
+        if index > 0:
+            strips = slice((index - 1) * STRIPS_BETWEEN, index * STRIPS_BETWEEN + 1)
+            axes.plot_surface(
+                *np.meshgrid(steps, between[strips]),
+                heights[strips],
+                facecolors=colours[strips],
+                lightsource=LIGHT,
+                rstride=1,
+                cstride=1,
+                linewidth=0,
+                rasterized=True,  # thousands of faces
+                zorder=1 - 2 * index,
+            )
     axes.set_yticks(chosen, [epoch_in_words(losses.index[index]) for index in chosen])
     axes.set_xticks([-WIDTH, -WIDTH // 2, 0, WIDTH // 2, WIDTH])
     # A label of the z axis would stick out of the room that the layout gives to the axes.
