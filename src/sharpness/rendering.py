@@ -28,10 +28,11 @@ TEX = {
     "\\": r"\textbackslash{}",
     **{character: f"\\{character}" for character in "&%_#$"},
 }
-# What stands as an index in TeX, as papers print it: on the line, the columns would be wider than a page.
-INDICES = [
+# What stands as an index in TeX, as papers print it, or closer: otherwise the table would be wider than a page.
+NARROWER = [
+    (re.compile(" / "), r"\\,/\\,"),
     (re.compile(r" \$\\pm\$ ([\d.,]*\d)"), r"$_{\\pm \1}$"),
-    (re.compile(r" \((\d+) of (\d+) diverged\)"), r"$_{\\mathrm{\1\\ of\\ \2\\ diverged}}$"),
+    (re.compile(r" \((\d+) of (\d+) diverged\)"), r"$_{\1/\2}$"),
 ]
 
 
@@ -57,6 +58,8 @@ def as_tex(table: pd.DataFrame, *, caption: str) -> str:
         caption: what was measured on what, plain text; the definitions of the columns follow it.
     """
     header = _header(table)
+    diverged = " The fraction beside a γ: of its seeds, those that diverged and are left out."
+    caption = f"{caption}. {_definitions(table)}{diverged if table['num_diverged'].any() else ''}"
     lines = []
     for heading, _, rows in _blocks(table):
         # The poster has no column for the stochastic norm.
@@ -68,8 +71,8 @@ def as_tex(table: pd.DataFrame, *, caption: str) -> str:
             r"\begin{table}",
             r"\centering",
             r"\scriptsize",
-            r"\setlength{\tabcolsep}{1.8pt}",
-            rf"\caption{{{_tex(f'{caption}. {_definitions(table)}')}}}",
+            r"\setlength{\tabcolsep}{1pt}",
+            rf"\caption{{{_tex(caption)}}}",
             rf"\begin{{tabular}}{{@{{}}l{'r' * (len(header) - 1)}@{{}}}}",
             r"\toprule",
             _tex_row(header),
@@ -154,18 +157,26 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _value(mean: float, deviation: float, unit: str = "") -> str:
-    """``mean ± deviation`` to three digits of the mean; without the second where there is none."""
+    """``mean ± deviation``, to three digits of the mean or two of the deviation, what is fewer; "–" without a mean."""
     if not math.isfinite(mean):
         return "–"
-    decimals = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 2
-    spread = f" ± {deviation:,.{decimals}f}" if math.isfinite(deviation) else ""
+    decimals = _decimals(mean, 3)
+    spread = ""
+    if math.isfinite(deviation):
+        decimals = min(decimals, _decimals(deviation, 2)) if deviation else decimals
+        spread = f" ± {deviation:,.{decimals}f}"
     return f"{mean:,.{decimals}f}{spread}{unit}"
+
+
+def _decimals(value: float, digits: int) -> int:
+    """Decimals with which a value has so many significant digits."""
+    return max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else digits - 1
 
 
 def _tex(text: str) -> str:
     text = re.sub("|".join(map(re.escape, TEX)), lambda found: TEX[found[0]], text)
-    for pattern, index in INDICES:
-        text = pattern.sub(index, text)
+    for pattern, narrower in NARROWER:
+        text = pattern.sub(narrower, text)
     return text
 
 
