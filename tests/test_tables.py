@@ -300,7 +300,7 @@ def test_tex_has_as_many_cells_in_every_row_and_escapes_what_tex_would_read(gamm
     assert all(row.count(" & ") == 5 for row in rows)
     assert r"\caption{100 \% of simple\_cnn \& more. $\|\mathbf{H}\|_F$: root of" in text
     assert r"$\gamma$ & $\|\mathbf{H}\|_F$ best\,/\,last & Test acc. & Val. acc. (1) & Loss & Dist. \\" in rows
-    assert r"70.0$_{\pm 7.1}$ \%" in text
+    assert r" & 70.0$_{\pm 7.1}$ & " in text
     assert r"10$_{1/2}$ & 1.00\,/\,5.00" in text
     assert r"The fraction beside a $\gamma$: of its seeds, those that diverged and are left out.}" in text
     assert text.isascii()

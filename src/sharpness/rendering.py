@@ -59,20 +59,20 @@ def as_tex(table: pd.DataFrame, *, caption: str) -> str:
     """
     header = _header(table)
     diverged = " The fraction beside a γ: of its seeds, those that diverged and are left out."
-    caption = f"{caption}. {_definitions(table)}{diverged if table['num_diverged'].any() else ''}"
+    notes = f" Accuracies in per cent.{diverged if table['num_diverged'].any() else ''}"
     lines = []
     for heading, _, rows in _blocks(table):
         # The poster has no column for the stochastic norm.
         rows = [[*cells[:2], *[""] * (len(header) - len(cells)), *cells[2:]] for cells in rows]
         lines += [r"\midrule", rf"\multicolumn{{{len(header)}}}{{l}}{{\itshape {_tex(heading)}}} \\", r"\addlinespace"]
-        lines += [_tex_row(cells) for cells in rows]
+        lines += [_tex_row([cell.removesuffix(" %") for cell in cells]) for cells in rows]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
             r"\scriptsize",
-            r"\setlength{\tabcolsep}{1pt}",
-            rf"\caption{{{_tex(caption)}}}",
+            r"\setlength{\tabcolsep}{1.7pt}",
+            rf"\caption{{{_tex(f'{caption}. {_definitions(table)}{notes}')}}}",
             rf"\begin{{tabular}}{{@{{}}l{'r' * (len(header) - 1)}@{{}}}}",
             r"\toprule",
             _tex_row(header),
