@@ -442,8 +442,20 @@ class TestSpectrum:
         assert (whole.get_yscale(), start.get_yscale()) == ("linear", "log")
         assert whole.get_xlim() == (0, 30)
         assert start.get_xlim() == (0, pytest.approx(2 * peak))
-        assert [text.get_text() for text in start.texts] == ["2 / learning rate = 40"]
+        assert [text.get_text() for text in [*whole.texts, *start.texts]] == ["2 / learning rate = 40"]
         assert any(list(line.get_ydata()) == [40, 40] for line in start.get_lines())
+
+    @pytest.mark.parametrize(("factor", "panel"), [(1.4, 0), (1.6, 1)])
+    def test_a_limit_far_above_is_only_on_the_logarithmic_panel(self, factor, panel):
+        frame = spectrum_frame([run_fields()])
+        limit = 2 / frame["learning_rate"].iloc[0]
+        frame["eigenvalue"] *= limit / factor / frame["eigenvalue"].max()
+
+        panels = spectrum(frame).get_axes()[:2]
+
+        with_limit = [any(list(line.get_ydata()) == [limit, limit] for line in axes.get_lines()) for axes in panels]
+        assert with_limit == [panel == 0, True]
+        assert [len(axes.texts) for axes in panels] == [panel == 0, panel == 1]
 
     def test_says_which_of_several_seeds_it_shows(self):
         several = spectrum(spectrum_frame([run_fields(2), run_fields(5)]))

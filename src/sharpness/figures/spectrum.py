@@ -54,26 +54,28 @@ def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
                 line["epoch"], line["eigenvalue"], color=colours.to_rgba(rank + 1), linewidth=1, zorder=2 - rank / 1000
             )
         mark_divergence(axes, run[run["rank"] == 0], x="epoch", y="eigenvalue", colour=RANKS(0.0))
-    _frame_whole(whole, run)
+    limit, top = 2 / run["learning_rate"].iloc[0], run["eigenvalue"].max()
+    # A limit far above would press the eigenvalues to the floor of the linear panel.
+    in_whole = limit < 1.5 * top
+    _frame_whole(whole, run, max(top, limit) if in_whole else top)
     _frame_start(start, run)
+    for axes in (whole, start) if in_whole else (start,):
+        axes.axhline(limit, color="black", **LOOK)
+    # Once, where the fewer lines are.
+    _name_limit(whole if in_whole else start, limit)
     if num_ranks > 1:
         bar = row.colorbar(colours, ax=start, ticks=sorted({1, max(2, num_ranks // 2), num_ranks}), pad=0.02)
         bar.set_label("rank (1: largest)")
         bar.ax.invert_yaxis()
 
 
-def _frame_whole(axes: Axes, run: pd.DataFrame) -> None:
-    limit, top = 2 / run["learning_rate"].iloc[0], run["eigenvalue"].max()
-    # A limit far above would press the eigenvalues to the floor; the panel on a log scale shows it in any case.
-    if limit < 1.5 * top:
-        _draw_stability_limit(axes, limit)
-    axes.set_ylim(min(0, run["eigenvalue"].min()), 1.15 * max(top, limit if limit < 1.5 * top else 0))
+def _frame_whole(axes: Axes, run: pd.DataFrame, top: float) -> None:
+    axes.set_ylim(min(0, run["eigenvalue"].min()), 1.15 * top)
     axes.set(title="whole run", xlabel="epoch", ylabel="eigenvalue of the Hessian")
     from_start(axes, run["epoch"].max())
 
 
 def _frame_start(axes: Axes, run: pd.DataFrame) -> None:
-    _draw_stability_limit(axes, 2 / run["learning_rate"].iloc[0])
     axes.set_ylim(log_range(run))
     log_y(axes)
     axes.set(title="start, log scale", xlabel="epoch")
@@ -87,8 +89,7 @@ def log_range(run: pd.DataFrame) -> tuple[float, float]:
     return max(smallest, top / 10**DECADES) / 1.3, 2 * max(top, limit)
 
 
-def _draw_stability_limit(axes: Axes, limit: float) -> None:
-    axes.axhline(limit, color="black", **LOOK)
+def _name_limit(axes: Axes, limit: float) -> None:
     axes.annotate(
         f"2 / learning rate = {limit:.3g}",
         (1, limit),
