@@ -15,12 +15,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks.cost import gradient_seconds
+from benchmarks.cost import layers_alone
 from benchmarks.jobs import NETWORKS
 from benchmarks.load import wait_for_quiet
 from benchmarks.machine import ENVIRONMENT, machine
 from benchmarks.problem import Problem, build, examples
-from benchmarks.training_loops import LOOPS
+from benchmarks.training_loops import LOOPS, Step
 from benchmarks.training_report import report
 from sharpness.device import choose_device
 from sharpness.files import write_table, write_text
@@ -29,6 +29,7 @@ BATCHES = (128, 8, 1024)
 _ROUNDS = 3
 # So long, or two steps: one of the ResNet on 1024 images takes seconds.
 _SECONDS = 3.0
+_FLOOR = "floor"
 _SIDE_BY_SIDE = ("ours", "ours, augmented", "ours, bfloat16")
 _FOLDER = Path(__file__).parent.parent / "results" / "bench"
 
@@ -56,7 +57,7 @@ def main() -> None:
             left_out.append(f"{NETWORKS[network]}, batch {batch}")
             continue
         wait_for_quiet(at_most=30)
-        rows += [*_setting(network, batch), _floor(network, batch)]
+        rows += _setting(network, batch)
         print(f"[{number}/{len(settings)}] {NETWORKS[network]}, batch {batch}", flush=True)
         table = pd.DataFrame(rows).assign(**machine(threads=_cores()))
         write_table(table.to_dict("records"), options.folder / "training.csv")
@@ -79,7 +80,7 @@ def _setting(network: str, batch: int) -> list[dict[str, object]]:
         Runs(network, batch, processes=1, threads=_cores()) as alone,
         Runs(network, batch, processes=_cores(), threads=1) as side_by_side,
     ):
-        asked = [(alone, loop) for loop in LOOPS] + [(side_by_side, loop) for loop in _SIDE_BY_SIDE]
+        asked = [(alone, loop) for loop in (*LOOPS, _FLOOR)] + [(side_by_side, loop) for loop in _SIDE_BY_SIDE]
         return [
             {
                 "network": network,
@@ -95,11 +96,9 @@ def _setting(network: str, batch: int) -> list[dict[str, object]]:
         ]
 
 
-def _floor(network: str, batch: int) -> dict[str, object]:
-    """The images per second of float32, were there nothing to do but the layers' multiplications."""
-    speed = batch / gradient_seconds(Problem(build(network, 1).eval(), *examples(1)), batch)
-    where = {"network": network, "batch_size": batch, "processes": 1, "threads_of_each": _cores(), "round": 0}
-    return {**where, "loop": "floor", "images_per_second": speed}
+def _floor(network: str, batch: int) -> Step:
+    """As a loop: nothing is done but the layers' multiplications."""
+    return layers_alone(Problem(build(network, 1).eval(), *examples(1)), batch)
 
 
 class Runs:
@@ -144,7 +143,7 @@ def _child(network: str, batch: int, threads: int, device: torch.device) -> None
     if device.type == "cuda":
         choose_device(threads=threads)
     while loop := sys.stdin.readline().strip():
-        step = LOOPS[loop](network, batch, device)
+        step = _floor(network, batch) if loop == _FLOOR else LOOPS[loop](network, batch, device)
         _repeat(step, device, seconds=0.0)
         print("warm", flush=True)
         sys.stdin.readline()
