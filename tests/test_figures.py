@@ -682,6 +682,14 @@ class TestSchematic:
         assert ((distance > 0) & (distance < right)).sum() == ((distance < 0) & (distance > left)).sum() == 2
         assert panels[2].get_ylim()[1] > change[(distance > left) & (distance < right)].max()
 
+    @pytest.mark.parametrize("lost", [[EPOCHS[-1]], EPOCHS])
+    def test_steps_without_a_length_leave_the_frame_to_the_others(self, lost):
+        frame = slices_frame([run_fields()])
+
+        figure = schematic(frame.assign(scale=frame["scale"].mask(frame["epoch"].isin(lost))))
+
+        assert saved(figure) > 2000
+
     def test_a_peak_at_the_end_is_shown_once(self):
         frame = slices_frame([run_fields(learning_rate=0.001)], diverge_after=10)
 

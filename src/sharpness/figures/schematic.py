@@ -77,6 +77,9 @@ def _curve(run: pd.DataFrame, step: int) -> pd.DataFrame:
 def _frame(axes: Axes, curves: list[pd.DataFrame]) -> None:
     """As wide as the narrowest curve reaches, but with two points to each side of any; high enough for the steepest."""
     distances = [np.sort(curve["distance"][curve["distance"] > 0]) for curve in curves]
+    distances = [each for each in distances if len(each)]  # where the gradient is lost, steps have no length
+    if not distances:
+        return
     width = max(min(each[-1] for each in distances), *(each[:2][-1] for each in distances))
     seen = pd.concat([curve[curve["distance"].abs() <= width] for curve in curves])["change"]
     seen = seen[np.isfinite(seen)]
