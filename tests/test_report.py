@@ -233,6 +233,27 @@ class TestPage:
 
         assert all(claim.finding in shown for claim in CLAIMS.values())
 
+    def test_claims_without_a_measurement_come_last_and_folded(self):
+        text = page(claims=claims_table().iloc[[2, 0, 1]])
+
+        before, folded = text.split("<summary>1 claim of which this study has no measurement</summary>")
+        assert [finding in before for finding in ("Peaks are lower", "Bowls are wide")] == [True, False]
+        assert "Bowls are wide" in folded
+        (tally,) = re.findall(r'<ul class="tally">(.*?)</ul>', text, flags=re.DOTALL)
+        assert re.findall(r"([a-z ]+): (\d)</li>", tally) == [
+            ("holds", "1"),
+            ("does not hold", "1"),
+            ("undecided", "0"),
+            ("not measured", "1"),
+        ]
+
+    @pytest.mark.parametrize("found", [{"seeds": 1}, {"diverged": 2}, {"measured": "20 ± 1"}])
+    def test_what_was_measured_is_never_folded(self, found):
+        text = page(claims=claims_table().iloc[[2]].assign(**found))
+
+        assert "no measurement" not in text
+        assert "not measured" not in text
+
     def test_an_unknown_verdict_is_refused_by_name(self):
         with pytest.raises(ValueError, match="maybe"):
             page(claims=claims_table().assign(verdict="maybe"))

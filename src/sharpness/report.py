@@ -115,12 +115,15 @@ def render(
         "data_uri": _data_uri,
         "size": _size,
     }
+    rows = _claims(claims)
+    measured = [row for row in rows if _is_measured(row)]
     return environment.from_string(TEMPLATE.read_text()).render(
         study=study,
-        claims=_claims(claims),
+        measured=measured,
+        not_measured=[row for row in rows if not _is_measured(row)],
         claims_caption=claims_caption,
         rules=RULES,
-        verdicts=Counter(claims["verdict"]),
+        verdicts=Counter(row["verdict"] for row in measured),
         symbols=SYMBOLS,
         colours=COLOURS,
         pictures=pictures,
@@ -138,7 +141,15 @@ def _claims(claims: pd.DataFrame) -> list[dict[str, Any]]:
     if unknown:
         raise ValueError(f"a verdict must be one of {', '.join(SYMBOLS)}, got {', '.join(map(str, unknown))}")
     rows = claims.astype(object).where(claims.notna(), "").to_dict("records")
-    return [{**row, "effect": _number(row["effect"]), "interval": _interval(row["low"], row["high"])} for row in rows]
+    return [
+        {**row, "number": index, "effect": _number(row["effect"]), "interval": _interval(row["low"], row["high"])}
+        for index, row in enumerate(rows, 1)
+    ]
+
+
+def _is_measured(claim: Mapping[str, Any]) -> bool:
+    """Whether the study has anything to say on a claim, be it that all runs diverged."""
+    return bool(claim["seeds"] or claim["diverged"] or claim["measured"])
 
 
 def _number(value: Any) -> str:
