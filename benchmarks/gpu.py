@@ -18,8 +18,9 @@ from benchmarks.jobs import CHUNK_SIZE, NETWORKS, NUM_EXAMPLES, Job
 from benchmarks.problem import Problem, load_problem, train
 from benchmarks.products import double_backward, gradient
 from benchmarks.tools import importing
-from benchmarks.training import BATCHES, Runs
+from benchmarks.training import Runs
 from benchmarks.training_loops import LOOPS
+from benchmarks.training_report import BATCHES
 from benchmarks.verification import worst_residual
 from sharpness.device import choose_device
 from sharpness.files import write_table, write_text

@@ -1,9 +1,11 @@
-"""What a step of training costs, beside plain PyTorch loops: ``python -m benchmarks.training [--minutes M]``."""
+"""What a step of training costs, beside plain PyTorch loops: ``python -m benchmarks.training [--minutes M]``.
+
+What was measured on other processors stays on the page.
+"""
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import subprocess
@@ -21,11 +23,10 @@ from benchmarks.load import wait_for_quiet
 from benchmarks.machine import ENVIRONMENT, machine
 from benchmarks.problem import Problem, build, examples
 from benchmarks.training_loops import LOOPS, Step
-from benchmarks.training_report import report
+from benchmarks.training_report import SETTINGS, report
 from sharpness.device import choose_device
 from sharpness.files import write_table, write_text
 
-BATCHES = (128, 8, 1024)
 _ROUNDS = 3
 # So long, or two steps: one of the ResNet on 1024 images takes seconds.
 _SECONDS = 3.0
@@ -45,23 +46,31 @@ def main() -> None:
         network, batch, threads, device = options.child
         _child(network, int(batch), int(threads), torch.device(device))
         return
+    here = machine(threads=_cores())
+    speeds, ways = options.folder / "training.csv", options.folder / "nudging.csv"
+    others = _of_other_machines(speeds, here["cpu"])
     wait_for_quiet(at_most=30)
-    nudging = _nudging()
-    write_table(nudging.to_dict("records"), options.folder / "nudging.csv")
+    nudging = pd.concat([_of_other_machines(ways, here["cpu"]), _nudging().assign(**here)])
+    write_table(nudging.to_dict("records"), ways)
     begin = time.monotonic()
     rows: list[dict[str, object]] = []
-    left_out: list[str] = []
-    settings = list(itertools.product(BATCHES, NETWORKS))
-    for number, (batch, network) in enumerate(settings, 1):
+    for number, (batch, network) in enumerate(SETTINGS, 1):
         if time.monotonic() - begin > 60 * options.minutes:
-            left_out.append(f"{NETWORKS[network]}, batch {batch}")
             continue
         wait_for_quiet(at_most=30)
         rows += _setting(network, batch)
-        print(f"[{number}/{len(settings)}] {NETWORKS[network]}, batch {batch}", flush=True)
-        table = pd.DataFrame(rows).assign(**machine(threads=_cores()))
-        write_table(table.to_dict("records"), options.folder / "training.csv")
-        write_text(report(table, nudging, left_out), options.folder / "training.md")
+        print(f"[{number}/{len(SETTINGS)}] {NETWORKS[network]}, batch {batch}", flush=True)
+        table = pd.concat([others, pd.DataFrame(rows).assign(**here)])
+        write_table(table.to_dict("records"), speeds)
+        write_text(report(table, nudging), options.folder / "training.md")
+
+
+def _of_other_machines(path: Path, cpu: str) -> pd.DataFrame:
+    """What was measured before on other processors, which stays; nothing where there is no such file."""
+    if not path.exists():
+        return pd.DataFrame()
+    table = pd.read_csv(path)
+    return table[table["cpu"] != cpu]
 
 
 def _cores() -> int:

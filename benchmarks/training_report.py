@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 
 import pandas as pd
 
 from benchmarks.jobs import NETWORKS
 from benchmarks.training_loops import IN_WORDS
+
+BATCHES = (128, 8, 1024)
+# In the order in which they are measured.
+SETTINGS = list(itertools.product(BATCHES, NETWORKS))
 
 _PROTOCOL = """\
 Images of 3x32x32; loops take turns, a number is the median over the rounds. One run uses all cores;
@@ -36,29 +40,40 @@ _TARGETS = [
 ]
 
 
-def report(table: pd.DataFrame, nudging: pd.DataFrame, left_out: Sequence[str]) -> str:
-    """The whole page, in Markdown, of what ``benchmarks.training`` and ``benchmarks.nudging`` measured."""
+def report(table: pd.DataFrame, nudging: pd.DataFrame) -> str:
+    """The whole page, in Markdown, of what ``benchmarks.training`` and ``benchmarks.nudging`` measured by processor."""
+    sections = [
+        "# What training costs",
+        _PROTOCOL,
+        "\n".join(f"- **{loop}**: {words}" for loop, words in IN_WORDS.items()),
+    ]
+    for cpu, rows in table.groupby("cpu", sort=False):
+        sections += _on_one_machine(rows, nudging[nudging["cpu"] == cpu])
+    return "\n\n".join(sections) + "\n"
+
+
+def _on_one_machine(table: pd.DataFrame, nudging: pd.DataFrame) -> list[str]:
     first = table.iloc[0]
     speeds = _medians(table)
     sections = [
-        "# What training costs",
-        f"Measured on {first['cpu']}, {first['threads']} threads, {first['versions']}.",
-        _PROTOCOL,
-        "\n".join(f"- **{loop}**: {words}" for loop, words in IN_WORDS.items()),
-        "## Images per second",
+        f"## {first['cpu']}, {first['threads']} threads, {first['versions']}",
+        "### Images per second",
         _speeds(speeds).to_markdown(),
-        "## Targets",
+        "### Targets",
         "\n".join(_targets(speeds)),
-        "## Nudged SGD",
+        "### Nudged SGD",
         _NUDGING,
         _nudging(nudging).to_markdown(index=False, floatfmt=".2f"),
-        "## Projections",
+        "### Projections",
         _projections(speeds),
-        "## Threads",
+        "### Threads",
         _threads(speeds),
     ]
-    sections += ["## Left out", "\n".join(f"- {what}: no time" for what in left_out)] if left_out else []
-    return "\n\n".join(sections) + "\n"
+    measured = {key[:2] for key in speeds.index}
+    left_out = [
+        f"- {NETWORKS[name]}, batch {batch}: no time" for batch, name in SETTINGS if (name, batch) not in measured
+    ]
+    return [*sections, "### Left out", "\n".join(left_out)] if left_out else sections
 
 
 def _medians(table: pd.DataFrame) -> pd.Series:

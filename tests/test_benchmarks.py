@@ -13,11 +13,11 @@ from packaging.requirements import Requirement
 from torch import nn
 from torch.nn import functional
 
-from benchmarks import plan, spectrum
+from benchmarks import plan, spectrum, training_report
 from benchmarks.accuracy import with_errors
 from benchmarks.cost import product_operations
 from benchmarks.figure import cost_growth
-from benchmarks.jobs import Job
+from benchmarks.jobs import NETWORKS, Job
 from benchmarks.left_out import Reason, by_place
 from benchmarks.problem import Problem, build
 from benchmarks.products import double_backward, gradient, retained_double_backward
@@ -265,3 +265,45 @@ def test_what_is_installed_has_the_versions_of_the_extra():
 
     assert all(requirement.specifier.contains((pinned | locked)[name]) for name, requirement in extra.items())
     assert not set(pinned) & set(locked)
+
+
+def training_rows(cpu, *, ours, theirs, networks=("simple_cnn",)):
+    speeds = {("ours", 1): ours, ("ours, nudged", 1): ours, ("ours", 2): ours, ("tensors", 1): theirs}
+    return pd.DataFrame(
+        {
+            "network": network,
+            "batch_size": batch,
+            "loop": loop,
+            "processes": processes,
+            "round": number,
+            "images_per_second": speed + number,
+            "cpu": cpu,
+            "threads": 2,
+            "versions": "torch 0",
+        }
+        for network in networks
+        for batch in training_report.BATCHES
+        for (loop, processes), speed in speeds.items()
+        for number in (-1, 0, 5)
+    )
+
+
+def test_a_ratio_of_training_speeds_is_of_medians_on_one_processor():
+    table = pd.concat(
+        [
+            training_rows("first", ours=130.0, theirs=100.0),
+            training_rows("second", ours=1100.0, theirs=1000.0, networks=NETWORKS),
+        ]
+    )
+    ways = [{"precision": "float32", "tolerance": 0.1, "most_products": 9, "epoch": 1, "products": 3, "residual": 0.1}]
+    seconds = {"search_seconds": 0.5, "nudged_seconds": 1.0, "plain_seconds": 1.0}
+    nudging = pd.concat([pd.DataFrame(ways).assign(cpu=cpu, **seconds) for cpu in ("first", "second")])
+
+    _, first, second = re.split(r"^## ", training_report.report(table, nudging), flags=re.MULTILINE)
+
+    assert first.startswith("first, 2 threads, torch 0")
+    assert "SimpleCNN, batch 128: ours / tensors = 1.30 [1.2: met]" in first
+    assert "ResNet-32, batch 8: no time" in first
+    assert "SimpleCNN, batch 128: ours / tensors = 1.10 [1.2: not met]" in second
+    assert "Left out" not in second
+    assert first.count("1.50") == second.count("1.50") == 1  # what Nudged SGD costs
