@@ -151,5 +151,5 @@ IN_WORDS = {
     "ours, augmented": "this project in float32, shift and flip",
     "ours, bfloat16": "this project, bfloat16 passes, no augmentation",
     "ours, nudged": "this project in float32 with five directions, without the search for them",
-    "floor": "no loop: the multiplications of the layers alone, forward and backward, in float32 on all cores",
+    "floor": "no loop: the multiplications of the layers alone, forward and backward, in float32",
 }

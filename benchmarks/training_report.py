@@ -99,7 +99,7 @@ def _targets(speeds: pd.Series) -> list[str]:
         verdict = "no target" if wanted is None else f"{wanted}: {'met' if ratio >= wanted else 'not met'}"
         aside = "" if processes == 1 else ", side by side"
         line = f"- {NETWORKS[network]}, batch {batch}: {ours}{aside} / {theirs} = {ratio:.2f} [{verdict}]"
-        floor = speeds.get((network, batch, "floor", False))
+        floor = speeds.get((network, batch, "floor", processes != 1))
         if "not met" in verdict and floor is not None:
             line += f"; the floor is {floor:.0f} images/s, {floor / speeds[other]:.2f} times {theirs}"
         lines.append(line)

@@ -269,6 +269,7 @@ def test_what_is_installed_has_the_versions_of_the_extra():
 
 def training_rows(cpu, *, ours, theirs, networks=("simple_cnn",)):
     speeds = {("ours", 1): ours, ("ours, nudged", 1): ours, ("ours", 2): ours, ("tensors", 1): theirs}
+    speeds |= {("floor", 1): 1.4 * theirs}
     return pd.DataFrame(
         {
             "network": network,
@@ -288,6 +289,12 @@ def training_rows(cpu, *, ours, theirs, networks=("simple_cnn",)):
     )
 
 
+def nudging_rows(*cpus):
+    way = {"precision": "float32", "tolerance": 0.1, "most_products": 9, "epoch": 1, "products": 3, "residual": 0.1}
+    seconds = {"search_seconds": 0.5, "nudged_seconds": 1.0, "plain_seconds": 1.0}
+    return pd.DataFrame({**way, **seconds, "cpu": cpu} for cpu in cpus)
+
+
 def test_a_ratio_of_training_speeds_is_of_medians_on_one_processor():
     table = pd.concat(
         [
@@ -295,15 +302,28 @@ def test_a_ratio_of_training_speeds_is_of_medians_on_one_processor():
             training_rows("second", ours=1100.0, theirs=1000.0, networks=NETWORKS),
         ]
     )
-    ways = [{"precision": "float32", "tolerance": 0.1, "most_products": 9, "epoch": 1, "products": 3, "residual": 0.1}]
-    seconds = {"search_seconds": 0.5, "nudged_seconds": 1.0, "plain_seconds": 1.0}
-    nudging = pd.concat([pd.DataFrame(ways).assign(cpu=cpu, **seconds) for cpu in ("first", "second")])
 
-    _, first, second = re.split(r"^## ", training_report.report(table, nudging), flags=re.MULTILINE)
+    page = training_report.report(table, nudging_rows("first", "second"))
+
+    _, first, second = re.split(r"^## ", page, flags=re.MULTILINE)
 
     assert first.startswith("first, 2 threads, torch 0")
     assert "SimpleCNN, batch 128: ours / tensors = 1.30 [1.2: met]" in first
     assert "ResNet-32, batch 8: no time" in first
     assert "SimpleCNN, batch 128: ours / tensors = 1.10 [1.2: not met]" in second
     assert "Left out" not in second
+    assert "the floor is 1400 images/s, 1.40 times tensors" in second
     assert first.count("1.50") == second.count("1.50") == 1  # what Nudged SGD costs
+
+
+@pytest.mark.parametrize("of_floor", [1, 2])
+def test_runs_side_by_side_are_told_beside_a_floor_of_as_many(of_floor):
+    rows = training_rows("only", ours=130.0, theirs=100.0)
+    loops = {"tensors": "DataLoader", "ours": "ours, augmented"}
+    augmented = rows[rows["loop"].isin(loops)].replace({"loop": loops})
+    rows.loc[rows["loop"] == "floor", "processes"] = of_floor
+
+    page = training_report.report(pd.concat([rows, augmented]), nudging_rows("only"))
+
+    (line,) = (line for line in page.splitlines() if "batch 128: ours, augmented, side by side" in line)
+    assert ("the floor is 140 images/s" in line) == (of_floor == 2)
