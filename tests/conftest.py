@@ -1,5 +1,6 @@
 """What the tests share: small networks with a loss written independently of the package, a run to vary, a study."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +44,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long comes late: the workflow after all else, and a real Slurm last."""
     folders = ("workflow", "slurm")
     items.sort(key=lambda item: folders.index(item.path.parent.name) if item.path.parent.name in folders else -1)
+
+
+def _on_cpu(model: nn.Module) -> nn.Module:
+    """A copy with memory of its own, in which a tensor with two names is one, as it is not after ``to_empty``."""
+    memo: dict[int, Tensor] = {
+        id(parameter): nn.Parameter(torch.empty_like(parameter, device="cpu"), parameter.requires_grad)
+        for parameter in model.parameters()
+    }
+    memo |= {id(buffer): torch.empty_like(buffer, device="cpu") for buffer in model.buffers()}
+    return copy.deepcopy(model, memo)
 
 
 def _fill(model: nn.Module, generator: torch.Generator) -> None:
@@ -161,7 +172,7 @@ def problem() -> Callable[..., Problem]:
         # On the meta device nothing is drawn from the global generator.
         with torch.device("meta"):
             model = NETWORKS[network]() if isinstance(network, str) else network()
-        model.to_empty(device="cpu")
+        model = _on_cpu(model)
         _fill(model, generator)
         inputs = torch.randn(num_examples, *image, generator=generator)
         targets = torch.randint(NUM_CLASSES, (num_examples,), generator=generator)

@@ -89,6 +89,23 @@ def test_gradient_is_autograds_on_the_plain_module(problem, name, l2):
     torch.testing.assert_close(gradient, plain.gradient(weights))
 
 
+def tied():
+    one, other = nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+    other.weight = one.weight
+    return nn.Sequential(one, nn.Tanh(), other, nn.Flatten(), nn.Linear(72, 3))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_gradient_of_weights_with_two_names_is_the_sum_over_both(problem, training):
+    plain = problem(tied)
+    loss = Loss(plain.model, l2=0.0)
+    weights, buffers = flatten(plain.model)
+    _, gradient = loss.value_and_gradient(weights, buffers, plain.inputs, plain.targets, training=training)
+    cross_entropy = functional.cross_entropy(plain.model(plain.inputs), plain.targets)
+    parts = torch.autograd.grad(cross_entropy, list(plain.model.parameters()))
+    torch.testing.assert_close(gradient, loss.layout.flat(parts))
+
+
 @pytest.mark.parametrize("l2", [0.0, 0.03])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_value_beside_a_gradient_is_the_cross_entropy_without_the_penalty(problem, name, l2):

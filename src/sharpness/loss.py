@@ -47,6 +47,8 @@ class Loss:
         self.buffer_layout = Layout.of({name: b for name, b in model.named_buffers() if b.is_floating_point()})
         self.num_weights = self.layout.size
         self._without_onednn = misled_by_onednn(model)
+        # Looking for tied weights at every call takes longer than a small layer.
+        self._ties = _shares_tensors(model)
         # Without memory for what must be given at every call: forgotten weights are an error, not old ones.
         memo: dict[int, Tensor] = {
             id(parameter): nn.Parameter(parameter.to("meta"), False) for parameter in model.parameters()
@@ -68,7 +70,9 @@ class Loss:
         else:
             inputs = channels_last(inputs)
         model = self._training if training else self.evaluating
-        outputs: Tensor = functional_call(model, state | self.buffer_layout.named(buffers), (inputs,))
+        outputs: Tensor = functional_call(
+            model, state | self.buffer_layout.named(buffers), (inputs,), tie_weights=self._ties
+        )
         return outputs
 
     def summed(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -168,6 +172,13 @@ def channels_last(inputs: Tensor) -> Tensor:
 def _plane_by_plane(weights: Tensor) -> bool:
     """Whether convolutions are fastest with channels first: on a GPU, without its tensor cores."""
     return weights.is_cuda and not torch.is_autocast_enabled("cuda")
+
+
+def _shares_tensors(model: nn.Module) -> bool:
+    """Whether a weight or a buffer has more than one name."""
+    named = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+    tensors = [id(tensor) for _, tensor in itertools.chain(*named)]
+    return len(set(tensors)) < len(tensors)
 
 
 def _with_relu_in_place(model: nn.Module) -> nn.Module:
