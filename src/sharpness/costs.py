@@ -1,4 +1,4 @@
-"""What a study cost: the benchmark files that Snakemake keeps of every job, summed by part."""
+"""What a study cost: the benchmark files that every job leaves, summed by part."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ class Cost:
     cpu_seconds: float
 
 
+def jobs_of(results: Path) -> list[dict[str, str]]:
+    """What each job of a study left of itself, and which part of the study it is."""
+    jobs = []
+    for path in sorted(results.glob("**/benchmarks/*.csv")):
+        with path.open() as file:
+            jobs += [{"part": path.stem.partition("-")[0], **row} for row in csv.DictReader(file)]
+    return jobs
+
+
 def costs_of(results: Path) -> list[Cost]:
     """The cost of each part of the study whose results are in a folder, the largest first."""
     spent: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for path in sorted(results.glob("**/benchmarks/*.tsv")):
-        with path.open() as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        spent[path.stem.partition("-")[0]] += [(float(row["s"]), _number(row["cpu_time"])) for row in rows]
+    for job in jobs_of(results):
+        spent[job["part"]].append((float(job["seconds"]), float(job["cpu_seconds"])))
     costs = [
         Cost(part, len(jobs), sum(wall for wall, _ in jobs), sum(cpu for _, cpu in jobs))
         for part, jobs in spent.items()
     ]
     return sorted(costs, key=lambda cost: -cost.seconds)
-
-
-def _number(text: str) -> float:
-    # Snakemake writes NA where a job was too short to be looked at.
-    return 0.0 if text in ("NA", "-") else float(text)

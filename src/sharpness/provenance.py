@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,11 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from sharpness.costs import jobs_of
+
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "plotly", "snakemake")
-
-
-# The line that every job on a device logs first.
-_BEGINNING = re.compile(r"^(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d).* on host (?P<host>[^\s,]+), ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Place:
-    """A host on which jobs of a study computed, by their logs."""
+    """A host on which jobs of a study computed, by their benchmark files."""
 
     host: str
     num_jobs: int
@@ -42,11 +39,8 @@ class Place:
 def places_of(results: Path) -> list[Place]:
     """Where and when the results of a study were computed, the host with most jobs first."""
     began: dict[str, list[str]] = {}
-    for log in results.glob("runs/*/logs/*.log"):
-        # A job that was stopped and went on begins its log anew.
-        found = _BEGINNING.search(log.read_text())
-        if found is not None:
-            began.setdefault(found["host"], []).append(found["time"])
+    for job in jobs_of(results):
+        began.setdefault(job["host"], []).append(job["began"].rpartition(":")[0])
     places = [Place(host, len(times), min(times), max(times)) for host, times in began.items()]
     return sorted(places, key=lambda place: (-place.num_jobs, place.host))
 

@@ -46,7 +46,8 @@ def planned_jobs(folder: Path, *words: str, study: Path = SMALL, **variables: st
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every table of a study and of its runs, and every checkpoint."""
+    """Every table of a study and of its runs, and every checkpoint; not what a job cost, which is never the same."""
     results = folder / "results" / "small"
     paths = [path for kind in ("*.csv", "*.md", "*.tex", "*.safetensors") for path in results.rglob(kind)]
-    return {str(path.relative_to(results)): path.read_bytes() for path in paths if not path.name.startswith(".")}
+    results_alone = [path for path in paths if path.parent.name != "benchmarks" and not path.name.startswith(".")]
+    return {str(path.relative_to(results)): path.read_bytes() for path in results_alone}

@@ -10,7 +10,7 @@ from shlex import quote
 
 sys.path.insert(0, f"{workflow.basedir}/src")
 
-from sharpness import closure
+from sharpness import closure, forkserver
 from sharpness import sources as data_sources
 from sharpness.grid import flags
 from sharpness.schema import StudyError
@@ -39,11 +39,22 @@ def sources(module):
     return [os.path.relpath(path) for path in closure.sources(module)]
 
 
-# glibc's malloc gives large tensors back to the system after every use, and gets them again page by page: a tenth of
-# the time of a measurement on a CPU.
-shell.prefix(
-    f"export PYTHONPATH={quote(str(SOURCE.absolute()))} MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000; "
-)
+JOB_ENVIRONMENT = {
+    "PYTHONPATH": str(SOURCE.absolute()),
+    # glibc's malloc gives large tensors back to the system after every use, and gets them again page by page: a tenth of
+    # the time of a measurement on a CPU.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+}
+EXPORT = f"export {' '.join(f'{name}={quote(value)}' for name, value in JOB_ENVIRONMENT.items())}; "
+shell.prefix(EXPORT)
+
+
+# Jobs of this process, not those that it submits: theirs are other machines and other environments.
+onstart:
+    if not workflow.deployment_settings.deployment_method:
+        # Snakemake formats it: its braces are the shell's.
+        shell.prefix(EXPORT + forkserver.start(JOB_ENVIRONMENT).replace("{", "{{").replace("}", "}}"))
 
 
 def installed(package):

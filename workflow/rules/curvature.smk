@@ -14,12 +14,11 @@ for measurement in MEASUREMENTS:
             table=f"{RUN_FOLDER}/{measurement}/{{settings}}-{{part}}.csv",
         log:
             f"{RUN_FOLDER}/logs/{measurement}-{{settings}}-{{part}}.log",
-        benchmark:
-            f"{RUN_FOLDER}/benchmarks/{measurement}-{{settings}}-{{part}}.tsv"
         conda:
             "../../environment.yml"
         threads: 1
         params:
+            benchmark=f"{RUN_FOLDER}/benchmarks/{measurement}-{{settings}}-{{part}}.csv",
             torch=installed("torch"),
             stage=measurement,
             settings=settings_of(measurement),
@@ -28,4 +27,5 @@ for measurement in MEASUREMENTS:
         shell:
             "python -m sharpness.stages.{params.stage} {params.settings:q} --part.settings-name {wildcards.settings}"
             " --part.data {input.data:q} --part.checkpoints {input.checkpoints:q} --part.steps {params.steps}"
-            " --part.threads {threads} --part.output {output.table:q} {params.before:q} 2> {log:q}"
+            " --part.threads {threads} --part.output {output.table:q} {params.before:q}"
+            " --benchmark {params.benchmark:q} 2> {log:q}"

@@ -9,14 +9,14 @@ rule prepare_data:
         tensors="results/data/{data}.safetensors",
     log:
         "results/data/logs/{data}.log",
-    benchmark:
-        "results/data/benchmarks/{data}.tsv"
     # Here and not in a job: nodes that compute often reach no network, and it takes a minute.
     localrule: True
     conda:
         "../../environment.yml"
     threads: 1
     params:
+        benchmark="results/data/benchmarks/{data}.csv",
         torch=installed("torch"),
     shell:
-        "python -m sharpness.stages.prepare_data --name {wildcards.data} --output {output.tensors:q} 2> {log:q}"
+        "python -m sharpness.stages.prepare_data --name {wildcards.data} --output {output.tensors:q}"
+        " --benchmark {params.benchmark:q} 2> {log:q}"

@@ -19,16 +19,16 @@ for function in FIGURES:
             png=f"{RESULTS}/figures/{{figure}}.png",
         log:
             f"{RESULTS}/logs/figure-{{figure}}.log",
-        benchmark:
-            f"{RESULTS}/benchmarks/figure-{{figure}}.tsv"
         wildcard_constraints:
             figure=one_of(FIGURES[function]),
         localrule: True
         conda:
             "../../environment.yml"
         params:
+            benchmark=f"{RESULTS}/benchmarks/figure-{{figure}}.csv",
             function=function,
             measurements=measured_for(function),
         shell:
             "python -m sharpness.stages.figure --name {params.function} --measurements {params.measurements}"
-            " --tables {input.tables:q} --outputs {output:q} 2> {log:q}"
+            " --tables {input.tables:q} --outputs {output:q}"
+            " --benchmark {params.benchmark:q} 2> {log:q}"

@@ -33,12 +33,11 @@ rule report:
         page=f"{RESULTS}/report.html",
     log:
         f"{RESULTS}/logs/report.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/report.tsv"
     localrule: True
     conda:
         "../../environment.yml"
     params:
+        benchmark=f"{RESULTS}/benchmarks/report.csv",
         study=STUDY.name,
         results=lambda wildcards, output: str(Path(output.page).parent),
         names=list(STUDY.figures),
@@ -53,4 +52,5 @@ rule report:
         " --figures.images {input.images:q} --interactive.names {params.interactive}"
         " --interactive.tables {input.drawn_anew:q} --tables.names {params.tables} --tables.kinds {params.kinds}"
         " --tables.texts {input.texts:q} --captions {input.captions:q} --histories {input.histories:q}"
-        " --citation {input.citation:q} --output {output.page:q} 2> {log:q}"
+        " --citation {input.citation:q} --output {output.page:q}"
+        " --benchmark {params.benchmark:q} 2> {log:q}"

@@ -10,17 +10,17 @@ rule collect:
         table=f"{RESULTS}/tables/{{experiment}}_{{measurement}}.csv",
     log:
         f"{RESULTS}/logs/collect-{{experiment}}_{{measurement}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/collect-{{experiment}}_{{measurement}}.tsv"
     localrule: True
     conda:
         "../../environment.yml"
     params:
+        benchmark=f"{RESULTS}/benchmarks/collect-{{experiment}}_{{measurement}}.csv",
         grids=lambda wildcards: [grid for grid, _ in STUDY.experiments[wildcards.experiment].members],
         runs=lambda wildcards: [run for _, run in STUDY.experiments[wildcards.experiment].members],
     shell:
         "python -m sharpness.stages.collect --experiment {wildcards.experiment} --grids {params.grids}"
-        " --runs {params.runs} --tables {input.tables:q} --output {output.table:q} 2> {log:q}"
+        " --runs {params.runs} --tables {input.tables:q} --output {output.table:q}"
+        " --benchmark {params.benchmark:q} 2> {log:q}"
 
 
 rule results_table:
@@ -36,18 +36,18 @@ rule results_table:
         csv=f"{RESULTS}/tables/{{table}}.csv",
     log:
         f"{RESULTS}/logs/{{table}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/{{table}}.tsv"
     localrule: True
     conda:
         "../../environment.yml"
     params:
+        benchmark=f"{RESULTS}/benchmarks/{{table}}.csv",
         validation_epoch=config["validation_epoch"],
         measured=lambda wildcards: STUDY.caption(wildcards.table),
     shell:
         "python -m sharpness.stages.results_table --history {input.history:q} --spectrum {input.spectrum:q}"
         " --density {input.density:q} --validation-epoch {params.validation_epoch} --caption {params.measured:q}"
-        " --markdown {output.markdown:q} --tex {output.tex:q} --csv {output.csv:q} 2> {log:q}"
+        " --markdown {output.markdown:q} --tex {output.tex:q} --csv {output.csv:q}"
+        " --benchmark {params.benchmark:q} 2> {log:q}"
 
 
 rule agreement:
@@ -61,16 +61,16 @@ rule agreement:
         csv=f"{RESULTS}/tables/{{agreement}}.csv",
     log:
         f"{RESULTS}/logs/{{agreement}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/{{agreement}}.tsv"
     localrule: True
     conda:
         "../../environment.yml"
     params:
+        benchmark=f"{RESULTS}/benchmarks/{{agreement}}.csv",
         measured=lambda wildcards: STUDY.caption(wildcards.agreement),
     shell:
         "python -m sharpness.stages.agreement --history {input.history:q} --spectrum {input.spectrum:q}"
-        " --caption {params.measured:q} --markdown {output.markdown:q} --csv {output.csv:q} 2> {log:q}"
+        " --caption {params.measured:q} --markdown {output.markdown:q} --csv {output.csv:q}"
+        " --benchmark {params.benchmark:q} 2> {log:q}"
 
 
 rule claims:
@@ -83,16 +83,16 @@ rule claims:
         csv=f"{RESULTS}/tables/claims.csv",
     log:
         f"{RESULTS}/logs/claims.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/claims.tsv"
     localrule: True
     conda:
         "../../environment.yml"
     params:
+        benchmark=f"{RESULTS}/benchmarks/claims.csv",
         kinds=[STUDY.experiments[name].kind for name, _ in collected_tables()],
         measurements=[measurement for _, measurement in collected_tables()],
         validation_epoch=config["validation_epoch"],
     shell:
         "python -m sharpness.stages.claims --kinds {params.kinds} --measurements {params.measurements}"
         " --tables {input.tables:q} --validation-epoch {params.validation_epoch}"
-        " --markdown {output.markdown:q} --csv {output.csv:q} 2> {log:q}"
+        " --markdown {output.markdown:q} --csv {output.csv:q}"
+        " --benchmark {params.benchmark:q} 2> {log:q}"

@@ -18,8 +18,6 @@ rule train:
         record=f"{RUN_FOLDER}/run.yaml",
     log:
         f"{RUN_FOLDER}/logs/train.log",
-    benchmark:
-        f"{RUN_FOLDER}/benchmarks/train.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -29,6 +27,7 @@ rule train:
         # The same for all runs: those that share a GPU are one Slurm job, with one value of each resource in words.
         tensorboard=str(config["tensorboard"]),
     params:
+        benchmark=f"{RUN_FOLDER}/benchmarks/train.csv",
         torch=installed("torch"),
         stage=training_stage,
         state=state_folder,
@@ -40,4 +39,5 @@ rule train:
         " --job.num-evaluated {params.num_evaluated} --job.threads {threads} --job.state {params.state:q}"
         " --job.state-seconds {resources.state_seconds} --job.tensorboard {resources.tensorboard} --job.chunks {output.chunks:q}"
         " --job.best {output.best:q} --job.last {output.last:q} --job.history {output.history:q}"
-        " --job.record {output.record:q} 2> {log:q}"
+        " --job.record {output.record:q}"
+        " --benchmark {params.benchmark:q} 2> {log:q}"

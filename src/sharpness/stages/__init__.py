@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
+import os
+import resource
+import socket
 import sys
+import time
 from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
 
 import tyro
 
+from sharpness.files import write_table
+
 
 def run_stage(stage: Callable[..., None]) -> None:
-    """Run ``stage`` with the arguments of the command line, as its signature says.
+    """Run ``stage`` with the arguments of the command line, as its signature says, and ``--benchmark FILE``: its cost.
 
     Bad input (a ValueError) ends it with one line on standard error and exit status 1.
     """
+    starting = time.process_time()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--benchmark", type=Path)
+    own, words = parser.parse_known_args()
     try:
-        tyro.cli(stage, config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands))
+        tyro.cli(stage, args=words, config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands))
     except ValueError as error:
         sys.exit(f"{stage.__name__}: {error}")
+    if own.benchmark is not None:
+        write_table([_cost(starting)], own.benchmark)
+
+
+def _cost(starting: float) -> dict[str, object]:
+    """What this process has taken; ``starting`` is its CPU time before it had read its arguments."""
+    seconds = _seconds_since_start()
+    return {
+        "began": f"{datetime.fromtimestamp(time.time() - seconds):%Y-%m-%d %H:%M:%S}",
+        "host": socket.gethostname(),
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(time.process_time(), 2),
+        "starting_cpu_seconds": round(starting, 2),
+        "peak_mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def _seconds_since_start() -> float:
+    """Of this process; with what it took before its first line of Python."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

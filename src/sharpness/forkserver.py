@@ -1,0 +1,202 @@
+"""Local jobs as forks of one process, which has imported once what takes seconds to import.
+
+``python forkserver.py --serve SOCKET`` imports packages and forks for each job, until its standard input ends.
+``python forkserver.py SOCKET -m MODULE WORD ...`` is a job's own process: the server's fork gets its words, folder,
+environment and standard streams, and every signal; the job's process ends as the fork does. Where nobody serves, it
+becomes ``python -m MODULE WORD ...`` itself. Nothing of this project is imported before the fork, so that a job runs
+the code that lies there when it starts.
+"""
+
+# A job's process imports what stands here at every start, and runs without site-packages: only what it needs itself.
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NoReturn
+
+PRELOADED = ("torch", "torch.func", "pandas", "matplotlib.pyplot", "safetensors.torch", "tyro", "yaml")
+"""What most jobs import and no job changes. Those of one job in a study are its own affair."""
+
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_LENGTH = 8  # bytes that tell how long a request is
+_STATUS = 4  # bytes of an exit status
+# Libraries that compute read these when they are loaded; the server's were, with one thread.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def start(environment: Mapping[str, str]) -> str:
+    """Start a server that ends with this process; a function of the shell by which ``python`` is run by it.
+
+    Args:
+        environment: what the jobs have in addition to this process's own, for libraries that read it when loaded.
+    """
+    import atexit
+    import shlex
+    import subprocess
+    import tempfile
+
+    address = os.path.join(tempfile.mkdtemp(prefix="sharpness-"), "socket")
+    # Closed when this process ends, however it does.
+    server_reads, ours = os.pipe()
+    server = subprocess.Popen(
+        ["python", "-P", __file__, "--serve", address],
+        stdin=server_reads,
+        env={**os.environ, **environment, **dict.fromkeys(_THREADS, "1")},
+        process_group=0,  # Ctrl-C is for the jobs' own processes, which pass it on
+    )
+    os.close(server_reads)
+
+    def end() -> None:
+        os.close(ours)
+        server.wait()
+
+    atexit.register(end)
+    return f'python() {{ command python -I -S {shlex.quote(__file__)} {shlex.quote(address)} "$@"; }}; '
+
+
+def hand_over(connection: socket.socket, words: list[str]) -> int:
+    """Let the server run ``python *words``; its exit status, negative for the signal that killed it.
+
+    Raises:
+        OSError, EOFError: the server's process for this job was lost.
+    """
+    request = json.dumps({"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()
+    socket.send_fds(connection, [len(request).to_bytes(_LENGTH, "big")], [0, 1, 2])
+    connection.sendall(request)
+
+    def forward(number: int, _: object) -> None:
+        connection.sendall(bytes([number]))
+
+    for number in _FORWARDED:
+        signal.signal(number, forward)
+    status = connection.recv(_STATUS)
+    if not status:
+        raise EOFError("it closed the connection")
+    return int.from_bytes(status, "big", signed=True)
+
+
+def serve(address: str) -> list[str]:
+    """Serve until standard input ends, and exit; return in each fork that is a job, with its words."""
+    import gc
+    import importlib
+    import select
+    import shutil
+
+    for package in PRELOADED:
+        with suppress(ImportError):  # a job that needs it will say so
+            importlib.import_module(package)
+    gc.collect()
+    gc.freeze()  # so that a fork's collections do not copy what it shares
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(1024)
+        while True:
+            ready, _, _ = select.select([listener.fileno(), 0], [], [])
+            if 0 in ready:
+                shutil.rmtree(os.path.dirname(address))
+                _reap()
+                sys.exit()
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                return _attend(connection)
+            connection.close()
+            _reap()
+
+
+def _reap() -> None:
+    """Let those forks go that have ended, so that what they took counts as this process's children's."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+
+
+def _attend(connection: socket.socket) -> list[str]:
+    """Start the job that a connection asks for, and exit with it; return in the job, with its words."""
+    header, streams, _, _ = socket.recv_fds(connection, _LENGTH, 3)
+    with connection.makefile("rb") as file:
+        request = json.loads(file.read(int.from_bytes(header, "big")))
+    job = os.fork()
+    if job == 0:
+        connection.close()
+        return _become(request, streams)
+    for stream in streams:
+        os.close(stream)
+    status = _ended(job, connection)
+    with suppress(OSError):  # nobody waits for it any more
+        connection.sendall(status.to_bytes(_STATUS, "big", signed=True))
+    os._exit(0)
+
+
+def _ended(job: int, connection: socket.socket) -> int:
+    """Pass signals on to a job until it ends; its exit status. Without a process that waits for it, it is killed."""
+    import select
+
+    end = os.pidfd_open(job)
+    while True:
+        ready, _, _ = select.select([end, connection.fileno()], [], [])
+        if end in ready:
+            return os.waitstatus_to_exitcode(os.waitpid(job, 0)[1])
+        for number in connection.recv(1) or bytes([signal.SIGKILL]):
+            os.kill(job, number)
+
+
+def _become(request: dict[str, Any], streams: list[int]) -> list[str]:
+    """Take the place of the process that asks."""
+    for own, stream in enumerate(streams):
+        os.dup2(stream, own)
+        os.close(stream)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    words: list[str] = request["words"]
+    return words
+
+
+def main(words: list[str]) -> None:
+    """Serve, or run a job."""
+    first, *rest = words
+    if first == "--serve":
+        _run(serve(*rest))
+    connection = socket.socket(socket.AF_UNIX)
+    is_alike = rest[:1] == ["-m"] and all(os.environ.get(name) == "1" for name in _THREADS)
+    if not is_alike or connection.connect_ex(first):
+        os.execvp("python", ["python", *rest])
+    try:
+        status = hand_over(connection, rest)
+    except (OSError, EOFError) as error:
+        sys.exit(f"the process that forked for {rest[1]} was lost: {error}")
+    if status < 0:
+        if -status in _FORWARDED:
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    sys.exit(status)
+
+
+def _run(words: list[str]) -> NoReturn:
+    """As ``python -m MODULE WORD ...`` does, to the end."""
+    import atexit
+    import runpy
+    import threading
+
+    _, module, *arguments = words
+    sys.argv = [module, *arguments]
+    sys.path.insert(0, os.getcwd())
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Python would take all modules apart, and for it copy what is shared with the server: a third of a second.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,248 @@
+"""Jobs as forks: as if each had started Python itself, with the code that lies there when it starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sharpness import forkserver
+
+PROGRAM = forkserver.__file__
+ENVIRONMENT = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+ENVIRONMENT["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def wait_for(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+class Server:
+    """A server and the socket at which it answers."""
+
+    def __init__(self, folder):
+        self.address = folder / "server" / "socket"
+        self.address.parent.mkdir()
+        command = [sys.executable, "-P", PROGRAM, "--serve", str(self.address)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, env=ENVIRONMENT)
+        wait_for(self.address.exists)
+
+    def command(self, *words):
+        return [sys.executable, "-I", "-S", PROGRAM, str(self.address), *words]
+
+    def end(self):
+        self.process.stdin.close()
+        return self.process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("forkserver"))
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def start(server, tmp_path):
+    """Start a job of some code in a folder; one process of its own, and the job's number in its first line."""
+    started = []
+
+    def start(code, *words, environment=ENVIRONMENT, of=server):
+        (tmp_path / "job.py").write_text(f"import os\nprint(os.getpid(), flush=True)\n{code}")
+        command = of.command("-m", "job", *words)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def exists(number):
+    """Whether a process runs; one that has ended but was not waited for does not."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_job_is_as_if_it_had_started_python_itself(start, tmp_path):
+    code = """
+import sys
+print(__name__, sys.argv[1:], os.getcwd() == sys.path[0], os.environ["OF_THIS_JOB"], input())
+print("said", file=sys.stderr)
+"""
+    process = start(code, "--some", "words with spaces", environment=ENVIRONMENT | {"OF_THIS_JOB": "1"})
+    out, error = process.communicate("asked\n")
+
+    number, said = out.splitlines()
+    assert int(number) != process.pid
+    assert said == "__main__ ['--some', 'words with spaces'] True 1 asked"
+    assert error == "said\n"
+    assert process.returncode == 0
+
+
+def test_what_a_job_leaves_for_its_end_is_done(start):
+    code = """
+import atexit, threading, time
+atexit.register(print, "at exit")
+threading.Thread(target=lambda: (time.sleep(0.2), print("of a thread"))).start()
+print("unflushed")
+"""
+    out, _ = start(code).communicate()
+
+    assert out.splitlines()[1:] == ["unflushed", "of a thread", "at exit"]
+
+
+def test_packages_are_there_already_but_nothing_of_this_project(start):
+    code = """
+import sys
+print(*(name for name in sys.modules if name in ("torch", "pandas") or name.startswith("sharpness")))
+"""
+    out, _ = start(code).communicate()
+
+    assert sorted(out.splitlines()[1].split()) == ["pandas", "torch"]
+
+
+def test_a_job_runs_the_code_that_lies_there_when_it_starts(start, tmp_path):
+    for value in (1, 2):
+        (tmp_path / "imported.py").write_text(f"VALUE = {value}\n")
+        os.utime(tmp_path / "imported.py", (value, value))  # two writes within a second look alike to Python
+        out, _ = start("import imported; print(imported.VALUE)").communicate()
+        assert out.splitlines()[1] == str(value)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "said"),
+    [
+        ("raise SystemExit(3)", 3, ""),
+        ("raise SystemExit('one clear sentence')", 1, "one clear sentence\n"),
+        ("raise RuntimeError('lost')", 1, "RuntimeError: lost\n"),
+        ("os.kill(os.getpid(), 9)", -9, ""),
+        ("os.kill(os.getpid(), 15)", -15, ""),
+    ],
+)
+def test_the_process_ends_as_the_job_does(start, code, status, said):
+    process = start(code)
+    _, error = process.communicate()
+
+    assert process.returncode == status
+    assert error.endswith(said)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_the_job_which_may_end_in_its_own_way(start, sign):
+    code = f"""
+import signal, sys, time
+signal.signal({int(sign)}, lambda *_: sys.exit(7))
+print("ready", flush=True)
+time.sleep(60)
+"""
+    process = start(code)
+    assert [process.stdout.readline() for _ in range(2)][1] == "ready\n"
+    process.send_signal(sign)
+
+    assert process.wait(timeout=30) == 7
+
+
+def test_a_job_does_not_outlive_its_process(start):
+    process = start("import time; time.sleep(60)")
+    number = int(process.stdout.readline())
+    process.kill()
+
+    wait_for(lambda: not exists(number))
+
+
+def test_a_job_of_several_threads_starts_python_itself(start):
+    environment = ENVIRONMENT | {"OMP_NUM_THREADS": "2"}
+    process = start("import sys; print('torch' in sys.modules)", environment=environment)
+    number, has_torch = process.communicate()[0].splitlines()
+
+    assert int(number) == process.pid
+    assert has_torch == "False"
+
+
+def test_where_nobody_serves_a_job_starts_python_itself(start, tmp_path):
+    class Nobody:
+        command = Server.command
+        address = tmp_path / "socket"
+
+    process = start("", of=Nobody())
+
+    assert process.communicate() == (f"{process.pid}\n", "")
+    assert process.returncode == 0
+
+
+def test_what_is_no_module_is_pythons_own(server):
+    done = subprocess.run(server.command("-c", "print('own')"), env=ENVIRONMENT, capture_output=True, text=True)
+
+    assert done.stdout == "own\n"
+
+
+def test_the_server_ends_with_its_standard_input_and_a_job_goes_on(start, tmp_path):
+    server = Server(tmp_path)
+    process = start("print(input())", of=server)
+    process.stdout.readline()
+
+    assert server.end() == 0
+    assert not server.address.parent.exists()
+    assert process.communicate("to the end\n")[0] == "to the end\n"
+    assert process.returncode == 0
+
+
+def test_a_job_whose_fork_is_lost_fails_with_a_sentence(start):
+    process = start("import time; print(os.getppid(), flush=True); time.sleep(60)")
+    job, attending = (int(process.stdout.readline()) for _ in range(2))
+    os.kill(attending, signal.SIGKILL)
+    process.wait(timeout=30)
+    os.kill(job, signal.SIGKILL)  # it has the other ends of the pipes
+    _, error = process.communicate()
+
+    assert process.returncode == 1
+    assert error.startswith("the process that forked for job was lost")
+
+
+def test_a_server_ends_with_the_process_that_started_it_and_its_time_counts(tmp_path):
+    (tmp_path / "job.py").write_text(
+        "import sys, time\nwhile time.process_time() < 1: pass\nprint('torch' in sys.modules)"
+    )
+    (tmp_path / "workflow.py").write_text(
+        "import subprocess, time\n"
+        "from pathlib import Path\n"
+        "from sharpness import forkserver\n"
+        "function = forkserver.start({})\n"
+        "address = Path(function.split()[-3])\n"
+        "while not address.exists(): time.sleep(0.01)\n"
+        "print(address, flush=True)\n"
+        "subprocess.run(['bash', '-c', f'{function} python -m job'], check=True)\n"
+    )
+    (tmp_path / "whole.py").write_text(
+        "import resource, subprocess, sys\n"
+        "subprocess.run([sys.executable, 'workflow.py'], check=True)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime)\n"
+    )
+    environment = ENVIRONMENT | {"PYTHONPATH": str(Path(PROGRAM).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "whole.py"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    address, was_forked, seconds = done.stdout.split()
+    assert was_forked == "True"
+    assert not Path(address).parent.exists()
+    assert float(seconds) > 1  # the job's own
