@@ -136,7 +136,7 @@ def _measured_plan(project: Path, study: Path) -> tuple[Counter[str], float, flo
 
 def _demo(project: Path) -> list[dict[str, Any]]:
     """Run the demo, and say where its CPU seconds went."""
-    print("Running the demo: some ten minutes ...", flush=True)
+    print("Running the demo: some five minutes ...", flush=True)
     cores = len(os.sched_getaffinity(0))
     words = ("--cores", "all", "--scheduler", "greedy", "--max-jobs-per-timespan", "1000/5s", "--configfile", _DEMO)
     spent = _snakemake(project, *words)
