@@ -140,19 +140,33 @@ def test_the_process_ends_as_the_job_does(start, code, status, said):
     assert error.endswith(said)
 
 
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_reaches_the_job_which_may_end_in_its_own_way(start, sign):
-    code = f"""
+ENDS_BY_ITSELF = """
 import signal, sys, time
-signal.signal({int(sign)}, lambda *_: sys.exit(7))
-print("ready", flush=True)
+for sign in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(sign, lambda *_: sys.exit(7))
+print(os.getppid(), flush=True)
 time.sleep(60)
 """
-    process = start(code)
-    assert [process.stdout.readline() for _ in range(2)][1] == "ready\n"
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_the_job_which_may_end_in_its_own_way(start, sign):
+    process = start(ENDS_BY_ITSELF)
+    for _ in range(2):
+        process.stdout.readline()
     process.send_signal(sign)
 
     assert process.wait(timeout=30) == 7
+
+
+def test_a_signal_to_all_processes_at_once_is_the_jobs_affair(start, server):
+    process = start(ENDS_BY_ITSELF)
+    job, attending = (int(process.stdout.readline()) for _ in range(2))
+    for number in (server.process.pid, attending, process.pid, job):
+        os.kill(number, signal.SIGTERM)
+
+    assert process.wait(timeout=30) == 7
+    assert start("").wait(timeout=30) == 0  # the next one is served as well
 
 
 def test_a_job_does_not_outlive_its_process(start):
@@ -181,6 +195,21 @@ def test_where_nobody_serves_a_job_starts_python_itself(start, tmp_path):
 
     assert process.communicate() == (f"{process.pid}\n", "")
     assert process.returncode == 0
+
+
+def test_where_nobody_can_listen_the_server_says_so_and_a_job_starts_python_itself(start, tmp_path):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    command = [sys.executable, "-P", PROGRAM, "--serve", str(folder / "socket")]
+    server = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+
+    class Nobody:
+        command = Server.command
+        address = folder / "socket"
+
+    assert server.returncode == 1
+    assert server.stderr.startswith("Every job starts Python by itself, since nobody can listen at")
+    assert start("", of=Nobody()).wait() == 0
 
 
 def test_what_is_no_module_is_pythons_own(server):

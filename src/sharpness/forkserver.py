@@ -90,10 +90,16 @@ def serve(address: str) -> list[str]:
     for package in PRELOADED:
         with suppress(ImportError):  # a job that needs it will say so
             importlib.import_module(package)
+    # Slurm stops all processes of an allocation at once: this one ends with the workflow, what attends to a job with
+    # that.
+    earlier = {number: signal.signal(number, signal.SIG_IGN) for number in _FORWARDED}
     gc.collect()
     gc.freeze()  # so that a fork's collections do not copy what it shares
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
+        try:
+            listener.bind(address)
+        except OSError as error:  # the path is too long, for one
+            sys.exit(f"Every job starts Python by itself, since nobody can listen at {address}: {error}")
         listener.listen(1024)
         while True:
             ready, _, _ = select.select([listener.fileno(), 0], [], [])
@@ -104,7 +110,10 @@ def serve(address: str) -> list[str]:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
-                return _attend(connection)
+                words = _attend(connection)
+                for number, handler in earlier.items():
+                    signal.signal(number, handler)
+                return words
             connection.close()
             _reap()
 
@@ -158,14 +167,28 @@ def _become(request: dict[str, Any], streams: list[int]) -> list[str]:
     return words
 
 
+def _is_forked(words: list[str]) -> bool:
+    """Whether a fork of the server would be what ``python *words`` is."""
+    return words[:1] == ["-m"] and all(os.environ.get(name) == "1" for name in _THREADS)
+
+
+def _connected(address: str) -> socket.socket | None:
+    """A connection to the server; None where nobody serves."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(address)
+    except OSError:
+        return None
+    return connection
+
+
 def main(words: list[str]) -> None:
     """Serve, or run a job."""
     first, *rest = words
     if first == "--serve":
         _run(serve(*rest))
-    connection = socket.socket(socket.AF_UNIX)
-    is_alike = rest[:1] == ["-m"] and all(os.environ.get(name) == "1" for name in _THREADS)
-    if not is_alike or connection.connect_ex(first):
+    connection = _connected(first) if _is_forked(rest) else None
+    if connection is None:
         os.execvp("python", ["python", *rest])
     try:
         status = hand_over(connection, rest)
