@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from sharpness import provenance
 from sharpness.claims.poster import CLAIMS
-from sharpness.costs import Cost, costs_of
+from sharpness.costs import Cost, costs_of, jobs_of
 from sharpness.figures import interactive
 from sharpness.figures.palette import BLUE, EIGENVALUES, RED
 from sharpness.provenance import Place, Training
@@ -428,7 +428,7 @@ class TestOrigin:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{header}\n{row}\n")
 
-        assert costs_of(tmp_path) == [Cost("figure", 2, 22, 1), Cost("train", 2, 12, 10)]
+        assert costs_of(jobs_of(tmp_path)) == [Cost("figure", 2, 22, 1), Cost("train", 2, 12, 10)]
 
     def test_histories_say_of_what_and_where_their_runs_were_trained(self):
         fields = {"model": "simple_cnn", "data": "digits", "num_training": 1300, "torch": "2.0", "device": "cpu AVX2"}
@@ -449,17 +449,9 @@ class TestOrigin:
         assert int(provenance.machine()["cores"]) >= 1
         assert all(provenance.machine().values())
 
-    def test_hosts_and_times_are_those_of_the_jobs(self, tmp_path):
-        jobs = {
-            "runs/a/benchmarks/train.csv": "2026-01-02 03:04:05,one",
-            "benchmarks/figure-peaks.csv": "2026-01-03 00:00:00,one",
-            "runs/b/benchmarks/train.csv": "2026-01-01 00:00:00,two",
-        }
-        for name, row in jobs.items():
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"began,host\n{row}\n")
-        assert provenance.places_of(tmp_path) == [
+    def test_hosts_and_times_are_those_of_the_jobs(self):
+        began = [("2026-01-02 03:04:05", "one"), ("2026-01-03 00:00:00", "one"), ("2026-01-01 00:00:00", "two")]
+        assert provenance.places_of([{"began": time, "host": host} for time, host in began]) == [
             Place("one", 2, "2026-01-02 03:04", "2026-01-03 00:00"),
             Place("two", 1, "2026-01-01 00:00", "2026-01-01 00:00"),
         ]

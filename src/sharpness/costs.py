@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ class Cost:
 
 
 def jobs_of(results: Path) -> list[dict[str, str]]:
-    """What each job of a study left of itself, and which part of the study it is."""
+    """The benchmark file of each job of the study whose results are in a folder, and which part of the study it is."""
     jobs = []
     for path in sorted(results.glob("**/benchmarks/*.csv")):
         with path.open() as file:
@@ -27,13 +28,13 @@ def jobs_of(results: Path) -> list[dict[str, str]]:
     return jobs
 
 
-def costs_of(results: Path) -> list[Cost]:
-    """The cost of each part of the study whose results are in a folder, the largest first."""
+def costs_of(jobs: Iterable[Mapping[str, str]]) -> list[Cost]:
+    """The cost of each part of a study, by its jobs, the largest first."""
     spent: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for job in jobs_of(results):
+    for job in jobs:
         spent[job["part"]].append((float(job["seconds"]), float(job["cpu_seconds"])))
     costs = [
-        Cost(part, len(jobs), sum(wall for wall, _ in jobs), sum(cpu for _, cpu in jobs))
-        for part, jobs in spent.items()
+        Cost(part, len(times), sum(wall for wall, _ in times), sum(cpu for _, cpu in times))
+        for part, times in spent.items()
     ]
     return sorted(costs, key=lambda cost: -cost.seconds)

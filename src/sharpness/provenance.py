@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from sharpness.costs import jobs_of
-
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "plotly", "snakemake")
 
 
@@ -36,10 +34,10 @@ class Place:
     last: str
 
 
-def places_of(results: Path) -> list[Place]:
-    """Where and when the results of a study were computed, the host with most jobs first."""
+def places_of(jobs: Iterable[Mapping[str, str]]) -> list[Place]:
+    """Where and when jobs of a study computed, the host with most of them first."""
     began: dict[str, list[str]] = {}
-    for job in jobs_of(results):
+    for job in jobs:
         began.setdefault(job["host"], []).append(job["began"].rpartition(":")[0])
     places = [Place(host, len(times), min(times), max(times)) for host, times in began.items()]
     return sorted(places, key=lambda place: (-place.num_jobs, place.host))

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 import yaml
 
 from sharpness import provenance
-from sharpness.costs import costs_of
+from sharpness.costs import costs_of, jobs_of
 from sharpness.figures import interactive as interactive_figures
 from sharpness.files import write_text
 from sharpness.report import Caption, Origin, Picture, Table, caption_of, render
@@ -75,14 +75,15 @@ def report(
         output: the page.
     """
     texts = {path.stem: caption_of(path.read_text()) for path in captions}
+    jobs = jobs_of(results)
     origin = Origin(
         training=provenance.training_of(pd.read_csv(path) for path in histories),
-        places=provenance.places_of(results),
+        places=provenance.places_of(jobs),
         versions=provenance.versions(),
         machine=provenance.machine(),
         commit=provenance.commit(Path(provenance.__file__).parent),
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        costs=costs_of(results),
+        costs=costs_of(jobs),
     )
     page = render(
         study,

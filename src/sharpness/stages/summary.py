@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from sharpness.costs import costs_of
+from sharpness.costs import costs_of, jobs_of
 from sharpness.stages import run_stage
 
 WIDTH = 118  # of a line in the terminal
@@ -20,7 +20,7 @@ def summary(study: str, results: Path, report: Path) -> None:
     _print_verdicts(claims.with_suffix(".csv"))
     print(f"More: {claims}\n")
     print(f"{'part':<16}{'jobs':>6}{'seconds':>10}{'CPU seconds':>13}")
-    for cost in costs_of(results):
+    for cost in costs_of(jobs_of(results)):
         print(f"{cost.part:<16}{cost.num_jobs:>6}{cost.seconds:>10.0f}{cost.cpu_seconds:>13.0f}")
     print("\nFigures:")
     for figure in sorted((results / "figures").glob("*.pdf")):
