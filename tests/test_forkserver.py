@@ -209,6 +209,7 @@ def test_where_nobody_can_listen_the_server_says_so_and_a_job_starts_python_itse
 
     assert server.returncode == 1
     assert server.stderr.startswith("Every job starts Python by itself, since nobody can listen at")
+    assert not folder.exists()
     assert start("", of=Nobody()).wait() == 0
 
 

@@ -99,6 +99,7 @@ def serve(address: str) -> list[str]:
         try:
             listener.bind(address)
         except OSError as error:  # the path is too long, for one
+            shutil.rmtree(os.path.dirname(address))
             sys.exit(f"Every job starts Python by itself, since nobody can listen at {address}: {error}")
         listener.listen(1024)
         while True:

@@ -154,8 +154,9 @@ class Loss:
             targets: their classes.
             chunk_size: examples worked on at once; None is what is fast on the device.
         """
-        # What a layer leaves of 128 images is still in a CPU's cache when the next one wants it.
-        chunk_size = chunk_size or (512 if weights.is_cuda else 128)
+        if chunk_size is None:
+            # What a layer leaves of 128 images is still in a CPU's cache when the next one wants it.
+            chunk_size = 512 if weights.is_cuda else 128
         cross_entropy = torch.zeros((), dtype=weights.dtype, device=weights.device)
         correct = torch.zeros((), dtype=weights.dtype, device=weights.device)
         for some, labels in zip(torch.split(inputs, chunk_size), torch.split(targets, chunk_size), strict=True):
