@@ -15,7 +15,7 @@ import yaml
 
 import sharpness
 from sharpness import models, sources
-from sharpness.device import choose_device
+from sharpness.device import choose_device, multiplies_bfloat16
 from sharpness.forecast import Products, Rates, Sum, Work, summed, work_of
 from sharpness.grid import Run
 from sharpness.hessian import HessianOperator
@@ -57,8 +57,8 @@ def forecast(config: Path, schema: Path, threads: int = 1) -> None:
         "jobs beside one another on one device take longer."
         f" Calibrated in {time.monotonic() - began:.0f} s."
     )
-    if device.type == "cpu" and not torch.cpu.get_capabilities()["amx_bf16"] and _in_bfloat16(work):
-        print("\nParts of it compute in bfloat16, which a CPU without AMX emulates: float32 is many times faster here.")
+    if not multiplies_bfloat16(device) and _in_bfloat16(work):
+        print("\nParts of it compute in bfloat16, which this device emulates: float32 is many times faster here.")
 
 
 def _in_bfloat16(work: Iterable[Work]) -> bool:
