@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 import yaml
 
+from sharpness.device import choose_device, multiplies_bfloat16
 from sharpness.forecast import Products, Rates, summed, work_of
 from sharpness.stages.forecast import forecast
 from sharpness.study import Study, study_of
@@ -57,6 +57,22 @@ def test_no_spectrum_takes_more_products_than_foreseen_at_most(small, finished):
     assert 0.2 * most < spent <= most
 
 
+@pytest.mark.parametrize(("auto", "certified"), [("float32", 0), ("bfloat16", 4)])
+def test_a_search_in_low_precision_costs_each_pair_once_more_and_a_norm_its_products(small, auto, certified):
+    ends = [
+        job
+        for job in work_of(small, auto=auto)
+        if job.part == "spectrum" and job.products[0].at_most == 2 * 40 and job.products[2].expected
+    ]
+    # Four pairs, a probe of three products and a norm from four, at the best and at the last checkpoint.
+    assert len(ends) == 4
+    for job in ends:
+        found, probed, exact = job.products
+        assert (found.expected, found.precision) == (2 * (8 + 2 * 4), auto)
+        assert (probed.expected, probed.precision) == (2 * 3, auto)
+        assert (exact.expected, exact.precision) == (2 * (certified + 4), "float32")
+
+
 def test_variants_take_no_more_products_than_foreseen_at_most(small, finished):
     most = sum(some.at_most for job in of(small, "variants") for some in job.products)
     tables = (finished / "results" / "small" / "runs").glob("*/variants/*.csv")
@@ -87,7 +103,7 @@ def test_the_command_prints_every_part_with_its_hours_and_runs_nothing(small, tm
     assert float(rows[-1][5]) == pytest.approx(sum(float(row[5]) for row in rows[:-1]), rel=0.05)
     assert list(tmp_path.iterdir()) == []
     # One measurement of the small study is in bfloat16.
-    assert ("float32 is many times faster here" in done.stdout) == (not torch.cpu.get_capabilities()["amx_bf16"])
+    assert ("float32 is many times faster here" in done.stdout) == (not multiplies_bfloat16(choose_device(threads=1)))
 
 
 def test_a_study_that_is_wrong_is_refused_in_one_sentence(tmp_path):

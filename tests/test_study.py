@@ -68,6 +68,7 @@ spectrum:
     parameters: "*"
     precision: float32
     probe_products: 8
+    frobenius_products: 0
   final: { <<: *spectrum, checkpoints: ends }
 slices:
   top:
@@ -230,6 +231,7 @@ def test_settings_are_those_of_the_file_without_the_schedule():
         "parameters": "*",
         "precision": "float32",
         "probe_products": 8,
+        "frobenius_products": 0,
     }
 
 
@@ -510,6 +512,11 @@ BAD_VALUES = {
         (*LEADING, "num_eigenvalues"),
         31,
         ["spectrum.leading.num_eigenvalues must be at most 30, its max_products, got 31"],
+    ),
+    "a norm without a standard error": (
+        ("spectrum", "leading", "frobenius_products"),
+        1,
+        ["spectrum.leading.frobenius_products must be 0, for no estimate, or at least 2", "got 1"],
     ),
     "a batch larger than the data": (
         (*AXES, "batch_size"),

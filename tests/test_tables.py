@@ -308,25 +308,27 @@ def test_tex_has_as_many_cells_in_every_row_and_escapes_what_tex_would_read(gamm
         assert text.count(rf"\begin{{{part}}}") == text.count(rf"\end{{{part}}}") == 1
 
 
-def norm_rows(best, last, **run):
-    fields = {**RUN, **run, "grid": "gamma", "quantity": "frobenius_norm"}
-    fields["run"] = f"lr{fields['learning_rate']}-bs{fields['batch_size']}-g{fields['gamma']}-seed{fields['seed']}"
-    ends = zip(("best", "last"), (best, last), strict=True)
-    return pd.DataFrame(
-        [{**fields, "checkpoint": end, "value": value, "standard_error": error} for end, (value, error) in ends]
-    )
+def with_norms(spectrum, *norms):
+    """The norm and its standard error at the best and at the last checkpoint of some runs on every row there."""
+    spectrum = spectrum.copy()
+    for (gamma, seed), ends in norms:
+        of_run = (spectrum["gamma"] == gamma) & (spectrum["seed"] == seed)
+        for end, (norm, error) in zip(("best", "last"), ends, strict=True):
+            there = of_run & (spectrum["checkpoint"] == end)
+            assert there.any()
+            spectrum.loc[there, ["frobenius_norm", "frobenius_error"]] = norm, error
+    return spectrum
 
 
 def test_the_whole_norm_stands_beside_that_of_the_leading_eigenvalues(gamma_history, gamma_spectrum):
-    density = pd.concat(
-        [
-            norm_rows((6.0, 0.1), (12.0, 0.2), gamma=0.1, seed=0),
-            norm_rows((14.0, 0.3), (18.0, 0.1), gamma=0.1, seed=1),
-            norm_rows((1.5, 0.2), (6.0, 0.1), gamma=10.0, seed=0),
-        ]
+    spectrum = with_norms(
+        gamma_spectrum,
+        ((0.1, 0), ((6.0, 0.1), (12.0, 0.2))),
+        ((0.1, 1), ((14.0, 0.3), (18.0, 0.1))),
+        ((10.0, 0), ((1.5, 0.2), (6.0, 0.1))),
     )
 
-    table = results_table(gamma_history, gamma_spectrum, density, validation_epoch=1)
+    table = results_table(gamma_history, spectrum, validation_epoch=1)
 
     row = table.set_index("label").loc["0.1"]
     assert row["whole_frobenius_best_mean"] == 10
@@ -346,10 +348,10 @@ def test_tex_compiles_with_booktabs_and_fits_the_page(gamma_history, gamma_spect
     latex = shutil.which("pdflatex")
     if latex is None:
         pytest.skip("pdflatex is not installed")
-    norms = [norm_rows((best, 0.1), (1234.0, 0.2), gamma=0.1, seed=seed) for seed, best in enumerate((308.0, 611.0))]
-    density = pd.concat(norms) if with_whole_norms else None
+    norms = [((0.1, seed), ((best, 0.1), (1234.0, 0.2))) for seed, best in enumerate((308.0, 611.0))]
     spectrum = gamma_spectrum.assign(eigenvalue=100 * gamma_spectrum["eigenvalue"])
-    table = results_table(gamma_history, spectrum, density, validation_epoch=1)
+    spectrum = with_norms(spectrum, *norms) if with_whole_norms else spectrum
+    table = results_table(gamma_history, spectrum, validation_epoch=1)
     (tmp_path / "table.tex").write_text(as_tex(table, caption="100 % of simple_cnn & more"))
     page = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{table}\end{document}"
     (tmp_path / "page.tex").write_text(page)

@@ -68,15 +68,22 @@ class Sum:
     most_hours: float
 
 
-def work_of(study: Study) -> list[Work]:
-    """Every job of a study that computes on the device: training runs, then measurements."""
+def work_of(study: Study, *, auto: Precision = "float32") -> list[Work]:
+    """Every job of a study that computes on the device: training runs, then measurements.
+
+    Args:
+        study: the study.
+        auto: what the precision "auto" of a search for eigenvectors is on the device.
+    """
     evaluation = study.config["evaluation_examples"]
     trained = [_training(run, evaluation) for run in study.runs.values()]
-    measured = [
-        _measurement(measurement, study.settings(measurement, settings), study.runs[run], _num_states(part, steps))
-        for run, measurement, settings in study.measured
-        for part, steps in study.parts(run, measurement, settings).items()
-    ]
+    measured = []
+    for run, measurement, name in study.measured:
+        settings = study.settings(measurement, name)
+        if settings.get("precision") == "auto":
+            settings["precision"] = auto
+        parts = study.parts(run, measurement, name).items()
+        measured += [_measurement(measurement, settings, study.runs[run], _num_states(*part)) for part in parts]
     return trained + measured
 
 
@@ -138,8 +145,8 @@ def _times(count: int, products: Products) -> Products:
     return Products(count * products.expected, at_most, products.num_examples, products.precision)
 
 
-def _exactly(count: int, num_examples: int) -> Products:
-    return Products(count, count, num_examples, "float32")
+def _exactly(count: int, num_examples: int, precision: Precision = "float32") -> Products:
+    return Products(count, count, num_examples, precision)
 
 
 _Counts = tuple[int, int, list[Products]]  # gradients, images evaluated and products at one checkpoint
@@ -148,9 +155,11 @@ _Counts = tuple[int, int, list[Products]]  # gradients, images evaluated and pro
 def _spectrum(settings: Mapping[str, Any], _: Run) -> _Counts:
     num_pairs, num_examples = settings["num_eigenvalues"], settings["num_examples"]
     found = _eigenpairs(num_pairs, settings["max_products"], num_examples, settings["precision"])
-    # The probe, and after a search in low precision each pair once more in float32.
-    certified = settings["probe_products"] + (num_pairs if settings["precision"] != "float32" else 0)
-    return 0, 0, [found, _exactly(certified, num_examples)]
+    # After a search in low precision each pair takes a product in float32, or a few.
+    precision: Precision = settings["precision"]
+    certified = num_pairs if precision != "float32" else 0
+    probed = _exactly(settings["probe_products"], num_examples, precision)
+    return 0, 0, [found, probed, _exactly(certified + settings["frobenius_products"], num_examples)]
 
 
 def _density(settings: Mapping[str, Any], _: Run) -> _Counts:

@@ -212,13 +212,20 @@ class Study:
         )
 
 
+_FOUND_IN = {
+    "tf32": "found in tf32",
+    "bfloat16": "found in bfloat16",
+    "auto": "found in bfloat16 where the device multiplies it",
+}
+
+
 def _in_words(settings: Mapping[str, Any]) -> str:
     """On what a Hessian was measured, and how exactly."""
     block = settings.get("parameters", "*")
     parts = [
         "Hessian" + (f" of {block}" if block != "*" else "") + f" on {settings['num_examples']} training images",
         f"top {settings['num_eigenvalues']}" if "num_eigenvalues" in settings else "",
-        f"found in {settings['precision']}" if settings.get("precision", "float32") != "float32" else "",
+        _FOUND_IN.get(settings.get("precision", "float32"), ""),
         f"residuals at most {settings['tolerance']:g}",
     ]
     return ", ".join(part for part in parts if part)
@@ -316,6 +323,11 @@ def _check_sizes(run: Run, measurement: str, name: str, config: Mapping[str, Any
                 f"{measurement}.{name}.{key} must be at most {run.num_training}, the num_training of {run.name}, "
                 f"got {settings[key]}"
             )
+    if settings.get("frobenius_products") == 1:
+        raise StudyError(
+            f"{measurement}.{name}.frobenius_products must be 0, for no estimate, or at least 2, which have a standard "
+            "error, got 1"
+        )
     for key in ("num_eigenvalues", "num_directions"):
         if settings.get(key, 0) > settings["max_products"]:
             raise StudyError(

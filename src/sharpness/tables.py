@@ -158,15 +158,13 @@ def frobenius(spectrum: pd.DataFrame) -> pd.DataFrame:
     return norms.where(norms["frobenius"].notna()).reset_index()
 
 
-def results_table(
-    history: pd.DataFrame, spectrum: pd.DataFrame, density: pd.DataFrame | None = None, *, validation_epoch: float
-) -> pd.DataFrame:
+def results_table(history: pd.DataFrame, spectrum: pd.DataFrame, *, validation_epoch: float) -> pd.DataFrame:
     """The poster's table: mean and standard deviation over seeds for each gamma and each rate of plain SGD.
 
     Args:
         history: one row per epoch of the runs of the grids "gamma" and "sgd".
-        spectrum: their eigenvalues at the checkpoints "best" and "last".
-        density: stochastic estimates of the whole Frobenius norm there, or None.
+        spectrum: their eigenvalues at the checkpoints "best" and "last", and the Frobenius norm of the whole Hessian
+            there, if it was estimated.
         validation_epoch: the early epoch whose validation accuracy is shown.
 
     Returns:
@@ -176,8 +174,9 @@ def results_table(
     """
     runs = _measured_runs(history, validation_epoch).merge(_end_norms(spectrum), how="left", on=["grid", "run"])
     quantities = QUANTITIES
-    if density is not None:
-        runs = runs.merge(_whole_norms(density), how="left", on=["grid", "run"])
+    has_whole_norms = "frobenius_norm" in spectrum
+    if has_whole_norms:
+        runs = runs.merge(_whole_norms(spectrum), how="left", on=["grid", "run"])
         quantities = [*QUANTITIES, *WHOLE_NORMS]
     runs.loc[runs["diverged"], quantities] = np.nan
     groups = runs.groupby(["data", "model", "label"], sort=False)
@@ -190,7 +189,7 @@ def results_table(
         num_diverged=("diverged", "sum"),
     )
     table = counts.join(means.add_suffix("_mean")).join(deviations.add_suffix("_std"))
-    if density is not None:
+    if has_whole_norms:
         table = table.join(groups[[f"{name}_error" for name in WHOLE_NORMS]].max())
     table = table.reset_index()
     return _poster_order(table).assign(validation_epoch=validation_epoch)
@@ -241,13 +240,13 @@ def _end_norms(spectrum: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
-def _whole_norms(density: pd.DataFrame) -> pd.DataFrame:
-    norms = density[density["quantity"] == "frobenius_norm"].drop_duplicates(["grid", "run", "checkpoint"])
-    ends = norms.set_index(["grid", "run", "checkpoint"])[["value", "standard_error"]].unstack("checkpoint")
+def _whole_norms(spectrum: pd.DataFrame) -> pd.DataFrame:
+    norms = spectrum.dropna(subset="frobenius_norm").drop_duplicates(["grid", "run", "checkpoint"])
+    ends = norms.set_index(["grid", "run", "checkpoint"])[["frobenius_norm", "frobenius_error"]].unstack("checkpoint")
     columns = {
         f"whole_frobenius_{end}{suffix}": ends.get((column, end), np.nan)
         for end in ("best", "last")
-        for column, suffix in (("value", ""), ("standard_error", "_error"))
+        for column, suffix in (("frobenius_norm", ""), ("frobenius_error", "_error"))
     }
     return pd.DataFrame(columns, index=ends.index).reset_index()
 

@@ -22,6 +22,7 @@ from running import SMALL, contents, environment, planned_jobs, run_study, snake
 from benchmarks.project import ROOT
 from sharpness import data
 from sharpness.checkpoints import load_checkpoints
+from sharpness.device import multiplies_bfloat16
 from sharpness.initialisation import loss_of
 from sharpness.measuring import Subject
 
@@ -147,6 +148,35 @@ def test_checkpoints_carry_the_planned_steps_and_spectra_are_measured_at_each(fi
     # 10 steps an epoch; every 100 images is every 5 steps in the first epoch, then once an epoch.
     assert sorted(of_run["step"].unique()) == [0, 5, 10, 20]
     assert (of_run["residual"][of_run["which"] == "largest"] <= 1e-2).all()
+
+
+def test_the_norm_at_the_ends_is_that_of_the_whole_hessian(finished):
+    rows = table(finished, "results_table_spectrum")
+    (run,) = rows["run"].iloc[:1]
+    row = rows[(rows["run"] == run) & (rows["checkpoint"] == "last") & (rows["which"] == "largest")].iloc[0]
+    folder = finished / "results" / "small" / "runs" / run
+    checkpoints = load_checkpoints(folder / "checkpoints" / "last.safetensors", device=torch.device("cpu"))
+    dataset = data.load(
+        finished / "results" / "data" / "digits.safetensors", num_training=200, device=torch.device("cpu")
+    )
+    loss, _, _ = loss_of(checkpoints.run, dataset)
+    inputs, targets = Subject(checkpoints.run, loss, dataset).drawn_examples(16)
+    # Independent of the engine: |A z|^2 over many z, by double backward.
+    leaf = checkpoints.snapshots[0].weights.clone().requires_grad_()
+    value = torch.nn.functional.cross_entropy(loss.logits(leaf, checkpoints.snapshots[0].buffers, inputs), targets)
+    (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
+    random = torch.Generator().manual_seed(1)
+    squares = np.array(
+        [
+            float(torch.autograd.grad(gradient, leaf, z, retain_graph=True)[0].square().sum())
+            for z in torch.randn(200, len(leaf), generator=random)
+        ]
+    )
+    expected, error = squares.mean(), squares.std() / np.sqrt(len(squares))
+    own_error = 2 * row["frobenius_norm"] * row["frobenius_error"]
+    assert abs(row["frobenius_norm"] ** 2 - expected) < 4 * np.hypot(error, own_error)
+    assert rows["frobenius_norm"].notna().all()
+    assert (rows["search_precision"] == ("bfloat16" if multiplies_bfloat16(torch.device("cpu")) else "float32")).all()
 
 
 def test_the_table_of_results_has_a_row_for_every_setting(finished):

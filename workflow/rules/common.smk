@@ -168,12 +168,6 @@ def tables_of_runs(wildcards):
     ]
 
 
-def density_of_table(wildcards):
-    """The stochastic norms for a table of results, where its experiment measures them."""
-    measured = "density" in STUDY.experiments[wildcards.table].measure
-    return [f"{RESULTS}/tables/{wildcards.table}_density.csv"] if measured else []
-
-
 def collected_tables():
     """Every collected table, by its experiment and its measurement."""
     return {

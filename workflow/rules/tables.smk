@@ -28,7 +28,6 @@ rule results_table:
     input:
         history=f"{RESULTS}/tables/{{table}}_history.csv",
         spectrum=f"{RESULTS}/tables/{{table}}_spectrum.csv",
-        density=density_of_table,
         code=sources("sharpness.stages.results_table"),
     output:
         markdown=f"{RESULTS}/tables/{{table}}.md",
@@ -45,7 +44,7 @@ rule results_table:
         measured=lambda wildcards: STUDY.caption(wildcards.table),
     shell:
         "python -m sharpness.stages.results_table --history {input.history:q} --spectrum {input.spectrum:q}"
-        " --density {input.density:q} --validation-epoch {params.validation_epoch} --caption {params.measured:q}"
+        " --validation-epoch {params.validation_epoch} --caption {params.measured:q}"
         " --markdown {output.markdown:q} --tex {output.tex:q} --csv {output.csv:q}"
         " --benchmark {params.benchmark:q} 2> {log:q}"
 

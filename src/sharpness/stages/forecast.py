@@ -39,8 +39,8 @@ def forecast(config: Path, schema: Path, threads: int = 1) -> None:
     """
     began = time.monotonic()
     study = study_of(yaml.safe_load(config.read_text()), schema, source=str(config))
-    work = work_of(study)
     device = choose_device(threads=threads)
+    work = work_of(study, auto="bfloat16" if multiplies_bfloat16(device) else "float32")
     runs = {job.run for job in work}
     # Runs of one network, shape, batch size and precision take the same time a step.
     calibrated = {_alike(run): run for run in runs}

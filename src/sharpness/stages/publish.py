@@ -111,9 +111,8 @@ def _complete(study: Study, experiment: Experiment, kept: Path, published: Path)
     if experiment.kind == "agreement":
         agreement(tidy["history"], tidy["spectrum"], caption, markdown, csv)
     if experiment.kind == "table":
-        density = [tidy["density"]] if "density" in tidy else []
         epoch = study.config["validation_epoch"]
-        results_table(tidy["history"], tidy["spectrum"], density, epoch, caption, markdown, tex, csv)
+        results_table(tidy["history"], tidy["spectrum"], epoch, caption, markdown, tex, csv)
 
 
 def _report(study: Study, results: Path, published: Path, captions: Path, citation: Path) -> None:

@@ -15,7 +15,6 @@ from sharpness.stages import run_stage
 def results_table(
     history: Path,
     spectrum: Path,
-    density: list[Path],
     validation_epoch: int,
     caption: str,
     markdown: Path,
@@ -27,14 +26,13 @@ def results_table(
     Args:
         history: collected histories of the experiment.
         spectrum: collected spectra at the best and at the last checkpoint.
-        density: collected stochastic norms there, or nothing.
         validation_epoch: the early epoch whose validation accuracy is shown.
         caption: what was measured on what.
         markdown: output.
         tex: output.
         csv: output.
     """
-    frames = [pd.read_csv(path) for path in (history, spectrum, *density)]
+    frames = [pd.read_csv(path) for path in (history, spectrum)]
     table = tables.results_table(*frames, validation_epoch=validation_epoch)
     source = made_by(frames)
     write_text(f"{rendering.as_markdown(table, caption=caption)}\nComputed by {source}.\n", markdown)

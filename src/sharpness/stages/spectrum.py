@@ -1,13 +1,17 @@
-"""Leading eigenvalues of the Hessian at the checkpoints of one part of a run."""
+"""Leading eigenvalues of the Hessian, and its Frobenius norm, at the checkpoints of one part of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
+from sharpness import estimators
 from sharpness.checkpoints import Snapshot
 from sharpness.data import augment
-from sharpness.hessian import Precision
+from sharpness.device import multiplies_bfloat16
+from sharpness.hessian import HessianOperator, Precision
+from sharpness.lanczos import Eigenpairs
 from sharpness.measuring import Part, Subject, measure
 from sharpness.stages import run_stage
 from sharpness.streams import stream
@@ -24,21 +28,23 @@ class Settings:
     resample: bool
     augment: bool
     parameters: str
-    precision: Precision
+    precision: Precision | Literal["auto"]
     probe_products: int
+    frobenius_products: int
 
 
 def spectrum(settings: Settings, part: Part) -> None:
-    """Write the leading eigenvalues, and the smallest that their Krylov space shows, with residuals."""
+    """Write the leading eigenvalues, and the smallest that their Krylov space shows, with residuals; then the norm."""
 
     def rows(subject: Subject, snapshot: Snapshot) -> Iterator[dict[str, object]]:
         purpose = "examples of the Hessian" + (f" at step {snapshot.step}" if settings.resample else "")
         inputs, targets = subject.drawn_examples(settings.num_examples, purpose)
         if settings.augment:
             inputs = augment(inputs, generator=stream(subject.run.seed, f"augmentation of the {purpose}"))
-        operator = subject.hessian(
-            snapshot, (inputs, targets), precision=settings.precision, parameters=settings.parameters
-        )
+        precision = settings.precision
+        if precision == "auto":
+            precision = "bfloat16" if multiplies_bfloat16(inputs.device) else "float32"
+        operator = subject.hessian(snapshot, (inputs, targets), precision=precision, parameters=settings.parameters)
         pairs = subject.eigenpairs(
             snapshot,
             operator,
@@ -47,6 +53,7 @@ def spectrum(settings: Settings, part: Part) -> None:
             max_products=settings.max_products,
             probe_products=settings.probe_products,
         )
+        norm = _frobenius_norm(settings.frobenius_products, subject, snapshot, operator, pairs)
         largest = enumerate(zip(pairs.eigenvalues, pairs.residuals, strict=True))
         values = [("largest", rank, eigenvalue, residual) for rank, (eigenvalue, residual) in largest]
         for which, rank, eigenvalue, residual in [*values, ("smallest", 0, pairs.smallest, pairs.smallest_residual)]:
@@ -59,10 +66,25 @@ def spectrum(settings: Settings, part: Part) -> None:
                 "num_probing": pairs.num_probing,
                 "num_certifying": pairs.num_certifying,
                 "complete": pairs.complete,
+                "search_precision": precision,
+                **norm,
                 "num_examples": len(targets),
             }
 
     measure(part, rows, stage="sharpness.stages.spectrum", when_diverged={"which": "largest", "rank": 0})
+
+
+def _frobenius_norm(
+    num_products: int, subject: Subject, snapshot: Snapshot, operator: HessianOperator, pairs: Eigenpairs
+) -> dict[str, float]:
+    """That of the whole operator, the leading pairs exact and the rest estimated; nothing without products for it."""
+    if not num_products:
+        return {}
+    random = stream(subject.run.seed, f"random vectors of the norm at step {snapshot.step}")
+    norm = estimators.frobenius_norm(
+        operator.reference or operator, num_products=num_products, generator=random, pairs=pairs
+    )
+    return {"frobenius_norm": norm.value, "frobenius_error": norm.standard_error}
 
 
 if __name__ == "__main__":
