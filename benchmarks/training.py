@@ -17,21 +17,22 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks.cost import layers_alone
+from benchmarks.cost import layers_alone, step_operations
 from benchmarks.jobs import NETWORKS
 from benchmarks.load import wait_for_quiet
 from benchmarks.machine import ENVIRONMENT, machine
 from benchmarks.problem import Problem, build, examples
-from benchmarks.training_loops import LOOPS, Step
-from benchmarks.training_report import SETTINGS, report
+from benchmarks.training_loops import LOOPS
+from benchmarks.training_report import FLOOR, PEAK, SETTINGS, report
 from sharpness.device import choose_device
 from sharpness.files import write_table, write_text
 
 _ROUNDS = 3
 # So long, or two steps: one of the ResNet on 1024 images takes seconds.
 _SECONDS = 3.0
-_FLOOR = "floor"
-_SIDE_BY_SIDE = ("ours", "ours, augmented", "ours, bfloat16", _FLOOR)
+_SIDE_BY_SIDE = ("ours", "ours, augmented", "ours, bfloat16", FLOOR, PEAK)
+# Rows and columns: large enough for the highest rate of operations.
+_PEAK_SIZE = 2048
 _FOLDER = Path(__file__).parent.parent / "results" / "bench"
 
 
@@ -89,7 +90,7 @@ def _setting(network: str, batch: int) -> list[dict[str, object]]:
         Runs(network, batch, processes=1, threads=_cores()) as alone,
         Runs(network, batch, processes=_cores(), threads=1) as side_by_side,
     ):
-        asked = [(alone, loop) for loop in (*LOOPS, _FLOOR)] + [(side_by_side, loop) for loop in _SIDE_BY_SIDE]
+        asked = [(alone, loop) for loop in (*LOOPS, FLOOR, PEAK)] + [(side_by_side, loop) for loop in _SIDE_BY_SIDE]
         return [
             {
                 "network": network,
@@ -105,9 +106,15 @@ def _setting(network: str, batch: int) -> list[dict[str, object]]:
         ]
 
 
-def _floor(network: str, batch: int) -> Step:
-    """As a loop: nothing is done but the layers' multiplications."""
-    return layers_alone(Problem(build(network, 1).eval(), *examples(1)), batch)
+def _step(loop: str, network: str, batch: int, device: torch.device) -> tuple[Callable[[], object], float]:
+    """One step of a loop, and how many images it is."""
+    if loop in LOOPS:
+        return LOOPS[loop](network, batch, device), batch
+    problem = Problem(build(network, 1).eval(), *examples(1))
+    if loop == FLOOR:
+        return layers_alone(problem, batch), batch
+    one, other = torch.ones(2, _PEAK_SIZE, _PEAK_SIZE)
+    return lambda: torch.mm(one, other), 2 * _PEAK_SIZE**3 / step_operations(problem)
 
 
 class Runs:
@@ -152,15 +159,15 @@ def _child(network: str, batch: int, threads: int, device: torch.device) -> None
     if device.type == "cuda":
         choose_device(threads=threads)
     while loop := sys.stdin.readline().strip():
-        step = _floor(network, batch) if loop == _FLOOR else LOOPS[loop](network, batch, device)
+        step, images = _step(loop, network, batch, device)
         _repeat(step, device, seconds=0.0)
         print("warm", flush=True)
         sys.stdin.readline()
         steps, seconds = _repeat(step, device, seconds=_SECONDS)
-        print(steps * batch / seconds, flush=True)
+        print(steps * images / seconds, flush=True)
 
 
-def _repeat(step: Callable[[], None], device: torch.device, *, seconds: float) -> tuple[int, float]:
+def _repeat(step: Callable[[], object], device: torch.device, *, seconds: float) -> tuple[int, float]:
     begin, steps = time.perf_counter(), 0
     while steps < 2 or time.perf_counter() - begin < seconds:
         step()
