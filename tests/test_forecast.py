@@ -45,6 +45,14 @@ def test_updates_are_those_of_the_histories(small, finished):
         assert history["direction_products"].sum() <= sum(some.at_most for some in job.products)
 
 
+def test_losses_are_evaluated_at_the_start_and_after_the_epochs_of_the_study():
+    config = yaml.safe_load(SMALL.read_text()) | {"evaluation_epochs": [2, 9], "validation_epoch": 2}
+    for job in of(study_of(config, SCHEMA, source="small"), "train"):
+        # 100 training images and the validation split of the digits, twice; the test split at the best and at the last.
+        assert job.evaluated == 2 * (100 + 247) + 2 * 250
+        assert job.run.epochs == 2
+
+
 def test_no_spectrum_takes_more_products_than_foreseen_at_most(small, finished):
     for job in of(small, "spectrum"):
         assert all(0 <= some.expected <= some.at_most for some in job.products)

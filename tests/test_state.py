@@ -79,6 +79,7 @@ class Job:
     planned: list[int]
     data: Path
     num_evaluated: int = 10
+    evaluation_epochs: frozenset[int] = frozenset()
     num_pauses: int = 0
     num_searches: int = 0
 
@@ -98,7 +99,13 @@ class Job:
     def train(self, *, stop_at=None, save_always=False):
         """To the end; or to the pause of that number, where the state is saved."""
         run, self.num_searches = self.run, 0
-        same = identity(run, num_evaluated=self.num_evaluated, data=self.data, stage="sharpness.stages.train")
+        same = identity(
+            run,
+            num_evaluated=self.num_evaluated,
+            evaluation_epochs=self.evaluation_epochs,
+            data=self.data,
+            stage="sharpness.stages.train",
+        )
         folder = StateFolder(self.folder, same, ENVIRONMENT)
         writer = ChunkWriter(run, chunks_of(self.planned, 3), self.chunks, ENVIRONMENT, folder.link)
 
@@ -119,6 +126,7 @@ class Job:
             keep=keeper.keep,
             find_directions=find,
             num_evaluated=self.num_evaluated,
+            evaluation_epochs=self.evaluation_epochs,
             pause=keeper.pause,
         )
         progress = keeper.begin(training)
@@ -199,6 +207,16 @@ def test_a_run_stopped_at_any_update_goes_on_to_the_same_bits(job_of, network, k
         assert job.train() == expected
         # Nothing was done twice: the first pause is where the run was stopped, and again before that update.
         assert job.num_pauses <= whole_run.num_pauses - moment + 2
+
+
+def test_a_run_that_is_evaluated_now_and_then_goes_on_to_the_same_bits(job_of):
+    settings = {"changes": NUDGED | {"epochs": 4}, "evaluation_epochs": frozenset({2, 4})}
+    whole_run = job_of(place="whole", **settings)
+    expected = whole_run.train()
+    for moment in range(1, whole_run.num_pauses + 1):
+        job = job_of(place=str(moment), **settings)
+        job.stop(moment)
+        assert job.train() == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -512,6 +530,10 @@ SPOILT = {
     "another torch": (of_other_torch, "is the state of another version of torch"),
     "other data": (of_other_data, "is the state of another data set"),
     "other evaluation": (lambda job, _: replace(job, num_evaluated=11), "is the state of another evaluation_examples"),
+    "other epochs": (
+        lambda job, _: replace(job, evaluation_epochs=frozenset({3})),
+        "is the state of another evaluation_epochs",
+    ),
     "no checkpoint": (without_a_checkpoint, "lacks the checkpoint of step 5"),
     "no chunk": (without_a_chunk, "lacks the checkpoint of step 0"),
     "half a checkpoint": (with_half_a_checkpoint, "cannot be read"),
@@ -598,15 +620,21 @@ def test_the_length_of_a_run_is_no_part_of_its_identity_and_everything_else_is(r
     data = tmp_path / "data.safetensors"
     save_file({"images": torch.zeros(1)}, data)
 
-    def of(run=run, *, num_evaluated=10, data=data, stage="sharpness.stages.train"):
-        return identity(run, num_evaluated=num_evaluated, data=data, stage=stage)
+    def of(run=run, **changes):
+        same = {"num_evaluated": 10, "evaluation_epochs": [2, 1], "data": data, "stage": "sharpness.stages.train"}
+        return identity(run, **(same | changes))
 
-    assert of() == of(replace(run, epochs=9))
+    assert of() == of(replace(run, epochs=9)) == of(evaluation_epochs=[1, 2])
     assert json.loads(json.dumps(of())) == of()  # it comes back from a file as it was
     other = tmp_path / "other.safetensors"
     save_file({"images": torch.ones(1)}, other)
     others = [of(replace(run, seed=1)), of(replace(run, learning_rate_epochs=(2,), learning_rate_factor=0.5))]
-    others += [of(num_evaluated=11), of(data=other), of(stage="sharpness.stages.train_nudged")]
+    others += [
+        of(num_evaluated=11),
+        of(evaluation_epochs=[2]),
+        of(data=other),
+        of(stage="sharpness.stages.train_nudged"),
+    ]
     assert all(one != of() for one in others)
 
 
@@ -614,7 +642,8 @@ def test_a_file_of_data_is_known_by_its_contents_not_by_its_name(run, tmp_path):
     paths = [tmp_path / name for name in ("one.safetensors", "other.safetensors")]
     for path in paths:
         save_file({"images": torch.zeros(1)}, path)
-    one, other = (identity(run, num_evaluated=1, data=path, stage="sharpness.stages.train") for path in paths)
+    same = {"num_evaluated": 1, "evaluation_epochs": [], "stage": "sharpness.stages.train"}
+    one, other = (identity(run, data=path, **same) for path in paths)
     assert one == other
 
 

@@ -24,6 +24,7 @@ SMALL = """
 study: small
 chunks_per_run: 3
 evaluation_examples: 100
+evaluation_epochs: [] # every epoch
 validation_epoch: 1
 state_seconds: 60
 tensorboard: false
@@ -512,6 +513,16 @@ BAD_VALUES = {
         (*LEADING, "num_eigenvalues"),
         31,
         ["spectrum.leading.num_eigenvalues must be at most 30, its max_products, got 31"],
+    ),
+    "a last epoch that is not evaluated": (
+        ("evaluation_epochs",),
+        [1, 2],
+        ["evaluation_epochs must have 4, the last epoch of digits100-simple_cnn", "got [1, 2]"],
+    ),
+    "an early epoch that is not evaluated": (
+        ("evaluation_epochs",),
+        [2, 4],
+        ["evaluation_epochs must have 1, the validation_epoch, got [2, 4]"],
     ),
     "a norm without a standard error": (
         ("spectrum", "leading", "frobenius_products"),

@@ -143,7 +143,7 @@ class Scripted:
         return Evaluation(torch.tensor(next(self._losses)), torch.tensor(next(self._accuracies)))
 
 
-def train_scripted(run, problem, planned_steps=(), **script):
+def train_scripted(run, problem, planned_steps=(), evaluation_epochs=(), **script):
     """Train four weights, all zero at first; the gradient is one everywhere."""
     dataset, kept = dataset_of(problem, num_training=run.num_training), []
     training = Training(
@@ -156,6 +156,7 @@ def train_scripted(run, problem, planned_steps=(), **script):
         keep=kept.append,
         find_directions=None,
         num_evaluated=10,
+        evaluation_epochs=frozenset(evaluation_epochs),
     )
     progress = training.begin()
     training.go_on(progress)
@@ -742,6 +743,68 @@ def test_what_is_removed_does_not_move_within_an_epoch(run, problem, gamma, gamm
         inside = directions.rows.T @ directions.rows @ moved
         still = inside if gamma == 0 else moved - inside
         assert still.norm() < 1e-12 < 1e-4 < moved.norm()
+
+
+@pytest.mark.parametrize("nudged", [{}, NUDGED])
+def test_a_run_that_is_evaluated_now_and_then_takes_the_same_steps(run, problem, nudged):
+    run = replace(run, **nudged, epochs=6)
+    plain, dataset = problem("batch_norm", dtype=torch.float32), dataset_of(problem)
+
+    def trained(**settings):
+        finder = Finder()
+
+        def find(weights, buffers):
+            found = finder(weights, buffers)
+            number = finder.num_searches
+            return replace(found, num_products=10**number, residual=(0.3, 0.1, 0.2, 0.1, 0.5, 0.4)[number - 1])
+
+        return train(run, plain, dataset, planned_steps=[0, 4, 5, 20, 30], find_directions=find, **settings)
+
+    (often, all_kept), (seldom, kept) = trained(), trained(evaluation_epochs=frozenset({2, 3, 6}))
+
+    assert [bits(one) for one in kept] == [bits(one) for one in all_kept]
+    assert bits(seldom.last) == bits(often.last)
+    assert [record.epoch for record in seldom.history] == [0, 2, 3, 6]
+    rows = {record.epoch: record for record in often.history}
+    for record in seldom.history:
+        spent = {"direction_products": record.direction_products, "direction_residual": record.direction_residual}
+        assert repr(record) == repr(replace(rows[record.epoch], **spent))
+    spent = [(record.direction_products, record.direction_residual) for record in seldom.history]
+    if nudged:
+        # All that was spent since the row before, and the worst residual.
+        assert spent[1:] == [(110, 0.3), (1000, 0.2), (1110000, 0.5)]
+    else:
+        assert repr(spent) == repr([(0, float("nan"))] * 4)
+    best = max(seldom.history, key=lambda record: record.validation_accuracy)
+    assert seldom.best.step == best.step
+
+
+def test_a_run_that_diverges_between_evaluations_has_a_row_of_that_epoch(run, problem):
+    script = {"batch_losses": {STEPS_PER_EPOCH + 2: float("nan")}, "evaluation_epochs": [3]}
+    progress, _ = train_scripted(replace(run, epochs=3), problem, **script)
+
+    assert progress.ended == "diverged"
+    assert [(record.epoch, record.diverged) for record in progress.history] == [(0, False), (2, True)]
+    assert progress.last.step == STEPS_PER_EPOCH
+    assert progress.best.step == 0
+
+
+@pytest.mark.parametrize("evaluation_epochs", [{3}, {1, 3}])
+def test_a_search_that_is_lost_after_an_epoch_without_evaluation_gives_it_a_row(run, problem, evaluation_epochs):
+    run, find = replace(run, **NUDGED, epochs=3), Finder()
+    plain, dataset = problem("conv", dtype=torch.float32), dataset_of(problem)
+
+    def lost(weights, buffers):
+        if find.num_searches == 2:
+            raise FloatingPointError("product 1 with the operator is not finite")
+        return find(weights, buffers)
+
+    settings = {"find_directions": lost, "evaluation_epochs": frozenset(evaluation_epochs)}
+    progress, _ = train(run, plain, dataset, **settings)
+
+    assert progress.ended == "diverged"
+    rows = [(record.epoch, record.diverged) for record in progress.history]
+    assert rows == [(epoch, False) for epoch in (0, 1) if epoch == 0 or epoch in evaluation_epochs] + [(2, True)]
 
 
 @pytest.mark.parametrize("lost_in", [1, 2, 3])

@@ -75,8 +75,7 @@ def work_of(study: Study, *, auto: Precision = "float32") -> list[Work]:
         study: the study.
         auto: what the precision "auto" of a search for eigenvectors is on the device.
     """
-    evaluation = study.config["evaluation_examples"]
-    trained = [_training(run, evaluation) for run in study.runs.values()]
+    trained = [_training(run, study.config) for run in study.runs.values()]
     measured = []
     for run, measurement, name in study.measured:
         settings = study.settings(measurement, name)
@@ -110,8 +109,9 @@ def _num_states(part: str, steps: list[int]) -> int:
     return 2 if part == ENDS else len(steps)
 
 
-def _training(run: Run, num_evaluated: int) -> Work:
+def _training(run: Run, config: Mapping[str, Any]) -> Work:
     facts = sources.source(run.data)
+    evaluations = 1 + sum(epoch <= run.epochs for epoch in config["evaluation_epochs"] or range(1, run.epochs + 1))
     products: tuple[Products, ...] = ()
     if run.is_nudged:
         found = _eigenpairs(run.num_directions, run.direction_products, run.direction_examples, run.direction_precision)
@@ -120,7 +120,7 @@ def _training(run: Run, num_evaluated: int) -> Work:
         part="train",
         run=run,
         gradients=run.epochs * run.steps_per_epoch,
-        evaluated=(run.epochs + 1) * (num_evaluated + facts.num_validation) + 2 * facts.num_test,
+        evaluated=evaluations * (config["evaluation_examples"] + facts.num_validation) + 2 * facts.num_test,
         products=products,
     )
 

@@ -1,4 +1,4 @@
-"""How far a training run is, for a person: a line at the end of every epoch, and TensorBoard's scalars."""
+"""How far a training run is, for a person: a line after every epoch that is evaluated, and TensorBoard's scalars."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Reporter:
             self._writer = SummaryWriter(str(tensorboard), purge_step=self._first_step + 1)
 
     def __call__(self, record: Record) -> None:
-        """Tell of an epoch that ended."""
+        """Tell of an epoch that was evaluated."""
         run, seconds = self._run, time.monotonic() - self._began
         speed = (record.step - self._first_step) / seconds
         left = (run.epochs * run.steps_per_epoch - record.step) / speed

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,15 @@ class StateError(Exception):
     """A saved state cannot be used; the message says why."""
 
 
-def identity(run: Run, *, num_evaluated: int, data: Path, stage: str) -> dict[str, Any]:
+def identity(
+    run: Run, *, num_evaluated: int, evaluation_epochs: Collection[int], data: Path, stage: str
+) -> dict[str, Any]:
     """What must be the same for a run to go on with the same bits, by the name that messages give it.
 
     Args:
         run: the settings; all but its length count.
         num_evaluated: training examples on which the history's training loss is evaluated.
+        evaluation_epochs: those after which it is.
         data: the prepared data set.
         stage: the module whose code, and that of all it imports, trains the run.
     """
@@ -55,6 +58,7 @@ def identity(run: Run, *, num_evaluated: int, data: Path, stage: str) -> dict[st
         "version of torch": torch.__version__,
         "data set": contents.hexdigest(),
         "evaluation_examples": num_evaluated,
+        "evaluation_epochs": sorted(evaluation_epochs),
     }
 
 
@@ -197,6 +201,7 @@ def _packed(progress: Progress) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "plateau": dataclasses.asdict(progress.plateau),
         "stop": dataclasses.asdict(progress.stop),
         "directions": None if directions is None else (directions.num_products, directions.residual),
+        "since the last row": (progress.direction_products, progress.direction_residual),
     }
     return header, tensors
 
@@ -222,6 +227,7 @@ def _unpacked(path: Path, header: Mapping[str, Any], training: Training) -> Prog
         return Snapshot(step, tensors[f"{step}.weights"], tensors[f"{step}.buffers"], learning_rate)
 
     directions = header["directions"]
+    direction_products, direction_residual = header["since the last row"]
     return Progress(
         descent=descent,
         history=[Record(**record) for record in header["history"]],
@@ -232,6 +238,8 @@ def _unpacked(path: Path, header: Mapping[str, Any], training: Training) -> Prog
         epoch=header["epoch"],
         index=header["index"],
         directions=None if directions is None else Directions(tensors["directions"], *directions),
+        direction_products=direction_products,
+        direction_residual=direction_residual,
         shifts=shifts,
         ended=header["ended"],
     )

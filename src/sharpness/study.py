@@ -253,6 +253,8 @@ def study_of(config: Mapping[str, Any], schema_path: Path, *, source: str) -> St
             raise StudyError(f"experiments.{CLAIMS}: the name is taken by the table of verdicts")
         for experiment in experiments.values():
             _check_references(experiment, config)
+            for trained in experiment.runs.values():
+                _check_evaluation(trained, config)
         for run, measurement, settings in study.measured:
             _check_sizes(study.runs[run], measurement, settings, config)
             if not study.parts(run, measurement, settings):
@@ -313,6 +315,18 @@ def _check_references(experiment: Experiment, config: Mapping[str, Any]) -> None
                 raise StudyError(
                     f"{measurement}.{name}.checkpoints is {schedule!r}, {known_words(schedule, schedules)}"
                 )
+
+
+def _check_evaluation(run: Run, config: Mapping[str, Any]) -> None:
+    epochs = config["evaluation_epochs"]
+    if not epochs:
+        return
+    if run.epochs not in epochs:
+        raise StudyError(f"evaluation_epochs must have {run.epochs}, the last epoch of {run.name}, got {epochs}")
+    if run.plateau_patience is not None or run.stop_patience is not None:
+        raise StudyError(f"evaluation_epochs must be [], every one: {run.name} has a patience in epochs; got {epochs}")
+    if (early := config["validation_epoch"]) not in epochs:
+        raise StudyError(f"evaluation_epochs must have {early}, the validation_epoch, got {epochs}")
 
 
 def _check_sizes(run: Run, measurement: str, name: str, config: Mapping[str, Any]) -> None:

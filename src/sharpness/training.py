@@ -39,7 +39,7 @@ class Directions:
 
 @dataclass(frozen=True)
 class Record:
-    """One row of a run's history: the state after ``epoch`` passes (0 is initialisation)."""
+    """One row of a run's history: the state after ``epoch`` passes (0 is initialisation), where it was evaluated."""
 
     step: int
     epoch: int
@@ -50,8 +50,8 @@ class Record:
     learning_rate: float  # of the epoch that ended
     distance: float  # of the weights from those at initialisation, Euclidean
     diverged: bool
-    direction_products: int  # Hessian-vector products spent on the directions of the epoch that ended
-    direction_residual: float  # of the directions of the epoch that ended; not a number in plain SGD
+    direction_products: int  # Hessian-vector products spent on the directions of the epochs since the row before
+    direction_residual: float  # the largest of the directions of these epochs; not a number in plain SGD
 
 
 @dataclass
@@ -142,6 +142,8 @@ class Progress:
     epoch: int = 1  # the pass that is under way, or comes next
     index: int = 0  # updates done in it
     directions: Directions | None = None  # of this pass
+    direction_products: int = 0  # on directions, since the last row of the history
+    direction_residual: float = -math.inf  # the largest since then
     shifts: torch.Generator | None = None  # the augmentation's random stream in this pass
     ended: str | None = None  # "finished", "stopped" (no better for long) or "diverged"
 
@@ -164,6 +166,8 @@ class Training:
     # From weights and buffers to the sharpest directions, at the start of every epoch of a run that is nudged.
     find_directions: Callable[[Tensor, Tensor], Directions] | None
     num_evaluated: int  # training examples on which the training loss is evaluated
+    # The epochs after which the losses and the validation accuracy are evaluated; empty: every one.
+    evaluation_epochs: frozenset[int] = frozenset()
     # Called between any two updates, when the progress is whole: may save it, or raise to end the training there.
     pause: Callable[[Progress], None] = _nothing
     report: Callable[[Record], None] = _nothing  # called with every new row of the history
@@ -189,14 +193,16 @@ class Training:
         first = descent.snapshot(0)
         if 0 in self.planned_steps:
             self.keep(first)
-        return Progress(
+        progress = Progress(
             descent=descent,
-            history=[self._record(descent, 0, None)],
+            history=[],
             best=first,
             last=first,
             plateau=Patience(self.run.plateau_patience, _PLATEAU_CHANGE),
             stop=Patience(self.run.stop_patience, 0.0),
         )
+        self._evaluate(progress, 0)
+        return progress
 
     def go_on(self, progress: Progress) -> None:
         """Train to the end of the run; what comes out is in ``progress``."""
@@ -208,6 +214,8 @@ class Training:
                 finite = self._pass(progress)
             except FloatingPointError:
                 # The loss is still finite, but not its curvature: the run is lost all the same.
+                if progress.history[-1].epoch < progress.epoch - 1:
+                    self._evaluate(progress, progress.epoch - 1)
                 progress.history[-1] = replace(progress.history[-1], diverged=True)
                 self.report(progress.history[-1])
                 progress.ended = "diverged"
@@ -221,14 +229,15 @@ class Training:
         epoch would cost as much as that on the validation set.
         """
         test = self.dataset.test
-        accuracy = {
-            state.step: float(self.loss.evaluate(state.weights, state.buffers, test.inputs, test.targets).accuracy)
-            for state in {snapshot.step: snapshot for snapshot in (progress.best, progress.last)}.values()
-        }
+        states = {snapshot.step: snapshot for snapshot in (progress.best, progress.last)}
+
+        def accuracy(state: Snapshot) -> float:
+            return float(self.loss.evaluate(state.weights, state.buffers, test.inputs, test.targets).accuracy)
+
         return [
             record
-            if record.diverged or record.step not in accuracy
-            else replace(record, test_accuracy=accuracy[record.step])
+            if record.diverged or record.step not in states
+            else replace(record, test_accuracy=accuracy(states[record.step]))
             for record in progress.history
         ]
 
@@ -246,7 +255,9 @@ class Training:
             progress.shifts = stream(run.seed, f"augmentation of epoch {progress.epoch}")
         self.pause(progress)
         if self.find_directions is not None and run.is_nudged and progress.directions is None:
-            progress.directions = self.find_directions(descent.weights, descent.buffers)
+            progress.directions = found = self.find_directions(descent.weights, descent.buffers)
+            progress.direction_products += found.num_products
+            progress.direction_residual = max(progress.direction_residual, found.residual)
         rows = None if progress.directions is None else progress.directions.rows
         for index in range(progress.index, len(order)):
             step = (progress.epoch - 1) * run.steps_per_epoch + index
@@ -269,37 +280,42 @@ class Training:
         return not largest <= (sys.float_info.max if self.run.loss_bound is None else self.run.loss_bound)
 
     def _end_epoch(self, progress: Progress, finite: bool) -> None:
-        """Evaluate the weights after a pass, and decide how the run goes on."""
+        """Decide how the run goes on after a pass, and look at the weights where they are to be evaluated."""
         run, descent, epoch = self.run, progress.descent, progress.epoch
-        record = self._record(descent, epoch, progress.directions, lost=not finite)
-        before = progress.history[:]
-        progress.history.append(record)
-        self.report(record)
-        if record.diverged:
-            progress.ended = "diverged"
-            return
+        finite = finite and bool(torch.isfinite(descent.weights).all())
+        record = None
+        if not finite or not self.evaluation_epochs or epoch in self.evaluation_epochs:
+            record = self._evaluate(progress, epoch, lost=not finite)
+            self.report(record)
+            if record.diverged:
+                progress.ended = "diverged"
+                return
         # Before the snapshots: they know the rate of the update that comes next.
-        if progress.plateau.exhausted(record.validation_loss):
+        if record is not None and progress.plateau.exhausted(record.validation_loss):
             descent.learning_rate *= _PLATEAU_FACTOR
         if epoch in run.learning_rate_epochs:
             descent.learning_rate *= run.learning_rate_factor
-        progress.last = descent.snapshot(record.step)
-        if record.step in self.planned_steps:
+        step = epoch * run.steps_per_epoch
+        progress.last = descent.snapshot(step)
+        if step in self.planned_steps:
             self.keep(progress.last)
-        if record.validation_accuracy > max(earlier.validation_accuracy for earlier in before):
-            progress.best = progress.last
-        if progress.stop.exhausted(-record.validation_accuracy):
-            progress.ended = "stopped"
+        if record is not None:
+            if record.validation_accuracy > max(earlier.validation_accuracy for earlier in progress.history[:-1]):
+                progress.best = progress.last
+            if progress.stop.exhausted(-record.validation_accuracy):
+                progress.ended = "stopped"
         progress.epoch, progress.index, progress.directions, progress.shifts = epoch + 1, 0, None, None
 
-    def _record(self, descent: Descent, epoch: int, directions: Directions | None, *, lost: bool = False) -> Record:
-        dataset, num_evaluated = self.dataset, self.num_evaluated
+    def _evaluate(self, progress: Progress, epoch: int, *, lost: bool = False) -> Record:
+        """Add a row to the history; ``lost``: the run has diverged, whatever the losses say."""
+        descent, dataset, num_evaluated = progress.descent, self.dataset, self.num_evaluated
         evaluate, state = self.loss.evaluate, (descent.weights, descent.buffers)
         training = evaluate(*state, dataset.training.inputs[:num_evaluated], dataset.training.targets[:num_evaluated])
         validation = evaluate(*state, dataset.validation.inputs, dataset.validation.targets)
         # A sum is finite only where every term is; weights may be lost while the loss still looks well.
         finite = bool(torch.isfinite(training.cross_entropy + descent.weights.sum()))
-        return Record(
+        was_nudged = math.isfinite(progress.direction_residual)
+        record = Record(
             step=epoch * self.run.steps_per_epoch,
             epoch=epoch,
             training_loss=float(training.cross_entropy),
@@ -309,6 +325,9 @@ class Training:
             learning_rate=descent.learning_rate,
             distance=float((descent.weights - self.weights).norm()),
             diverged=lost or not finite,
-            direction_products=0 if directions is None else directions.num_products,
-            direction_residual=math.nan if directions is None else directions.residual,
+            direction_products=progress.direction_products,
+            direction_residual=progress.direction_residual if was_nudged else math.nan,
         )
+        progress.history.append(record)
+        progress.direction_products, progress.direction_residual = 0, -math.inf
+        return record

@@ -34,9 +34,11 @@ rule train:
         run=lambda wildcards: flags("run", asdict(STUDY.runs[wildcards.run])),
         steps=lambda wildcards: [step for chunk in STUDY.chunks[wildcards.run] for step in chunk],
         num_evaluated=config["evaluation_examples"],
+        evaluation_epochs=config["evaluation_epochs"],
     shell:
         "python -m sharpness.stages.{params.stage} {params.run:q} --job.data {input.data:q} --job.steps {params.steps}"
-        " --job.num-evaluated {params.num_evaluated} --job.threads {threads} --job.state {params.state:q}"
+        " --job.num-evaluated {params.num_evaluated} --job.evaluation-epochs {params.evaluation_epochs}"
+        " --job.threads {threads} --job.state {params.state:q}"
         " --job.state-seconds {resources.state_seconds} --job.tensorboard {resources.tensorboard} --job.chunks {output.chunks:q}"
         " --job.best {output.best:q} --job.last {output.last:q} --job.history {output.history:q}"
         " --job.record {output.record:q}"

@@ -38,6 +38,7 @@ class Job:
     data: Path  # the prepared data set
     steps: list[int]  # the planned checkpoints
     num_evaluated: int  # training examples on which the history's training loss is evaluated
+    evaluation_epochs: list[int]  # those after which the history has a row; none means all
     threads: int
     state: Path  # a folder for the state from which the run goes on after it was stopped
     state_seconds: float  # between two times that it is saved
@@ -45,7 +46,7 @@ class Job:
     chunks: list[Path]  # output: the planned checkpoints, cut into so many parts
     best: Path  # output: the checkpoint of the highest validation accuracy
     last: Path  # output: the checkpoint after the last step
-    history: Path  # output: one row per epoch
+    history: Path  # output: one row per evaluated epoch
     record: Path  # output: every field of the run
 
 
@@ -71,7 +72,9 @@ def execute(
     dataset = data.load(job.data, num_training=run.num_training, device=device)
     loss, weights, buffers = loss_of(run, dataset)
     made_by = environment(stage, device)
-    same = identity(run, num_evaluated=job.num_evaluated, data=job.data, stage=stage)
+    same = identity(
+        run, num_evaluated=job.num_evaluated, evaluation_epochs=job.evaluation_epochs, data=job.data, stage=stage
+    )
     folder = StateFolder(job.state, same, made_by)
     writer = ChunkWriter(run, chunks_of(job.steps, len(job.chunks)), job.chunks, made_by, folder.link)
     find = directions_for(dataset, loss)
@@ -87,6 +90,7 @@ def execute(
             keep=keeper.keep,
             find_directions=find and interruption.at_once()(find),
             num_evaluated=job.num_evaluated,
+            evaluation_epochs=frozenset(job.evaluation_epochs),
             pause=keeper.pause,
         )
         progress = keeper.begin(training)
