@@ -319,6 +319,13 @@ def test_a_caption_says_which_block_was_measured_and_how():
     assert "Hessian of 0.* on 60 training images, top 5, found in bfloat16, residuals at most 0.01" in caption
 
 
+def test_a_caption_says_how_a_device_may_look_for_eigenvectors_and_how_often_a_run_was_evaluated():
+    study = expand(small((("spectrum", "leading", "precision"), "auto"), (("evaluation_epochs",), [1, 4, 9])))
+    assert "1 seed; evaluated after 2 of 4 epochs; spectrum final" in study.caption("results")
+    assert "evaluated" not in study.caption("rates")
+    assert "top 5, found in bfloat16 where the device has instructions for it, residuals" in study.caption("rates")
+
+
 def test_the_schema_knows_the_kinds_and_the_measurements():
     schema = yaml.safe_load(SCHEMA.read_text())
     experiment = schema["properties"]["experiments"]["additionalProperties"]["properties"]

@@ -199,23 +199,25 @@ class Study:
         chosen = self.experiments[experiment]
         runs = chosen.runs.values()
         trained = sorted({f"{run.model} on {run.data} ({run.num_training:,} training images)" for run in runs})
-        nudged = sorted({run.direction_examples for run in runs if run.is_nudged})
-        measured = [
+        seeds = len({run.seed for run in runs})
+        parts = [", ".join(trained), f"{seeds} seed{'s' if seeds > 1 else ''}"]
+        if "history" in KINDS[chosen.kind].measurements and (looks := self.config["evaluation_epochs"]):
+            epochs = max(run.epochs for run in runs)
+            parts.append(f"evaluated after {sum(epoch <= epochs for epoch in looks)} of {epochs} epochs")
+        parts += [
             f"{measurement} {name}: {_in_words(self.config[measurement][name])}"
             for measurement, names in chosen.measure.items()
             for name in names
         ]
-        directions = [f"directions of NSGD from {', '.join(map(str, nudged))} training images, once an epoch"]
-        seeds = len({run.seed for run in runs})
-        return "; ".join(
-            [", ".join(trained), f"{seeds} seed{'s' if seeds > 1 else ''}", *measured, *(directions if nudged else ())]
-        )
+        if nudged := sorted({run.direction_examples for run in runs if run.is_nudged}):
+            parts.append(f"directions of NSGD from {', '.join(map(str, nudged))} training images, once an epoch")
+        return "; ".join(parts)
 
 
 _FOUND_IN = {
     "tf32": "found in tf32",
     "bfloat16": "found in bfloat16",
-    "auto": "found in bfloat16 where the device multiplies it",
+    "auto": "found in bfloat16 where the device has instructions for it",
 }
 
 
