@@ -49,7 +49,9 @@ def test_every_run_of_a_published_experiment_has_a_history_to_its_end_or_diverge
             assert np.isfinite(finite[["training_loss", "validation_accuracy"]]).all(axis=None)
             # The test set is looked at where its accuracy is reported: at the best and at the last epoch.
             best = finite.loc[finite["validation_accuracy"].idxmax()]
-            assert np.isfinite([best["test_accuracy"], finite["test_accuracy"].iloc[-1]]).all()
+            assert np.isfinite(best["test_accuracy"])
+            # The last finite state of a run that diverged need not be one that was evaluated.
+            assert rows["diverged"].any() or np.isfinite(finite["test_accuracy"].iloc[-1])
 
 
 def test_published_eigenvalues_are_ordered_and_as_exact_as_asked_for(folder):
