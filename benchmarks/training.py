@@ -22,8 +22,8 @@ from benchmarks.jobs import NETWORKS
 from benchmarks.load import wait_for_quiet
 from benchmarks.machine import ENVIRONMENT, machine
 from benchmarks.problem import Problem, build, examples
-from benchmarks.training_loops import LOOPS
-from benchmarks.training_report import FLOOR, PEAK, SETTINGS, report
+from benchmarks.training_loops import FLOOR, LOOPS, PEAK, PEAK_SIZE
+from benchmarks.training_report import SETTINGS, report
 from sharpness.device import choose_device
 from sharpness.files import write_table, write_text
 
@@ -31,8 +31,6 @@ _ROUNDS = 3
 # So long, or two steps: one of the ResNet on 1024 images takes seconds.
 _SECONDS = 3.0
 _SIDE_BY_SIDE = ("ours", "ours, augmented", "ours, bfloat16", FLOOR, PEAK)
-# Rows and columns: large enough for the highest rate of operations.
-_PEAK_SIZE = 2048
 _FOLDER = Path(__file__).parent.parent / "results" / "bench"
 
 
@@ -113,8 +111,8 @@ def _step(loop: str, network: str, batch: int, device: torch.device) -> tuple[Ca
     problem = Problem(build(network, 1).eval(), *examples(1))
     if loop == FLOOR:
         return layers_alone(problem, batch), batch
-    one, other = torch.ones(2, _PEAK_SIZE, _PEAK_SIZE)
-    return lambda: torch.mm(one, other), 2 * _PEAK_SIZE**3 / step_operations(problem)
+    one, other = torch.ones(2, PEAK_SIZE, PEAK_SIZE)
+    return lambda: torch.mm(one, other), 2 * PEAK_SIZE**3 / step_operations(problem)
 
 
 class Runs:

@@ -143,6 +143,8 @@ LOOPS: dict[str, Loop] = {
     "ours, bfloat16": _ours(low_precision=True),
     "ours, nudged": _ours(nudged=True),
 }
+# Bounds beside them, and the rows and columns of a matrix whose product has the highest rate of operations.
+FLOOR, PEAK, PEAK_SIZE = "floor", "peak", 2048
 IN_WORDS = {
     "DataLoader": "torchvision's transforms (crop with padding 4, flip, normalise) in a DataLoader with two workers,"
     " `torch.optim.SGD`",
@@ -151,6 +153,7 @@ IN_WORDS = {
     "ours, augmented": "this project in float32, shift and flip",
     "ours, bfloat16": "this project, bfloat16 passes, no augmentation",
     "ours, nudged": "this project in float32 with five directions, without the search for them",
-    "floor": "no loop: the multiplications of the layers alone, forward and backward, in float32",
-    "peak": "no loop: as many operations as the floor, at the rate of one product of two 2048x2048 matrices in float32",
+    FLOOR: "no loop: the multiplications of the layers alone, forward and backward, in float32",
+    PEAK: "no loop: as many operations as the floor, at the rate of a product of two matrices in float32 of"
+    f" {PEAK_SIZE}x{PEAK_SIZE}",
 }

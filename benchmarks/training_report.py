@@ -7,9 +7,8 @@ import itertools
 import pandas as pd
 
 from benchmarks.jobs import NETWORKS
-from benchmarks.training_loops import IN_WORDS
+from benchmarks.training_loops import FLOOR, IN_WORDS, PEAK
 
-FLOOR, PEAK = "floor", "peak"
 BATCHES = (128, 8, 1024)
 # In the order in which they are measured.
 SETTINGS = list(itertools.product(BATCHES, NETWORKS))

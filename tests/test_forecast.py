@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from sharpness.device import choose_device, multiplies_bfloat16
+from sharpness.device import choose_device, fast_precision
 from sharpness.forecast import Products, Rates, summed, work_of
 from sharpness.stages.forecast import forecast
 from sharpness.study import Study, study_of
@@ -111,7 +111,9 @@ def test_the_command_prints_every_part_with_its_hours_and_runs_nothing(small, tm
     assert float(rows[-1][5]) == pytest.approx(sum(float(row[5]) for row in rows[:-1]), rel=0.05)
     assert list(tmp_path.iterdir()) == []
     # One measurement of the small study is in bfloat16.
-    assert ("float32 is many times faster here" in done.stdout) == (not multiplies_bfloat16(choose_device(threads=1)))
+    assert ("float32 is many times faster here" in done.stdout) == (
+        fast_precision(choose_device(threads=1)) == "float32"
+    )
 
 
 def test_a_study_that_is_wrong_is_refused_in_one_sentence(tmp_path):

@@ -77,8 +77,7 @@ class Job:
         """The process, with its standard error in ``log``."""
         stage = "train_nudged" if self.run.is_nudged else "train"
         settings = {"data": self.data, "steps": self.steps, "num_evaluated": 50, "threads": 1, "state": self.state}
-        settings |= {"evaluation_epochs": []}
-        settings |= {"state_seconds": self.state_seconds, "tensorboard": False, **self.outputs}
+        settings |= {"evaluation_epochs": [], "state_seconds": self.state_seconds, "tensorboard": False, **self.outputs}
         words = [*(program or ("-m", f"sharpness.stages.{stage}")), *flags("run", asdict(self.run))]
         with log.open("w") as file:
             return subprocess.Popen([sys.executable, *words, *flags("job", settings)], stderr=file, env=ENVIRONMENT)

@@ -80,6 +80,7 @@ def gamma_spectrum():
         (0.1, 0): ([3.0, 4.0], [6.0, 8.0]),  # norms 5 and 10
         (0.1, 1): ([5.0, 12.0], [8.0, 15.0]),  # norms 13 and 17
         (10.0, 0): ([0.6, 0.8], [3.0, 4.0]),
+        (10.0, 1): ([30.0, 40.0], [60.0, 80.0]),  # before it diverged
     }
     rows = [
         eigenvalue_rows(values, checkpoint=checkpoint, step=step, epoch=step / 10, grid="gamma", gamma=gamma, seed=seed)
@@ -326,6 +327,7 @@ def test_the_whole_norm_stands_beside_that_of_the_leading_eigenvalues(gamma_hist
         ((0.1, 0), ((6.0, 0.1), (12.0, 0.2))),
         ((0.1, 1), ((14.0, 0.3), (18.0, 0.1))),
         ((10.0, 0), ((1.5, 0.2), (6.0, 0.1))),
+        ((10.0, 1), ((50.0, 5.0), (60.0, 7.0))),  # diverged, and so in no mean and of no error
     )
 
     table = results_table(gamma_history, spectrum, validation_epoch=1)
@@ -335,6 +337,8 @@ def test_the_whole_norm_stands_beside_that_of_the_leading_eigenvalues(gamma_hist
     assert row["whole_frobenius_last_std"] == pytest.approx(6 / np.sqrt(2))
     assert (row["whole_frobenius_best_error"], row["whole_frobenius_last_error"]) == (0.3, 0.2)
     assert row["frobenius_best_mean"] <= row["whole_frobenius_best_mean"]
+    diverged = table.set_index("label").loc["10"]
+    assert (diverged["whole_frobenius_best_mean"], diverged["whole_frobenius_best_error"]) == (1.5, 0.2)
     text = as_markdown(table, caption="")
     assert "| 9.0 ± 5.7 / 13.5 ± 4.9 | 10.0 ± 5.7 / 15.0 ± 4.2 | 70.0" in text
     assert "with a standard error of at most 0.3." in text

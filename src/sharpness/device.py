@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,12 +47,14 @@ def without_waiting(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for products of bfloat16; others are many times slower than in float32."""
+def fast_precision(device: torch.device) -> Literal["bfloat16", "float32"]:
+    """bfloat16 where the device has instructions for its products; others are many times slower than in float32."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+        has_instructions = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        has_instructions = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
+    return "bfloat16" if has_instructions else "float32"
 
 
 @contextmanager

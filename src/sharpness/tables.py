@@ -173,12 +173,11 @@ def results_table(history: pd.DataFrame, spectrum: pd.DataFrame, *, validation_e
         ``num_seeds`` and ``num_diverged`` but in no mean.
     """
     runs = _measured_runs(history, validation_epoch).merge(_end_norms(spectrum), how="left", on=["grid", "run"])
-    quantities = QUANTITIES
-    has_whole_norms = "frobenius_norm" in spectrum
-    if has_whole_norms:
+    quantities, errors = QUANTITIES, []
+    if "frobenius_norm" in spectrum:
         runs = runs.merge(_whole_norms(spectrum), how="left", on=["grid", "run"])
-        quantities = [*QUANTITIES, *WHOLE_NORMS]
-    runs.loc[runs["diverged"], quantities] = np.nan
+        quantities, errors = [*QUANTITIES, *WHOLE_NORMS], [f"{name}_error" for name in WHOLE_NORMS]
+    runs.loc[runs["diverged"], [*quantities, *errors]] = np.nan
     groups = runs.groupby(["data", "model", "label"], sort=False)
     means, deviations = groups[quantities].mean(), groups[quantities].std()
     counts = groups.agg(
@@ -189,8 +188,8 @@ def results_table(history: pd.DataFrame, spectrum: pd.DataFrame, *, validation_e
         num_diverged=("diverged", "sum"),
     )
     table = counts.join(means.add_suffix("_mean")).join(deviations.add_suffix("_std"))
-    if has_whole_norms:
-        table = table.join(groups[[f"{name}_error" for name in WHOLE_NORMS]].max())
+    if errors:
+        table = table.join(groups[errors].max())
     table = table.reset_index()
     return _poster_order(table).assign(validation_epoch=validation_epoch)
 

@@ -22,7 +22,7 @@ from running import SMALL, contents, environment, planned_jobs, run_study, snake
 from benchmarks.project import ROOT
 from sharpness import data
 from sharpness.checkpoints import load_checkpoints
-from sharpness.device import multiplies_bfloat16
+from sharpness.device import fast_precision
 from sharpness.initialisation import loss_of
 from sharpness.measuring import Subject
 
@@ -54,25 +54,30 @@ def test_every_figure_is_there_as_pdf_and_png(finished):
     assert all(path.read_bytes().startswith(b"%PDF") for path in figures.glob("*.pdf"))
 
 
-def test_the_largest_eigenvalue_of_a_checkpoint_is_that_of_its_dense_hessian(finished):
-    spectra = table(finished, "eigenvalues_spectrum")
-    row = spectra[(spectra["which"] == "largest") & (spectra["rank"] == 0) & (spectra["step"] == 20)].iloc[0]
-    folder = finished / "results" / "small" / "runs" / row["run"]
-    checkpoints = load_checkpoints(folder / "checkpoints" / "1.safetensors", device=torch.device("cpu"), steps=[20])
-    dataset = data.load(
-        finished / "results" / "data" / "digits.safetensors", num_training=200, device=torch.device("cpu")
-    )
+def by_double_backward(finished, run, chunk, step):
+    """The weights of a checkpoint, and products with its Hessian that are independent of the engine."""
+    folder, device = finished / "results" / "small", torch.device("cpu")
+    path = folder / "runs" / run / "checkpoints" / f"{chunk}.safetensors"
+    checkpoints = load_checkpoints(path, device=device, steps=[step])
+    dataset = data.load(finished / "results" / "data" / "digits.safetensors", num_training=200, device=device)
     loss, _, _ = loss_of(checkpoints.run, dataset)
-    # Independent of the engine: power iteration on double backward, shifted so that the largest eigenvalue dominates.
     inputs, targets = Subject(checkpoints.run, loss, dataset).drawn_examples(16)
     snapshot = checkpoints.snapshots[0]
     leaf = snapshot.weights.clone().requires_grad_()
     value = torch.nn.functional.cross_entropy(loss.logits(leaf, snapshot.buffers, inputs), targets)
     (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
+    return leaf, lambda vector: torch.autograd.grad(gradient, leaf, vector, retain_graph=True)[0]
+
+
+def test_the_largest_eigenvalue_of_a_checkpoint_is_that_of_its_dense_hessian(finished):
+    spectra = table(finished, "eigenvalues_spectrum")
+    row = spectra[(spectra["which"] == "largest") & (spectra["rank"] == 0) & (spectra["step"] == 20)].iloc[0]
+    leaf, times = by_double_backward(finished, row["run"], 1, 20)
+    # Power iteration, shifted so that the largest eigenvalue dominates.
     vector = torch.randn(len(leaf), generator=torch.Generator().manual_seed(1))
     for _ in range(200):
         vector = vector / vector.norm()
-        (product,) = torch.autograd.grad(gradient, leaf, vector, retain_graph=True)
+        product = times(vector)
         estimate = float(vector @ product)
         vector = product + 0.5 * row["eigenvalue"] * vector
     assert estimate == pytest.approx(row["eigenvalue"], rel=1e-3)
@@ -152,31 +157,16 @@ def test_checkpoints_carry_the_planned_steps_and_spectra_are_measured_at_each(fi
 
 def test_the_norm_at_the_ends_is_that_of_the_whole_hessian(finished):
     rows = table(finished, "results_table_spectrum")
-    (run,) = rows["run"].iloc[:1]
-    row = rows[(rows["run"] == run) & (rows["checkpoint"] == "last") & (rows["which"] == "largest")].iloc[0]
-    folder = finished / "results" / "small" / "runs" / run
-    checkpoints = load_checkpoints(folder / "checkpoints" / "last.safetensors", device=torch.device("cpu"))
-    dataset = data.load(
-        finished / "results" / "data" / "digits.safetensors", num_training=200, device=torch.device("cpu")
-    )
-    loss, _, _ = loss_of(checkpoints.run, dataset)
-    inputs, targets = Subject(checkpoints.run, loss, dataset).drawn_examples(16)
-    # Independent of the engine: |A z|^2 over many z, by double backward.
-    leaf = checkpoints.snapshots[0].weights.clone().requires_grad_()
-    value = torch.nn.functional.cross_entropy(loss.logits(leaf, checkpoints.snapshots[0].buffers, inputs), targets)
-    (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
+    row = rows[(rows["checkpoint"] == "last") & (rows["which"] == "largest")].iloc[0]
+    leaf, times = by_double_backward(finished, row["run"], "last", row["step"])
+    # The mean of |A z|^2 over many z.
     random = torch.Generator().manual_seed(1)
-    squares = np.array(
-        [
-            float(torch.autograd.grad(gradient, leaf, z, retain_graph=True)[0].square().sum())
-            for z in torch.randn(200, len(leaf), generator=random)
-        ]
-    )
+    squares = np.array([float(times(z).square().sum()) for z in torch.randn(200, len(leaf), generator=random)])
     expected, error = squares.mean(), squares.std() / np.sqrt(len(squares))
     own_error = 2 * row["frobenius_norm"] * row["frobenius_error"]
     assert abs(row["frobenius_norm"] ** 2 - expected) < 4 * np.hypot(error, own_error)
     assert rows["frobenius_norm"].notna().all()
-    assert (rows["search_precision"] == ("bfloat16" if multiplies_bfloat16(torch.device("cpu")) else "float32")).all()
+    assert (rows["search_precision"] == fast_precision(torch.device("cpu"))).all()
 
 
 def test_the_table_of_results_has_a_row_for_every_setting(finished):

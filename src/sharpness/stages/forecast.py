@@ -15,7 +15,7 @@ import yaml
 
 import sharpness
 from sharpness import models, sources
-from sharpness.device import choose_device, multiplies_bfloat16
+from sharpness.device import choose_device, fast_precision
 from sharpness.forecast import Products, Rates, Sum, Work, summed, work_of
 from sharpness.grid import Run
 from sharpness.hessian import HessianOperator
@@ -40,7 +40,7 @@ def forecast(config: Path, schema: Path, threads: int = 1) -> None:
     began = time.monotonic()
     study = study_of(yaml.safe_load(config.read_text()), schema, source=str(config))
     device = choose_device(threads=threads)
-    work = work_of(study, auto="bfloat16" if multiplies_bfloat16(device) else "float32")
+    work = work_of(study, auto=fast_precision(device))
     runs = {job.run for job in work}
     # Runs of one network, shape, batch size and precision take the same time a step.
     calibrated = {_alike(run): run for run in runs}
@@ -57,7 +57,7 @@ def forecast(config: Path, schema: Path, threads: int = 1) -> None:
         "jobs beside one another on one device take longer."
         f" Calibrated in {time.monotonic() - began:.0f} s."
     )
-    if not multiplies_bfloat16(device) and _in_bfloat16(work):
+    if fast_precision(device) == "float32" and _in_bfloat16(work):
         print("\nParts of it compute in bfloat16, which this device emulates: float32 is many times faster here.")
 
 

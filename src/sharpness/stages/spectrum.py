@@ -9,7 +9,7 @@ from typing import Literal
 from sharpness import estimators
 from sharpness.checkpoints import Snapshot
 from sharpness.data import augment
-from sharpness.device import multiplies_bfloat16
+from sharpness.device import fast_precision
 from sharpness.hessian import HessianOperator, Precision
 from sharpness.lanczos import Eigenpairs
 from sharpness.measuring import Part, Subject, measure
@@ -41,9 +41,7 @@ def spectrum(settings: Settings, part: Part) -> None:
         inputs, targets = subject.drawn_examples(settings.num_examples, purpose)
         if settings.augment:
             inputs = augment(inputs, generator=stream(subject.run.seed, f"augmentation of the {purpose}"))
-        precision = settings.precision
-        if precision == "auto":
-            precision = "bfloat16" if multiplies_bfloat16(inputs.device) else "float32"
+        precision = fast_precision(inputs.device) if settings.precision == "auto" else settings.precision
         operator = subject.hessian(snapshot, (inputs, targets), precision=precision, parameters=settings.parameters)
         pairs = subject.eigenpairs(
             snapshot,
