@@ -51,6 +51,7 @@ class Job:
     data: Path
     steps: list[int]
     state_seconds: float = 0.0
+    evaluation_epochs: tuple[int, ...] = ()
 
     @property
     def outputs(self):
@@ -77,7 +78,8 @@ class Job:
         """The process, with its standard error in ``log``."""
         stage = "train_nudged" if self.run.is_nudged else "train"
         settings = {"data": self.data, "steps": self.steps, "num_evaluated": 50, "threads": 1, "state": self.state}
-        settings |= {"evaluation_epochs": [], "state_seconds": self.state_seconds, "tensorboard": False, **self.outputs}
+        settings |= {"evaluation_epochs": list(self.evaluation_epochs), "state_seconds": self.state_seconds}
+        settings |= {"tensorboard": False, **self.outputs}
         words = [*(program or ("-m", f"sharpness.stages.{stage}")), *flags("run", asdict(self.run))]
         with log.open("w") as file:
             return subprocess.Popen([sys.executable, *words, *flags("job", settings)], stderr=file, env=ENVIRONMENT)
@@ -236,13 +238,13 @@ def data(tmp_path_factory):
 def job_of(run, data, tmp_path):
     """Makes jobs of 50 updates an epoch; ``every``: so many updates lie between two checkpoints."""
 
-    def make(place, *, every, epochs, state_seconds=0.0, **changes):
+    def make(place, *, every, epochs, state_seconds=0.0, evaluation_epochs=(), **changes):
         usual = {"num_training": 200, "model": "resnet8", "augment": True, "momentum": 0.9, "learning_rate": 0.01}
         settings = {**usual, "epochs": epochs, **changes}
         changed = replace(run, **settings)
         (tmp_path / place).mkdir()
         steps = list(range(0, changed.epochs * changed.steps_per_epoch + 1, every))
-        return Job(tmp_path / place, changed, data, steps, state_seconds)
+        return Job(tmp_path / place, changed, data, steps, state_seconds, evaluation_epochs)
 
     yield make
     shutil.rmtree(tmp_path)  # hundreds of checkpoints
@@ -275,7 +277,7 @@ def test_a_job_killed_at_twenty_random_moments_leaves_the_same_bytes(job_of):
 
 def test_a_nudged_job_killed_at_random_moments_leaves_the_same_bytes(job_of):
     search = {"gamma": 0.1, "num_directions": 2, "direction_examples": 50, "direction_products": 60}
-    nudged = {**search, "direction_tolerance": 1e-9, "every": 10, "epochs": 3}
+    nudged = {**search, "direction_tolerance": 1e-9, "every": 10, "epochs": 3, "evaluation_epochs": (2, 3)}
     whole, job = job_of("whole", **nudged), job_of("killed", **nudged)
     whole.finish()
 

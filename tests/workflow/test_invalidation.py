@@ -85,6 +85,10 @@ def longer_runs(study: dict[str, Any]) -> None:
     study["defaults"]["epochs"] = 3
 
 
+def evaluations_after_some_epochs(study: dict[str, Any]) -> None:
+    study["evaluation_epochs"] = [1, 2]
+
+
 def other_seconds_between_saves(study: dict[str, Any]) -> None:
     study["state_seconds"] = 30
     study["tensorboard"] = True
@@ -109,6 +113,10 @@ EDITS_OF_THE_STUDY: dict[str, tuple[Callable[[dict[str, Any]], None], dict[str, 
         {"train": 1, "steps": 2, "collect": 2, "figure_steps": 1, **LAST},
     ),
     "more epochs are longer runs": (longer_runs, {"train": ALL, **AFTER_TRAINING}),
+    "other epochs that are evaluated train anew": (
+        evaluations_after_some_epochs,
+        {"train": ALL, **AFTER_TRAINING},
+    ),
     "settings that change no result": (other_seconds_between_saves, {}),
 }
 
