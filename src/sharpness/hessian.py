@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import copy
-import functools
-import logging
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn import functional
 
 from sharpness.device import tensor_float_32
+from sharpness.double_backward import State
+from sharpness.forms import Form, by_parameter, checked_form
 from sharpness.layout import Layout
 from sharpness.loss import Loss, flatten
-from sharpness.r_operator import Kept, ROperator
+from sharpness.r_operator import Kept
 from sharpness.recording import Recorder
 
 if TYPE_CHECKING:
@@ -26,14 +23,6 @@ if TYPE_CHECKING:
 Precision = Literal["float64", "float32", "tf32", "bfloat16"]
 # Of the passes over the network, where it is less than that of the weights.
 LowPrecision = Literal["tf32", "bfloat16"]
-
-_log = logging.getLogger(__name__)
-
-# Largest difference between a product and one by double backward, relative to its length, on one vector.
-# Double precision decides whether the derivatives are right; in the others rounding can be large on few examples.
-_AGREEMENT = {torch.float64: 1e-10, torch.float32: 0.05, torch.bfloat16: 0.5}
-# Examples on which the two are compared: whether operations are differentiated rightly does not depend on their number.
-_EXAMPLES_OF_CHECK = 8
 
 
 class HessianProduct:
@@ -59,7 +48,7 @@ class HessianProduct:
         self.layout = loss.layout.matching(parameters)
         self.precision = precision
         self._chosen = [name in self.layout.names for name in loss.layout.names]
-        self._form: ROperator | _DoubleBackward | None = None
+        self._form: Form | None = None
 
     def in_full_precision(self) -> HessianProduct:
         """The same product with all passes as precise as the weights."""
@@ -70,13 +59,13 @@ class HessianProduct:
     @property
     def is_static(self) -> bool:
         """Whether every product runs the same kernels and waits for none; known after the first ``linearise``."""
-        return isinstance(self._form, ROperator) and self._form.is_static
+        return self._form is not None and self._form.is_static
 
     def rounded(self, tensor: Tensor) -> Tensor:
         """Weights, buffers or a vector in the precision of the passes; as they are where that is theirs."""
         return tensor.to(torch.bfloat16) if self.precision == "bfloat16" else tensor
 
-    def linearise(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Kept | _State:
+    def linearise(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Kept | State:
         """Everything in the product that does not depend on the vector; shapes as in ``Loss``.
 
         Chunks of examples share the memory of weights and buffers that are ``rounded`` already.
@@ -88,133 +77,19 @@ class HessianProduct:
         parts = self.loss.layout.views(self.rounded(weights)), self.loss.buffer_layout.views(self.rounded(buffers))
         if self._form is None:
             with self.loss.differentiating():
-                self._form = self._checked_form(*parts, inputs[:_EXAMPLES_OF_CHECK])
+                self._form = checked_form(self.loss, self.layout, self._chosen, *parts, inputs)
         with self.loss.differentiating(), self._multiplying():
             return self._form.linearise(*parts, inputs, targets)
 
-    def add_product(self, kept: Kept | _State, vector: Tensor, total: Tensor) -> None:
+    def add_product(self, kept: Kept | State, vector: Tensor, total: Tensor) -> None:
         """Add to ``total`` the Hessian of the cross-entropy, summed over what ``kept`` is of, times ``vector`` [p]."""
         assert self._form is not None
         with self.loss.differentiating(), self._multiplying():
-            self._form.add_product(kept, self._by_parameter(self.rounded(vector)), self._by_parameter(total))  # type: ignore[arg-type]
+            parts = (by_parameter(self.layout, self._chosen, flat) for flat in (self.rounded(vector), total))
+            self._form.add_product(kept, *parts)  # type: ignore[arg-type]
 
     def _multiplying(self) -> AbstractContextManager[None]:
         return tensor_float_32() if self.precision == "tf32" else nullcontext()
-
-    def _by_parameter(self, vector: Tensor) -> list[Tensor | None]:
-        views = iter(self.layout.views(vector))
-        return [next(views) if chosen else None for chosen in self._chosen]
-
-    def _checked_form(
-        self, weights: list[Tensor], buffers: list[Tensor], inputs: Tensor
-    ) -> ROperator | _DoubleBackward:
-        """What computes the products, compared with double backward in double precision and in that of the passes."""
-        own, full = weights[0].dtype, torch.float64
-        states = {dtype: ([w.to(dtype) for w in weights], [b.to(dtype) for b in buffers]) for dtype in (full, own)}
-        drawn = torch.randn(2, self.layout.size, generator=torch.Generator().manual_seed(0))
-        vector, another = drawn.to(weights[0].device, full)
-
-        def product(form: ROperator | _DoubleBackward, dtype: torch.dtype, vector: Tensor = vector) -> Tensor:
-            total = torch.zeros_like(vector)
-            parts = states[dtype]
-            kept = form.linearise(parts[0], parts[1], inputs, targets)
-            form.add_product(kept, self._by_parameter(vector.to(dtype)), self._by_parameter(total))  # type: ignore[arg-type]
-            return total
-
-        twice_backward = _DoubleBackward(self.loss, self._chosen)
-        # At the least likely classes: where a network fits its examples next to no curvature is left, and the two ways
-        # of computing it differ by rounding alone.
-        targets = twice_backward.logits(*states[full], inputs).argmin(dim=1)
-        theirs = product(twice_backward, full)
-        form: ROperator | _DoubleBackward = twice_backward
-        try:
-            form = ROperator(self.loss.evaluating, self._chosen)
-            ours = {dtype: product(form, dtype) for dtype in states}
-        except Exception as error:  # whatever a user's network raises in forward mode; it has just run twice backwards
-            _say_slow(type(self.loss.evaluating).__name__, (str(error).splitlines() or [type(error).__name__])[0])
-            _check_symmetry(vector, theirs, another, product(twice_backward, full, another))
-            form, ours = twice_backward, {own: product(twice_backward, own)}
-        if not torch.isfinite(ours[own]).all():
-            raise FloatingPointError("the curvature overflows at these weights")
-        for dtype, vector_of_ours in ours.items():
-            _compare(vector_of_ours, theirs, _AGREEMENT[dtype])
-        return form
-
-
-@functools.cache
-def _say_slow(network: str, reason: str) -> None:
-    """Once for each kind of network, not for each of its checkpoints."""
-    _log.warning("Hessian-vector products of %s by double backward, about twice as slow: %s", network, reason)
-
-
-def _compare(ours: Tensor, theirs: Tensor, allowed: float) -> None:
-    difference = float((ours - theirs).norm() / theirs.norm().clamp_min(torch.finfo(theirs.dtype).tiny))
-    if not difference <= allowed:
-        raise RuntimeError(
-            f"the Hessian-vector product differs from double backward by {difference:.1e} of its length, "
-            f"more than {allowed:.0e}"
-        )
-
-
-def _check_symmetry(one: Tensor, image: Tensor, other: Tensor, image_of_other: Tensor) -> None:
-    """Where double backward has nothing to be compared with, a wrong derivative at least is hardly ever symmetric."""
-    difference = float((other @ image - one @ image_of_other).abs() / (other.norm() * image.norm()))
-    if difference > _AGREEMENT[image.dtype]:
-        raise RuntimeError(
-            f"double backward gives a Hessian that is not symmetric, by {difference:.1e}: "
-            "torch differentiates one of the network's operations wrongly"
-        )
-
-
-class _State:
-    """What double backward starts from at every product: nothing is kept."""
-
-    num_bytes = 0
-
-    def __init__(self, weights: list[Tensor], buffers: list[Tensor], inputs: Tensor, targets: Tensor) -> None:
-        self.weights, self.buffers, self.inputs, self.targets = weights, buffers, inputs, targets
-
-
-class _DoubleBackward:
-    """The derivative of the gradient's product with the vector, its graph built anew each time."""
-
-    def __init__(self, loss: Loss, chosen: Sequence[bool]) -> None:
-        self._loss = loss
-        self._chosen = chosen
-
-    def logits(self, weights: Sequence[Tensor], buffers: Sequence[Tensor], inputs: Tensor) -> Tensor:
-        state = {name: weight.contiguous() for name, weight in zip(self._loss.layout.names, weights, strict=True)}
-        state.update(zip(self._loss.buffer_layout.names, buffers, strict=True))
-        if inputs.is_floating_point():
-            inputs = inputs.to(weights[0].dtype)
-        # A copy, since the network may change its input in place; as users' networks expect to find it in memory.
-        inputs = inputs.clone(memory_format=torch.contiguous_format)
-        outputs: Tensor = functional_call(self._loss.evaluating, state, (inputs,))
-        return outputs
-
-    def linearise(self, weights: list[Tensor], buffers: list[Tensor], inputs: Tensor, targets: Tensor) -> _State:
-        return _State(weights, buffers, inputs, targets)
-
-    @torch.enable_grad()
-    def add_product(self, state: _State, vector: Sequence[Tensor | None], total: Sequence[Tensor | None]) -> None:
-        leaves = [
-            weight.detach().requires_grad_(chosen) for weight, chosen in zip(state.weights, self._chosen, strict=True)
-        ]
-        logits = self.logits(leaves, state.buffers, state.inputs)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = functional.cross_entropy(logits, state.targets, reduction="sum")
-        if not loss.requires_grad:
-            return  # no chosen weight has an influence on the loss
-        chosen = [leaf for leaf in leaves if leaf.requires_grad]
-        gradients = torch.autograd.grad(loss, chosen, create_graph=True, materialize_grads=True)
-        pairs = zip(gradients, (part for part in vector if part is not None), strict=True)
-        smooth = [(gradient, part) for gradient, part in pairs if gradient.requires_grad]
-        if not smooth:
-            return  # the loss is linear in the chosen weights
-        moving, along = zip(*smooth, strict=True)
-        parts = torch.autograd.grad(moving, chosen, along, materialize_grads=True)
-        for whole, part in zip((part for part in total if part is not None), parts, strict=True):
-            whole += part
 
 
 class HessianOperator:
