@@ -5,7 +5,7 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 # A study given with --configfile replaces the paper's; it never merges with it.
-if not config:
+if not config and not workflow.overwrite_configfiles:
 
     configfile: "config.yaml"
 

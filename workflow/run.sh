@@ -4,7 +4,7 @@
 set -euo pipefail
 config=$1
 shift
-study=$(python -c 'import sys, yaml; print(yaml.safe_load(open(sys.argv[1]))["study"])' "$config")
+study=$(PYTHONPATH=src python -m sharpness.study_file "$config")
 results=results/$study
 
 # One run at a time in this folder: a second waits for the first.

@@ -95,6 +95,11 @@ BAD_STUDIES = {
         broken(lambda study: study["slices"]["top"].update(checkpoints="sometimes")),
         ("slices.top.checkpoints", "'sometimes'", "trajectory"),
     ),
+    "a key given twice": (
+        SMALL.read_text().replace("  seed: 0\n", "  seed: 0\n  seed: 7\n", 1),
+        ("'seed'", "given twice", "in line "),
+    ),
+    "a study without a key": ("{}", ("lacks the key 'study'",)),
     "more training images than there are": (
         broken(lambda study: study["defaults"].update(num_training=1400)),
         ("num_training", "1300", "1400"),
@@ -127,6 +132,13 @@ def assert_refused(folder: Path, study: str, words: tuple[str, ...], **variables
 def test_a_bad_study_is_refused_in_one_sentence(results, name):
     study, words = BAD_STUDIES[name]
     assert_refused(results, study, (str(results / "study.yaml"), *words))
+
+
+def test_two_study_files_are_refused_in_one_sentence(tmp_path):
+    done = snakemake(tmp_path, "-n", "--configfile", str(SMALL), str(ROOT / "config.yaml"))
+    (line,) = done.stderr.splitlines()
+    assert f"never merges with another, got {SMALL} and {ROOT / 'config.yaml'}" in line
+    assert done.returncode != 0
 
 
 def test_a_data_folder_that_is_not_there_is_refused_in_one_sentence(results):

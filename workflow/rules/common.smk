@@ -15,8 +15,13 @@ from sharpness import sources as data_sources
 from sharpness.grid import flags
 from sharpness.schema import StudyError
 from sharpness.study import ENDS, KINDS, MEASUREMENTS, study_of
+from sharpness.study_file import only_study, read_study
 
 try:
+    only_study(workflow.configfiles)
+    for file in workflow.configfiles:
+        # Snakemake has read it already: of a key that is given twice it keeps the last, unseen.
+        read_study(Path(file))
     STUDY = study_of(
         config,
         Path(workflow.basedir) / "workflow/schemas/config.schema.yaml",

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-import yaml
 
 import sharpness
 from sharpness import models, sources
@@ -22,6 +21,7 @@ from sharpness.hessian import HessianOperator
 from sharpness.loss import Loss, flatten
 from sharpness.stages import run_stage
 from sharpness.study import study_of
+from sharpness.study_file import read_study
 from sharpness.training import Descent
 
 # Seconds that one measurement of the calibration may take, and repetitions of it.
@@ -38,7 +38,7 @@ def forecast(config: Path, schema: Path, threads: int = 1) -> None:
         threads: of the CPU, for each job.
     """
     began = time.monotonic()
-    study = study_of(yaml.safe_load(config.read_text()), schema, source=str(config))
+    study = study_of(read_study(config), schema, source=str(config))
     device = choose_device(threads=threads)
     work = work_of(study, auto=fast_precision(device))
     runs = {job.run for job in work}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import yaml
-
 from sharpness.stages import run_stage
 from sharpness.stages.agreement import agreement
 from sharpness.stages.claims import claims
@@ -15,6 +13,7 @@ from sharpness.stages.figure import figure
 from sharpness.stages.report import Figures, Interactive, Tables, report
 from sharpness.stages.results_table import results_table
 from sharpness.study import CLAIMS, KINDS, Experiment, Study, study_of
+from sharpness.study_file import read_study
 
 
 def publish(config: Path, schema: Path, results: Path, captions: Path, citation: Path) -> None:
@@ -31,7 +30,7 @@ def publish(config: Path, schema: Path, results: Path, captions: Path, citation:
         captions: the folder of the report's captions.
         citation: the project's CITATION.cff.
     """
-    study = study_of(yaml.safe_load(config.read_text()), schema, source=str(config))
+    study = study_of(read_study(config), schema, source=str(config))
     published = results / "published"
     for experiment in study.experiments.values():
         print(f"{experiment.name}: {_publish(study, experiment, results / 'runs', published)}")
