@@ -224,15 +224,48 @@ def test_the_epochs_at_which_the_rate_changes_are_one_run_in_any_order(epochs):
     assert dataclasses.replace(SCHEDULED, learning_rate_epochs=epochs) == SCHEDULED
 
 
+@given(RUNS, st.integers(1, 50))
+def test_rate_changes_after_the_last_epoch_make_no_difference(run, later):
+    changes = (*run.learning_rate_epochs, run.epochs, run.epochs + later)
+
+    assert dataclasses.replace(run, learning_rate_epochs=changes).canonical() == run.canonical()
+
+
+@given(RUNS)
+def test_a_batch_of_all_images_is_the_full_one(run):
+    whole = dataclasses.replace(run, batch_size=run.num_training).canonical()
+
+    assert whole == dataclasses.replace(run, batch_size="full").canonical()
+    assert whole.name == dataclasses.replace(whole, batch_size="full").name
+    assert (whole.examples_per_step, whole.steps_per_epoch) == (run.num_training, 1)
+
+
+def test_a_models_own_first_variance_is_that_of_no_setting():
+    own = dataclasses.replace(RUN, model="resnet8", init_scale=1 / 3)
+
+    assert own.canonical() == dataclasses.replace(RUN, model="resnet8", init_scale=None).canonical()
+    assert dataclasses.replace(own, init_scale=0.5).canonical().init_scale == 0.5
+
+
+def rates(run) -> list[float]:
+    """The learning rate of each epoch, without a look at how a run is spelt."""
+    changes = [run.learning_rate_factor if epoch in run.learning_rate_epochs else 1.0 for epoch in range(run.epochs)]
+    return [run.learning_rate * math.prod(changes[: epoch + 1]) for epoch in range(run.epochs)]
+
+
 @given(RUNS)
 def test_a_canonical_run_differs_in_settings_without_effect_only_and_stays_as_it_is(run):
     canonical = run.canonical()
 
-    idle = {*(() if run.is_nudged else NUDGING), *(() if run.learning_rate_epochs else ("learning_rate_factor",))}
-    for field in set(FIELDS) - idle:
+    spelt = {"batch_size", "init_scale", "learning_rate_epochs", "learning_rate_factor"}
+    idle = set() if run.is_nudged else set(NUDGING)
+    for field in set(FIELDS) - idle - spelt:
         assert getattr(canonical, field) == getattr(run, field)
+    assert canonical.examples_per_step == run.examples_per_step
+    assert rates(canonical) == rates(run)
     assert canonical.canonical() == canonical
-    assert canonical.name == run.name
+    if all(getattr(canonical, field) == getattr(run, field) for field in spelt - {"learning_rate_factor"}):
+        assert canonical.name == run.name
 
 
 @pytest.mark.parametrize("factors", [(0.1, 1), (1, 0.1), (0.5, 0.5), (0, 1), (1, 0)])
@@ -553,3 +586,20 @@ def test_no_mapping_of_the_schema_takes_keys_that_nobody_described():
     ]
 
     assert open_mappings == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (field, value)
+        for field in FIELDS
+        if isinstance(getattr(RUN, field), int | float) and not isinstance(getattr(RUN, field), bool)
+        for value in (-1, math.nan)
+    ]
+    + [("learning_rate", 0), ("learning_rate", math.inf), ("momentum", 1), ("l2", math.inf), ("gamma", math.inf)]
+    + [("learning_rate_epochs", (0,)), ("init_scale", 0.0), ("plateau_patience", 0), ("stop_patience", -3)]
+    + [("loss_bound", 0.0), ("loss_bound", math.nan), ("batch_size", 0)],
+)
+def test_a_senseless_number_is_refused_by_the_name_of_its_field(field, value):
+    with pytest.raises(ValueError, match=rf"^{field} must be .*, got "):
+        dataclasses.replace(RUN, **{field: value})

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from sharpness import models
+from sharpness import models, networks
+from sharpness.sources import SOURCES
 
 
 def stream(seed: int = 0) -> torch.Generator:
@@ -252,3 +253,28 @@ def test_unknown_name_is_an_error_that_lists_the_known_ones():
 def test_setting_that_does_not_apply_is_an_error(name, settings, message):
     with pytest.raises(ValueError, match=message):
         models.build(name, **settings)
+
+
+@pytest.mark.parametrize("shape", [*{facts.input_shape for facts in SOURCES.values()}, (2, 33, 41)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "padding"),
+    [*((name, "alternating") for name in models.NAMES), *((name, "same") for name in networks.SIMPLE_CNNS)],
+)
+def test_the_parameters_known_without_building_a_network_are_those_it_has(name, shape, padding):
+    if min(shape[1:]) < networks.smallest_size(name, padding):
+        with pytest.raises(ValueError, match="cannot work on images"):
+            networks.check(name, shape, 7, padding, None)
+        return
+    model = models.build(name, shape, 7, padding=padding)
+    sizes = {key: parameter.numel() for key, parameter in model.named_parameters()}
+    assert list(networks.parameter_sizes(name, shape, 7, padding=padding).items()) == list(sizes.items())
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_the_smallest_batch_of_a_network_is_one_it_can_be_trained_on(name):
+    model = models.build(name, (3, 32, 32)).train()
+    smallest = networks.smallest_batch(name)
+    assert model(torch.zeros(smallest, 3, 32, 32)).shape == (smallest, 10)
+    if smallest > 1:
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            model(torch.zeros(smallest - 1, 3, 32, 32))

@@ -1,6 +1,6 @@
 """One training run as a value, the axes that make many of them, and the steps at which they are kept.
 
-Standard library only: the workflow imports it each time it plans.
+No torch: the workflow imports it each time it plans.
 """
 
 from __future__ import annotations
@@ -8,11 +8,37 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sharpness import networks
+
 _LONGEST_NAME = 255
+
+# Of the numbers of a run, and how a message says it. A comparison with a NaN is false.
+_SENSIBLE: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "num_training": (lambda value: value >= 1, "at least 1"),
+    "init_scale": (lambda value: value is None or 0 < value < math.inf, "positive and finite, or null"),
+    "learning_rate": (lambda value: 0 < value < math.inf, "positive and finite"),
+    "learning_rate_epochs": (lambda value: all(epoch >= 1 for epoch in value), "epochs from 1 on"),
+    "learning_rate_factor": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
+    "batch_size": (lambda value: value == "full" or value >= 1, "full or at least 1"),
+    "momentum": (lambda value: 0 <= value < 1, "at least 0 and less than 1"),
+    "l2": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
+    "gamma": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
+    "gamma_outside": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
+    "num_directions": (lambda value: value >= 0, "at least 0"),
+    "direction_examples": (lambda value: value >= 0, "at least 0"),
+    "direction_tolerance": (lambda value: 0 <= value < math.inf, "at least 0 and finite"),
+    "direction_products": (lambda value: value >= 0, "at least 0"),
+    "epochs": (lambda value: value >= 0, "at least 0"),
+    "plateau_patience": (lambda value: value is None or value >= 1, "at least 1, or null"),
+    "stop_patience": (lambda value: value is None or value >= 1, "at least 1, or null"),
+    "loss_bound": (lambda value: value is None or value > 0, "positive, or null"),
+    "seed": (lambda value: value >= 0, "at least 0"),
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +74,9 @@ class Run:
     def __post_init__(self) -> None:
         # Read from a file it is a list; in whatever order, it is one and the same run.
         object.__setattr__(self, "learning_rate_epochs", tuple(sorted(self.learning_rate_epochs)))
+        for field, (sensible, words) in _SENSIBLE.items():
+            if not sensible(getattr(self, field)):
+                raise ValueError(f"{field} must be {words}, got {getattr(self, field)}")
         if self.batch_size != "full" and self.batch_size > self.num_training:
             raise ValueError(
                 f"batch_size must be at most num_training, got batch_size {self.batch_size} "
@@ -128,13 +157,19 @@ class Run:
         )
 
     def canonical(self) -> Run:
-        """The same run with the settings that have no effect on it at zero, so that equal runs are equal."""
+        """The same run with its settings spelt in one way, those without effect at zero: equal runs are equal."""
         idle: dict[str, Any] = {}
         if not self.is_nudged:
             idle |= {"num_directions": 0, "direction_examples": 0, "direction_tolerance": 0.0, "direction_products": 0}
             idle |= {"direction_precision": "float32"}
-        if not self.learning_rate_epochs or self.learning_rate_factor == 1:
-            idle |= {"learning_rate_epochs": (), "learning_rate_factor": 0.0}
+        # After the last epoch there is no step that a changed rate could take.
+        changes = () if self.learning_rate_factor == 1 else self.learning_rate_epochs
+        changes = tuple(epoch for epoch in changes if epoch < self.epochs)
+        idle |= {"learning_rate_epochs": changes} | ({} if changes else {"learning_rate_factor": 0.0})
+        if self.batch_size == self.num_training:
+            idle |= {"batch_size": "full"}
+        if self.model in networks.RESNETS and self.init_scale == networks.default_init_scale(self.model):
+            idle |= {"init_scale": None}
         return dataclasses.replace(self, **idle)
 
 

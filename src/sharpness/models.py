@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-Padding = Literal["alternating", "same"]
+from sharpness.networks import (
+    NAMES,
+    RESNET_STAGES,
+    RESNETS,
+    SIMPLE_CNN_DENSE,
+    SIMPLE_CNNS,
+    VGG_DENSE,
+    VGG_WIDTHS,
+    VGGS,
+    Padding,
+    check,
+    default_init_scale,
+    smallest_size,
+)
 
-# kernel size, widths of the four convolutions
-SIMPLE_CNNS = {"simple_cnn": (3, (32, 32, 64, 64)), "simple_cnn_medium": (5, (100, 100, 200, 200))}
-# residual blocks in each of the three stages, whether there is batch norm
-RESNETS = {"resnet8": (1, False), "resnet32": (5, False), "resnet32_bn": (5, True)}
-# whether there is batch norm
-VGGS = {"vgg11": False, "vgg11_bn": True}
-NAMES = (*SIMPLE_CNNS, *RESNETS, *VGGS)
+__all__ = ["NAMES", "GlobalAveragePool", "Padding", "ResidualBlock", "build", "default_init_scale", "smallest_size"]
 
-VGG_WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))  # a pool after each group
 # Standard deviation of a standard normal distribution cut at two.
 CUT_NORMAL_STD = 0.87962566103423978
 
@@ -47,7 +52,7 @@ def build(
     Raises:
         ValueError: the name is unknown, a setting does not apply, or the images are too small for the network.
     """
-    _check(name, input_shape, num_classes, padding, init_scale)
+    check(name, input_shape, num_classes, padding, init_scale)
     # On the meta device nothing is drawn: torch's own initialisation would move the global generator.
     with torch.device("meta"):
         if name in SIMPLE_CNNS:
@@ -60,46 +65,6 @@ def build(
     variance = None if name not in RESNETS else 2 * (default_init_scale(name) if init_scale is None else init_scale)
     _initialise(model, conv_variance=variance, generator=generator or torch.Generator().manual_seed(0))
     return model
-
-
-def default_init_scale(name: str) -> float:
-    """The factor on the variance of a ResNet's first weights where none is given.
-
-    Without batch norm it is one over the number of residual blocks, 1/15 for the authors' ResNet-32 (configuration
-    ``cifar10_resnet32_nobn_nodrop_3``), and so 1/3 for ``resnet8`` with its one block in each of three stages.
-    """
-    blocks_per_stage, batch_norm = RESNETS[name]
-    return 1.0 if batch_norm else 1 / (3 * blocks_per_stage)
-
-
-def smallest_size(name: str, padding: Padding = "alternating") -> int:
-    """The least height and width of an image that every layer of the network can work on."""
-    if name in SIMPLE_CNNS:
-        # From the last layer to the first: a pool doubles, a valid convolution adds its kernel size less one.
-        margin = SIMPLE_CNNS[name][0] - 1 if padding == "alternating" else 0
-        return 2 * (2 + margin) + margin
-    return 1 if name in RESNETS else 2 ** len(VGG_WIDTHS)
-
-
-def _check(
-    name: str, input_shape: tuple[int, int, int], num_classes: int, padding: Padding, init_scale: float | None
-) -> None:
-    if name not in NAMES:
-        raise ValueError(f"unknown model {name!r}, known are {', '.join(NAMES)}")
-    if padding not in ("alternating", "same"):
-        raise ValueError(f"padding must be 'alternating' or 'same', got {padding!r}")
-    if padding != "alternating" and name not in SIMPLE_CNNS:
-        raise ValueError(f"padding is a setting of {', '.join(SIMPLE_CNNS)} only, got {padding!r} for {name}")
-    if init_scale is not None and name not in RESNETS:
-        raise ValueError(f"init_scale is a setting of {', '.join(RESNETS)} only, got {init_scale} for {name}")
-    if init_scale is not None and not init_scale > 0:
-        raise ValueError(f"init_scale must be positive, got {init_scale}")
-    if num_classes < 1 or input_shape[0] < 1:
-        raise ValueError(f"need at least one channel and one class, got {input_shape} and {num_classes}")
-    smallest = smallest_size(name, padding)
-    if min(input_shape[1:]) < smallest:
-        shape = "x".join(map(str, input_shape))
-        raise ValueError(f"{name} cannot work on images of {shape}: it needs at least {smallest}x{smallest} pixels")
 
 
 def _simple_cnn(name: str, input_shape: tuple[int, int, int], num_classes: int, padding: Padding) -> nn.Sequential:
@@ -119,7 +84,13 @@ def _simple_cnn(name: str, input_shape: tuple[int, int, int], num_classes: int, 
         # After the pool, not before it: the largest is the same, and a quarter as many values are cut.
         layers.append(nn.ReLU())
     features = channels * math.prod(sizes)
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 128), nn.ReLU(), nn.Linear(128, num_classes))
+    return nn.Sequential(
+        *layers,
+        nn.Flatten(),
+        nn.Linear(features, SIMPLE_CNN_DENSE),
+        nn.ReLU(),
+        nn.Linear(SIMPLE_CNN_DENSE, num_classes),
+    )
 
 
 class ResidualBlock(nn.Module):
@@ -155,14 +126,14 @@ class GlobalAveragePool(nn.Module):
 def _resnet(name: str, in_channels: int, num_classes: int) -> nn.Sequential:
     blocks_per_stage, batch_norm = RESNETS[name]
     blocks: list[nn.Module] = []
-    channels = 16
-    for width, first_stride in ((16, 1), (32, 2), (64, 2)):
+    channels = RESNET_STAGES[0][0]
+    for width, first_stride in RESNET_STAGES:
         for block in range(blocks_per_stage):
             stride = first_stride if block == 0 else 1
             blocks.append(ResidualBlock(channels, width, stride=stride, batch_norm=batch_norm))
             channels = width
     return nn.Sequential(
-        nn.Conv2d(in_channels, 16, 3, padding=1),
+        nn.Conv2d(in_channels, RESNET_STAGES[0][0], 3, padding=1),
         *blocks,
         *_normalisation(channels, batch_norm),
         nn.ReLU(),
@@ -185,9 +156,9 @@ def _vgg(input_shape: tuple[int, int, int], num_classes: int, *, batch_norm: boo
     layers.append(nn.Flatten())
     features = channels * math.prod(sizes)
     for _ in range(2):
-        normalisation = [nn.BatchNorm1d(512, eps=1e-3, momentum=0.01)] if batch_norm else []
-        layers += [nn.Linear(features, 512), *normalisation, nn.ReLU()]
-        features = 512
+        normalisation = [nn.BatchNorm1d(VGG_DENSE, eps=1e-3, momentum=0.01)] if batch_norm else []
+        layers += [nn.Linear(features, VGG_DENSE), *normalisation, nn.ReLU()]
+        features = VGG_DENSE
     return nn.Sequential(*layers, nn.Linear(features, num_classes))
 
 
