@@ -11,6 +11,7 @@ from running import run_study
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
+from torch.nn.utils import parameters_to_vector
 
 from benchmarks.project import copy_project
 from sharpness.grid import Run
@@ -80,6 +81,17 @@ class Problem:
     inputs: Tensor  # [N, 2, 6, 6]
     targets: Tensor  # [N]
     l2: float
+    channels_last: bool = True  # flat vectors are as ``Loss`` takes them; else in torch's own order
+
+    @property
+    def in_torchs_order(self) -> "Problem":
+        """The same, with flat vectors as a user has them: those of ``parameters_to_vector``."""
+        return replace(self, channels_last=False)
+
+    @property
+    def weights(self) -> Tensor:
+        """The model's own, [P]."""
+        return self.flat({name: parameter.detach() for name, parameter in self.model.named_parameters()})
 
     @property
     def kernels(self) -> set[str]:
@@ -89,7 +101,9 @@ class Problem:
         return kernels & {name for name, _ in self.model.named_parameters()}
 
     def flat(self, tensors: dict[str, Tensor]) -> Tensor:
-        """One value per weight in the flat order: kernels of convolutions as [out, height, width, in]."""
+        """One value per weight in the flat order, where channels are last: kernels as [out, height, width, in]."""
+        if not self.channels_last:
+            return parameters_to_vector(tensor.contiguous() for tensor in tensors.values())
         rows = [torch.einsum("oihw->ohwi", t) if t.dim() == 4 else t for t in tensors.values()]
         return torch.cat([row.flatten() for row in rows])
 

@@ -72,13 +72,14 @@ def test_a_product_is_that_of_the_dense_hessian(
 ):
     dtype = torch.float64 if precision == "float64" else torch.float32
     settings = {"num_examples": 30, "l2": 0.05}
-    exact, plain = problem(name, **settings), moved(problem(name, dtype=dtype, **settings), gpu)
+    exact = problem(name, **settings).in_torchs_order
+    plain = moved(problem(name, dtype=dtype, **settings), gpu)
     if batch_statistics:
         exact.model.train()
     operator = operator_of(
         plain, precision=precision, chunk_size=30 if batch_statistics else 8, batch_statistics=batch_statistics
     )
-    dense = exact.hessian(flatten(exact.model)[0])
+    dense = exact.hessian(exact.weights)
     before = [value.clone() for value in plain.model.state_dict().values()]
     for _ in range(4):  # from the sixth on by a recording
         vector = torch.randn(len(dense), generator=generator, dtype=torch.float64)
@@ -134,8 +135,9 @@ def test_memory_is_flat_over_products(generator, gpu):
 def test_eigenpairs_are_those_of_the_dense_solver(problem, gpu, name, precision, tolerance):
     dtype = torch.float64 if precision == "float64" else torch.float32
     settings = {"num_examples": 30, "l2": 0.05}
-    exact, plain = problem(name, **settings), moved(problem(name, dtype=dtype, **settings), gpu)
-    dense = exact.hessian(flatten(exact.model)[0])
+    exact = problem(name, **settings).in_torchs_order
+    plain = moved(problem(name, dtype=dtype, **settings), gpu)
+    dense = exact.hessian(exact.weights)
     values = torch.linalg.eigvalsh(dense).flip(0)
     operator = operator_of(plain, precision=precision, chunk_size=8)
 

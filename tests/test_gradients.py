@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharpness.gradients import batch_sharpness, fraction_inside, gradient_noise, subspace_overlap
-from sharpness.hessian import HessianOperator
+from sharpness.hessian import HessianOperator, HessianProduct
 from sharpness.loss import Loss, flatten
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
@@ -100,9 +100,9 @@ def test_batch_sharpness_of_a_network_is_that_of_its_dense_hessians(problem, net
     expected = np.mean([float(g @ h @ g / (g @ g)) for g, h in dense])
 
     found = batch_sharpness(
-        (gradient, HessianOperator(part.model, part.inputs, part.targets, l2=0.01, precision="float64") @ gradient)
-        for part in parts
-        for gradient in [loss.gradient(weights, buffers, part.inputs, part.targets)]
+        (gradient, HessianOperator.at(HessianProduct(loss), weights, buffers, *examples) @ gradient)
+        for examples in [(part.inputs, part.targets) for part in parts]
+        for gradient in [loss.gradient(weights, buffers, *examples)]
     )
 
     assert found.value == pytest.approx(expected, rel=1e-9)

@@ -1,6 +1,7 @@
 """Hessian-vector products equal the dense Hessian of a loss written independently, however the examples are cut."""
 
 import copy
+import fnmatch
 import gc
 import os
 import re
@@ -15,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.linalg import eigsh
 from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from sharpness import hessian, models
 from sharpness.device import tensor_float_32
@@ -386,10 +389,10 @@ def test_what_does_not_fit_is_told_by_its_value(problem):
 
 @pytest.mark.parametrize(("name", "chunk_size"), [("batch_norm", 3), ("conv", 3), ("batch_norm", 7)])
 def test_batch_statistics_are_differentiated_through(problem, name, chunk_size, generator):
-    plain = problem(name, l2=0.05)
+    plain = problem(name, l2=0.05).in_torchs_order
     training = copy.deepcopy(plain)
     training.model.train()
-    dense = training.hessian(flatten(plain.model)[0])
+    dense = training.hessian(plain.weights)
     operator = HessianOperator(
         plain.model,
         plain.inputs,
@@ -402,7 +405,7 @@ def test_batch_statistics_are_differentiated_through(problem, name, chunk_size, 
     vectors = torch.randn(len(dense), 3, generator=generator, dtype=torch.float64)
     assert (operator @ vectors - dense @ vectors).norm() < 1e-12 * (dense @ vectors).norm()
     if name == "batch_norm":
-        assert (dense - plain.hessian(flatten(plain.model)[0])).norm() > 0.01 * dense.norm()
+        assert (dense - plain.hessian(plain.weights)).norm() > 0.01 * dense.norm()
 
 
 def test_tf32_is_asked_for_within_the_passes_only_and_its_reference_never_is(problem, generator, monkeypatch):
@@ -446,8 +449,8 @@ def test_tf32_is_given_back_when_a_pass_fails():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_bfloat16_is_a_few_percent_off_and_its_reference_is_not(problem, name, generator):
     plain = problem(name, l2=0.05, dtype=torch.float32, num_examples=30)
-    double = problem(name, l2=0.05, num_examples=30)
-    dense = double.hessian(flatten(double.model)[0])
+    double = problem(name, l2=0.05, num_examples=30).in_torchs_order
+    dense = double.hessian(double.weights)
     operator = HessianOperator(plain.model, plain.inputs, plain.targets, l2=0.05, chunk_size=8, precision="bfloat16")
     reference = operator.reference
     assert reference.shape == operator.shape
@@ -481,7 +484,7 @@ def test_an_operator_and_its_reference_share_the_budget(problem, chunks_fitting,
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("float64", torch.float64)])
 @pytest.mark.parametrize("of_model", [torch.float32, torch.float64])
 def test_the_precision_is_that_of_everything_whatever_the_models(problem, of_model, precision, dtype, generator):
-    plain = problem("batch_norm", dtype=of_model)
+    plain = problem("batch_norm", dtype=of_model).in_torchs_order
     operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision=precision)
     assert operator.reference is None
     assert operator.dtype == dtype
@@ -489,7 +492,7 @@ def test_the_precision_is_that_of_everything_whatever_the_models(problem, of_mod
     double = double.part(inputs=plain.inputs.double(), targets=plain.targets)
     double.model.double()
     vector = draw(generator, operator.shape[0], dtype)
-    expected = double.product(flatten(double.model)[0], vector.double())
+    expected = double.product(double.weights, vector.double())
     assert (operator @ vector).dtype == dtype
     assert ((operator @ vector).double() - expected).norm() < (
         1e-5 if precision == "float32" else 1e-12
@@ -509,13 +512,13 @@ def test_the_precision_is_that_of_everything_whatever_the_models(problem, of_mod
 )
 @pytest.mark.parametrize("precision", ["float64", "bfloat16"])
 def test_some_parameters_have_their_block_of_the_dense_hessian(problem, name, parameters, precision, generator):
-    plain = problem(name, l2=0.05)
+    plain = problem(name, l2=0.05).in_torchs_order
     operator = HessianOperator(
         plain.model, plain.inputs, plain.targets, l2=0.05, chunk_size=3, parameters=parameters, precision=precision
     )
     state = {key: torch.full_like(p, float(key in operator.layout.names)) for key, p in plain.model.named_parameters()}
     chosen = plain.flat(state).bool()
-    block = plain.hessian(flatten(plain.model)[0])[chosen][:, chosen]
+    block = plain.hessian(plain.weights)[chosen][:, chosen]
     assert operator.shape == block.shape
     tolerance = 1e-12 if precision == "float64" else 0.05
     vectors = torch.randn(len(block), 3, generator=generator, dtype=torch.float64)
@@ -559,7 +562,7 @@ def test_a_block_of_vectors_is_multiplied_column_by_column(problem, generator):
 @pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-9), ("float32", 1e-4)])
 def test_scipy_finds_the_eigenvalues_of_the_dense_hessian(problem, precision, tolerance):
     plain = problem("batch_norm", l2=0.05)
-    expected = torch.linalg.eigvalsh(plain.hessian(flatten(plain.model)[0])).numpy()
+    expected = torch.linalg.eigvalsh(plain.hessian(plain.weights)).numpy()
     operator = HessianOperator(plain.model, plain.inputs, plain.targets, l2=0.05, precision=precision)
     linear = operator.aslinearoperator()
     assert linear.dtype == np.dtype(precision)
@@ -569,10 +572,63 @@ def test_scipy_finds_the_eigenvalues_of_the_dense_hessian(problem, precision, to
     np.testing.assert_allclose(linear @ block, linear.rmatmat(block), rtol=1e-4, atol=1e-4)
 
 
+class Scaled(nn.Module):
+    """Parameters of four axes that are no kernels of convolutions, and one with two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(1, 2, 3, 1))
+        self.mixing = nn.Parameter(torch.empty(2, 3, 2, 2))
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, inputs):
+        mixed = torch.einsum("ncdx,cdij->ndij", inputs[:, :, :3, :1] * self.scale, self.mixing).tanh().sum((2, 3))
+        return self.second(self.first(mixed).tanh())
+
+
+WITH_KERNELS = {
+    "1d": lambda: nn.Sequential(
+        nn.Flatten(2), nn.Conv1d(2, 4, 3), nn.Tanh(), nn.ConvTranspose1d(4, 2, 5), nn.Flatten(), nn.Linear(76, 3)
+    ),
+    "2d": lambda: nn.Sequential(
+        nn.Conv2d(2, 4, (2, 3), groups=2), nn.Tanh(), nn.ConvTranspose2d(4, 3, (3, 2)), nn.Flatten(), nn.Linear(105, 3)
+    ),
+    "3d": lambda: nn.Sequential(
+        *(nn.Unflatten(1, (1, 2)), nn.Conv3d(1, 3, 2), nn.Tanh(), nn.ConvTranspose3d(3, 2, 2)),
+        *(nn.Flatten(), nn.Linear(144, 3)),
+    ),
+    "four axes": Scaled,
+}
+
+
+@pytest.mark.parametrize("parameters", ["*", "[0-3s]*"])
+@pytest.mark.parametrize("network", WITH_KERNELS.values(), ids=WITH_KERNELS)
+def test_vectors_go_in_and_out_through_torchs_own_functions(problem, network, parameters, generator):
+    """Gradients and what an optimiser remembers line up with eigenvectors by themselves."""
+    plain = problem(network)
+    chosen = [p for name, p in plain.model.named_parameters() if fnmatch.fnmatchcase(name, parameters)]
+    loss = functional.cross_entropy(plain.model(plain.inputs), plain.targets)
+    gradient = parameters_to_vector(g.contiguous() for g in torch.autograd.grad(loss, chosen, create_graph=True))
+    vector = draw(generator, len(gradient))
+    expected = [part.contiguous() for part in torch.autograd.grad(gradient @ vector, chosen)]
+    for precision, tolerance in (("float64", 1e-12), ("float32", 1e-5), ("bfloat16", 0.1)):
+        operator = HessianOperator(
+            plain.model, plain.inputs, plain.targets, chunk_size=3, precision=precision, parameters=parameters
+        )
+        parts = [torch.empty_like(parameter) for parameter in chosen]
+        vector_to_parameters((operator @ vector.to(operator.dtype)).double(), parts)
+        for part, right in zip(parts, expected, strict=True):
+            assert (part - right).norm() <= tolerance * parameters_to_vector(expected).norm()
+        if operator.reference is not None:
+            product = operator.reference @ vector.float()
+            assert (product - parameters_to_vector(expected)).norm() < 1e-5 * product.norm()
+
+
 def test_named_takes_a_vector_apart_into_the_parameters(problem):
     plain = problem("residual")
     operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="float64")
-    named = operator.named(flatten(plain.model)[0])
+    named = operator.named(parameters_to_vector(plain.model.parameters()))
     parameters = dict(plain.model.named_parameters())
     assert list(named) == list(parameters)
     assert all(torch.equal(named[name], parameter) for name, parameter in parameters.items())
@@ -664,8 +720,4 @@ def test_equals_the_operator_of_curvlinops(problem, generator):
     )
     operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="float64")
     vector = draw(generator, operator.shape[0])
-    # Theirs is in torch's order of the entries of a kernel, ours has channels last.
-    tensors = list(operator.named(vector).values())
-    expected = theirs @ torch.cat([tensor.flatten() for tensor in tensors])
-    ours = torch.cat([tensor.flatten() for tensor in operator.named(operator @ vector).values()])
-    torch.testing.assert_close(ours, torch.as_tensor(expected), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(operator @ vector, torch.as_tensor(theirs @ vector), rtol=1e-10, atol=1e-12)

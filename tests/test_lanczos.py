@@ -14,7 +14,6 @@ from scipy.sparse.linalg import LinearOperator
 from sharpness.hessian import HessianOperator
 from sharpness.krylov import Krylov, VectorProduct
 from sharpness.lanczos import follow_eigenpairs, top_eigenpairs
-from sharpness.loss import flatten
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
 
@@ -571,9 +570,8 @@ def test_the_recurrence_knows_the_residuals_after_sequences_were_interrupted():
 
 @pytest.mark.parametrize("name", ["conv", "residual", "batch_norm"])
 def test_the_sharpest_directions_of_a_network_are_those_of_its_dense_hessian(problem, name):
-    plain = problem(name, l2=0.01, num_examples=9)
-    weights, _ = flatten(plain.model)
-    values, vectors = np.linalg.eigh(plain.hessian(weights).numpy())
+    plain = problem(name, l2=0.01, num_examples=9).in_torchs_order
+    values, vectors = np.linalg.eigh(plain.hessian(plain.weights).numpy())
     operator = HessianOperator(plain.model, plain.inputs, plain.targets, l2=0.01, chunk_size=4, precision="float64")
 
     pairs = solve(operator, num_pairs=6)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from sharpness.layout import Layout
 from sharpness.loss import flatten
@@ -17,10 +18,10 @@ def tensors_of(shapes, seed):
     return {f"layer{i}.weight": torch.randn(shape, generator=generator) for i, shape in enumerate(shapes)}
 
 
-@given(shapes, st.integers(0, 2**32))
-def test_views_of_a_flat_vector_are_the_tensors_it_was_made_of(shapes, seed):
+@given(shapes, st.integers(0, 2**32), st.booleans())
+def test_views_of_a_flat_vector_are_the_tensors_it_was_made_of(shapes, seed, channels_last):
     tensors = tensors_of(shapes, seed)
-    layout = Layout.of(tensors)
+    layout = Layout.of(tensors, channels_last=channels_last)
     flat = layout.flat(list(tensors.values()))
 
     assert flat.shape == (layout.size,)
@@ -31,18 +32,33 @@ def test_views_of_a_flat_vector_are_the_tensors_it_was_made_of(shapes, seed):
     assert torch.equal(layout.flat(layout.views(flat)), flat)
 
 
-@given(shapes, st.integers(0, 2**32))
-def test_views_share_the_memory_of_the_vector_and_cover_each_entry_once(shapes, seed):
-    layout = Layout.of(tensors_of(shapes, seed))
+@given(shapes, st.integers(0, 2**32), st.booleans())
+def test_views_share_the_memory_of_the_vector_and_cover_each_entry_once(shapes, seed, channels_last):
+    layout = Layout.of(tensors_of(shapes, seed), channels_last=channels_last)
     flat = torch.zeros(layout.size)
     for view in layout.views(flat):
         view += 1
     assert torch.equal(flat, torch.ones(layout.size))
 
 
-def test_only_four_dimensional_kernels_change_their_order_and_are_channels_last():
+@given(shapes, st.integers(0, 2**32), st.booleans())
+def test_torchs_order_is_that_of_its_own_functions(shapes, seed, channels_last):
+    tensors = tensors_of(shapes, seed)
+    inside = Layout.of(tensors, channels_last=channels_last)
+    outside = inside.in_torchs_order
+    vector = parameters_to_vector(tensors.values())
+    assert torch.equal(outside.flat(list(tensors.values())), vector)
+    within = outside.converted(vector, inside)
+    assert torch.equal(within, inside.flat(list(tensors.values())))
+    assert torch.equal(inside.converted(within, outside), vector)
+    places = [torch.empty(tensor.shape) for tensor in tensors.values()]
+    vector_to_parameters(inside.converted(within, outside), places)
+    assert all(torch.equal(place, tensor) for place, tensor in zip(places, tensors.values(), strict=True))
+
+
+def test_only_four_dimensional_kernels_change_their_order_where_channels_are_last():
     tensors = {"conv1d": torch.arange(24.0).view(2, 3, 4), "conv2d": torch.arange(120.0).view(2, 3, 4, 5)}
-    layout = Layout.of(tensors)
+    layout = Layout.of(tensors, channels_last=True)
     flat = layout.flat(list(tensors.values()))
     assert torch.equal(flat[:24], torch.arange(24.0))
     assert torch.equal(flat[24:], torch.einsum("oihw->ohwi", tensors["conv2d"]).flatten())
@@ -74,13 +90,14 @@ def test_no_tensors_are_an_empty_vector():
     ],
 )
 def test_patterns_choose_by_name_in_order(pattern, names):
-    layout = Layout(("0.weight", "0.bias", "10.weight"), (torch.Size([2, 3]), torch.Size([2]), torch.Size([1, 2])))
+    shapes = torch.Size([2, 3]), torch.Size([2]), torch.Size([1, 2])
+    layout = Layout(("0.weight", "0.bias", "10.weight"), shapes, channels_last=True)
     if names:
         chosen = layout.matching(pattern)
         assert list(chosen.names) == names
-        assert chosen.size == sum(
-            shape.numel() for name, shape in zip(*vars(layout).values(), strict=True) if name in names
-        )
+        shapes = dict(zip(layout.names, layout.shapes, strict=True))
+        assert chosen.size == sum(shapes[name].numel() for name in names)
+        assert chosen.channels_last
     else:
         with pytest.raises(ValueError, match=r"no parameter matches .*, there are 0\.weight, 0\.bias, 10\.weight"):
             layout.matching(pattern)

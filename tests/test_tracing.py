@@ -11,7 +11,6 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from sharpness import forms, models
 from sharpness.hessian import HessianOperator
-from sharpness.loss import flatten
 from sharpness.operations import Convolution, Dense, LinearMap, MaxPool2d, Relu, UntraceableError
 from sharpness.r_operator import ROperator
 from sharpness.tracing import steps_of
@@ -357,7 +356,8 @@ UNTRACED = {
 
 
 def assert_has_the_hessian(plain, generator):
-    weights = flatten(plain.model)[0]
+    plain = plain.in_torchs_order
+    weights = plain.weights
     vectors = torch.randn(len(weights), 3, generator=generator, dtype=torch.float64)
     expected = torch.stack([plain.product(weights, vector) for vector in vectors.T], dim=1)
     for precision, tolerance in (("float64", 1e-12), ("float32", 1e-5)):
@@ -375,8 +375,8 @@ def test_traced_networks_have_the_hessian_of_the_plain_loss(problem, network, ge
 
 @pytest.mark.parametrize("network", UNTRACED.values(), ids=UNTRACED)
 def test_other_networks_have_it_too_by_double_backward_and_say_so_once(problem, network, generator, caplog):
-    plain = problem(network)
-    weights = flatten(plain.model)[0]
+    plain = problem(network).in_torchs_order
+    weights = plain.weights
     vector = torch.randn(len(weights), generator=generator, dtype=torch.float64)
     expected = plain.product(weights, vector)
     forms._say_slow.cache_clear()
@@ -509,14 +509,14 @@ def test_every_name_of_the_experiments_is_tested():
 @pytest.mark.parametrize("parameters", ["0.*", "1.*", "1.bias", "3.*", "*.weight"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-12), ("float32", 1e-5), ("bfloat16", 0.1)])
 def test_blocks_of_a_network_without_forward_mode(problem, parameters, precision, tolerance, generator, caplog):
-    plain = problem(lambda: classified(conv(), nn.GroupNorm(2, 2), nn.SiLU(), conv(), nn.Mish()))
+    plain = problem(lambda: classified(conv(), nn.GroupNorm(2, 2), nn.SiLU(), conv(), nn.Mish())).in_torchs_order
     operator = HessianOperator(
         plain.model, plain.inputs, plain.targets, chunk_size=3, parameters=parameters, precision=precision
     )
     names = operator.layout.names
     state = {name: torch.full_like(p, float(name in names)) for name, p in plain.model.named_parameters()}
     chosen = plain.flat(state).bool()
-    block = plain.hessian(flatten(plain.model)[0])[chosen][:, chosen]
+    block = plain.hessian(plain.weights)[chosen][:, chosen]
     vectors = torch.randn(len(block), 3, generator=generator, dtype=torch.float64)
     product = operator @ vectors.to(operator.dtype)
     assert (product - block @ vectors).norm() < tolerance * (block @ vectors).norm()

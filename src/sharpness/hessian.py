@@ -99,8 +99,8 @@ class HessianOperator:
     off. The average is weighted by the number of examples, so that the answer does not depend on how they are cut into
     chunks. The model stays as it is: its weights, buffers, mode and the global random generator.
 
-    Vectors are flat, in the order of ``layout``: the parameters one after the other, kernels of two-dimensional
-    convolutions as [out, height, width, in]. ``named`` takes a vector apart.
+    Vectors are flat, in the order of ``torch.nn.utils.parameters_to_vector(model.parameters())``; ``layout`` knows
+    which entries are which parameter, and ``named`` takes a vector apart.
 
     Args:
         model: gives logits [N, classes].
@@ -151,6 +151,7 @@ class HessianOperator:
         product = HessianProduct(loss, precision=low_precision(precision), parameters=parameters)
         inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
         self._prepare(product, weights, buffers, inputs, targets, chunk_size, memory_budget)
+        self.layout = product.layout.in_torchs_order
 
     @classmethod
     def at(
@@ -164,7 +165,10 @@ class HessianOperator:
         chunk_size: int = 256,
         memory_budget: int = 4 * 2**30,
     ) -> HessianOperator:
-        """The operator at ``weights`` [P] and ``buffers`` [B]; checkpoints of one architecture share ``product``."""
+        """The operator at ``weights`` [P] and ``buffers`` [B]; checkpoints of one architecture share ``product``.
+
+        Vectors are in the order of the weights, which is that of ``Loss`` and ``flatten``: kernels channels last.
+        """
         operator = cls.__new__(cls)
         operator._prepare(product, weights, buffers, inputs, targets, chunk_size, memory_budget)
         return operator
@@ -240,13 +244,16 @@ class HessianOperator:
         return self._recorder(lambda given: (self._times(given),), vector, in_place=self._rounded)[0]
 
     def _times(self, vector: Tensor) -> Tensor:
+        vector = self.layout.converted(vector, self._product.layout)
         total = torch.zeros_like(vector)
         for index, chunk in enumerate(self._chunks):
             kept = self._kept[index] if index < len(self._kept) else self._product.linearise(*self._rounded, *chunk)
             self._product.add_product(kept, vector, total)
         total /= self._num_examples
         loss = self._product.loss
-        return total + loss.penalty_curvature(vector, self.layout) if loss.l2 else total
+        if loss.l2:
+            total = total + loss.penalty_curvature(vector, self._product.layout)
+        return self._product.layout.converted(total, self.layout)
 
     @property
     def reference(self) -> HessianOperator | None:
@@ -259,6 +266,7 @@ class HessianOperator:
                 chunk_size=self._chunk_size,
                 memory_budget=self._for_reference,
             )
+            self._reference.layout = self.layout
         return self._reference
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:

@@ -31,8 +31,9 @@ class Loss:
     Biases and batch-norm scales are not regularised, as in the authors' code. Dropout is off. Batch norm uses its
     moving statistics (evaluation mode) except where ``training`` is asked for, which updates ``buffers`` in place.
 
-    Shapes used by all methods: weights [P], buffers [B] (batch norm's moving statistics; B is 0 without batch norm),
-    inputs [n, channels, height, width], targets [n].
+    Shapes used by all methods: weights [P], kernels of two-dimensional convolutions channels last as in ``layout``;
+    buffers [B] (batch norm's moving statistics; B is 0 without batch norm), inputs [n, channels, height, width],
+    targets [n].
 
     Args:
         model: only its structure is used: its own weights stay as they are.
@@ -43,8 +44,9 @@ class Loss:
     def __init__(self, model: nn.Module, *, l2: float, batch_statistics: bool = False) -> None:
         self.l2 = l2
         self.batch_statistics = batch_statistics
-        self.layout = Layout.of(dict(model.named_parameters()))
-        self.buffer_layout = Layout.of({name: b for name, b in model.named_buffers() if b.is_floating_point()})
+        self.layout = Layout.of(dict(model.named_parameters()), channels_last=True)
+        buffers = {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()}
+        self.buffer_layout = Layout.of(buffers, channels_last=True)
         self.num_weights = self.layout.size
         self._without_onednn = misled_by_onednn(model)
         # Looking for tied weights at every call takes longer than a small layer.
@@ -172,11 +174,13 @@ class Loss:
 
 
 def flatten(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Copies of a model's weights [P] and of its floating-point buffers [B], flat."""
+    """Copies of a model's weights [P] and of its floating-point buffers [B], flat, as ``Loss`` takes them."""
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     buffers = {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()}
-    flat = Layout.of(weights).flat(list(weights.values()))
-    return flat, Layout.of(buffers).flat(list(buffers.values())) if buffers else flat.new_empty(0)
+    flat = Layout.of(weights, channels_last=True).flat(list(weights.values()))
+    if not buffers:
+        return flat, flat.new_empty(0)
+    return flat, Layout.of(buffers, channels_last=True).flat(list(buffers.values()))
 
 
 def channels_last(inputs: Tensor) -> Tensor:
