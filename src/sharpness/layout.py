@@ -87,4 +87,4 @@ class Layout:
 
 def _differs(shape: torch.Size) -> bool:
     """Whether the entries of such a tensor come in another order where channels are last."""
-    return len(shape) == 4 and shape[1] > 1 and shape[2:].numel() > 1
+    return len(shape) == 4 and shape[1] > 1 and shape[2] * shape[3] > 1
