@@ -350,6 +350,33 @@ def test_a_network_that_fits_its_examples_is_no_contradiction(generator, scale):
     assert torch.isfinite(operator @ weights).all()
 
 
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("form", [nn.Identity, lambda: Watched()])
+@pytest.mark.parametrize("margin", [1.0, 10.0, 25.0, 60.0])
+def test_a_network_that_is_sure_has_the_curvature_that_is_left(problem, generator, form, margin, precision):
+    plain = problem(lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 3), form()), num_examples=9)
+    with torch.no_grad():
+        plain.model[1].bias.zero_()
+        plain.model[1].weight *= margin / plain.model(plain.inputs).topk(2).values.diff().abs().min()
+    outputs = plain.model(plain.inputs).detach()
+    p = outputs.softmax(1)
+    others = torch.stack([p[:, [1, 2]].sum(1), p[:, [0, 2]].sum(1), p[:, [0, 1]].sum(1)], 1)  # 1 - p
+    curvatures = torch.diag_embed(p * others + p * p) - p[:, :, None] * p[:, None, :]
+    curvatures[:, range(3), range(3)] = p * others
+    vector = draw(generator, 219)
+    tangents = plain.inputs.flatten(1) @ vector[:216].view(3, 72).T + vector[216:]
+    moved = torch.einsum("nab,nb->na", curvatures, tangents - tangents.gather(1, p.argmax(1, True))) / 9
+    expected = torch.cat([(moved.T @ plain.inputs.flatten(1)).flatten(), moved.sum(0)])
+
+    operator = HessianOperator(plain.model, plain.inputs, outputs.argmax(1), chunk_size=4, precision=precision)
+
+    product = (operator @ vector.to(operator.dtype)).double()
+    # The relative error of a probability is the absolute one of its logit.
+    tolerance = 20 * torch.finfo(operator.dtype).eps * (1 + outputs.abs().max())
+    assert (product - expected).norm() < tolerance * expected.norm()
+    assert float(functional.cross_entropy(outputs, outputs.argmax(1))) <= np.exp(-margin)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["1.weight", "4.bias", "1.running_var"])
 def test_weights_and_statistics_that_are_not_finite_are_named(problem, name, value):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn import functional
 
+from sharpness import cross_entropy
 from sharpness.loss import Loss
 
 
@@ -50,7 +50,7 @@ class DoubleBackward:
         ]
         logits = self.logits(leaves, state.buffers, state.inputs)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = functional.cross_entropy(logits, state.targets, reduction="sum")
+        loss = cross_entropy.summed(logits, state.targets)
         if not loss.requires_grad:
             return  # no chosen weight has an influence on the loss
         chosen = [leaf for leaf in leaves if leaf.requires_grad]

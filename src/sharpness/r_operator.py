@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sharpness.cross_entropy import Curvature, gradient_and_curvature
 from sharpness.loss import channels_last
 from sharpness.operations import Call, Local, UntraceableError
 from sharpness.tracing import steps_of
@@ -32,14 +33,14 @@ class Kept:
     saved: list[object]  # by step, what its operation wants to see again; None where nothing depends on a chosen weight
     adjoints: list[Tensor | None]  # by step, of its output
     active: list[bool]  # by value, whether it depends on a chosen weight
-    probabilities: Tensor  # [n, classes]
+    curvature: Curvature  # of the loss, at the logits
     borrowed: set[int]  # addresses of the memory of weights, buffers and examples
 
     @property
     def num_bytes(self) -> int:
         """Memory that lives as long as this does, beside weights and examples."""
         storages = {}
-        for tensor in _tensors([self.probabilities, self.adjoints, self.saved]):
+        for tensor in _tensors([self.curvature.tensors, self.adjoints, self.saved]):
             storage = tensor.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()  # once where two operations keep the same
         return sum(size for address, size in storages.items() if address not in self.borrowed)
@@ -73,16 +74,14 @@ class ROperator:
             weights: by parameter.
             buffers: by floating-point buffer.
             inputs: [n, ...]; worked on in the precision of the weights.
-            targets: [n], classes.
+            targets: [n, ...], as in ``cross_entropy``.
         """
         borrowed = {tensor.untyped_storage().data_ptr() for tensor in [*weights, *buffers, inputs]}
         if inputs.is_floating_point():
             inputs = inputs.to(weights[0].dtype)
         logits, saved, active = self._forward(weights, buffers, channels_last(inputs))
-        probabilities = torch.softmax(logits.float() if logits.dtype == torch.bfloat16 else logits, dim=1)
-        adjoint = probabilities.clone()
-        adjoint[torch.arange(len(targets), device=targets.device), targets] -= 1
-        kept = Kept(weights, saved, [None] * len(self._steps), active, probabilities, borrowed)
+        adjoint, curvature = gradient_and_curvature(logits, targets)
+        kept = Kept(weights, saved, [None] * len(self._steps), active, curvature, borrowed)
         self._backward(kept, adjoint.to(logits.dtype))
         return kept
 
@@ -150,9 +149,7 @@ class ROperator:
         if last is None:
             return  # no chosen weight has an influence on the loss
         tangents.clear()
-        moved = kept.probabilities * last
-        moved -= kept.probabilities * moved.sum(dim=1, keepdim=True)
-        self._r_backward(places, product, moved.to(last.dtype))
+        self._r_backward(places, product, kept.curvature.times(last).to(last.dtype))
 
     def _r_backward(self, places: list[Local], product: Sequence[Tensor | None], last: Tensor) -> None:
         moved: dict[int, Tensor] = {len(self._steps): last}
