@@ -93,3 +93,13 @@ def test_a_grid_of_one_way_has_nothing_to_compare():
     history, spectrum = frames({key: logs for key, logs in VALUES.items() if key[0] == "float32"})
     assert set(ways_of(spectrum)["way"]) == {"all"}
     assert compare(history, spectrum).empty
+
+
+def test_plain_sgd_beside_nudged_runs_is_told_apart_by_its_precision():
+    rows = [
+        {"data": "digits", "model": "simple_cnn", "grid": "ways", "run": f"{gamma}-{precision}", "gamma": gamma}
+        | {"precision": precision}
+        for gamma, precision in ((0.1, "float32"), (1.0, "float32"), (1.0, "bfloat16"))
+    ]
+    ways = ways_of(pd.DataFrame(rows))
+    assert list(ways["way"]) == ["gamma 0.1", "SGD, precision float32", "SGD, precision bfloat16"]

@@ -184,7 +184,12 @@ def test_each_run_is_measured_once_with_each_settings():
 
 
 def test_two_experiments_with_the_same_settings_measure_a_shared_run_once():
-    study = expand(small((("experiments", "results", "measure", "spectrum"), ["leading", "final"])))
+    again = {
+        "kind": "spectrum",
+        "measure": {"spectrum": ["leading"]},
+        "grids": {"run": [{"gamma": [1, 0.1]}]},
+    }
+    study = expand(small((("experiments", "again"), again)))
 
     assert list(study.measured).count((SHARED, "spectrum", "leading")) == 1
     assert (NUDGED, "spectrum", "leading") in study.measured
@@ -554,6 +559,148 @@ BAD_VALUES = {
             "1301",
         ],
     ),
+    "a batch of one image for the norm of a vector": (
+        (*AXES,),
+        {"data": "cifar10", "model": "vgg11_bn", "batch_size": [1, 2]},
+        ["experiments.rates.grids.learning_rate: batch_size must be at least 2 for vgg11_bn, got 1"],
+    ),
+    "a network too large for its images": (
+        (*AXES, "model"),
+        "vgg11",
+        ["experiments.rates.grids.learning_rate: vgg11 cannot work on images of 1x16x16: it needs at least 32x32"],
+    ),
+    "a setting that the network does not have": (
+        (*AXES, "init_scale"),
+        0.5,
+        ["init_scale is a setting of resnet8, resnet32, resnet32_bn only, got 0.5 for simple_cnn"],
+    ),
+    "a padding that the network does not have": (
+        (*AXES,),
+        {"model": "resnet8", "padding": "same"},
+        ["padding is a setting of simple_cnn, simple_cnn_medium only, got 'same' for resnet8"],
+    ),
+    # What could only be found out after training.
+    "a pattern that is no name of a parameter": (
+        (*LEADING, "parameters"),
+        "layer3.*",
+        ["spectrum.leading.parameters is 'layer3.*', which is the name of no parameter of simple_cnn; known are 0.w"],
+    ),
+    "a pattern that looks like an option": (
+        (*LEADING, "parameters"),
+        "-h",
+        ["spectrum.leading.parameters is '-h', which is the name of no parameter of simple_cnn"],
+    ),
+    "more eigenvalues than the block has": (
+        (*LEADING,),
+        {**yaml.safe_load(SMALL)["spectrum"]["leading"], "parameters": "13.bias", "num_eigenvalues": 11},
+        ["spectrum.leading.num_eigenvalues must be at most 10, the weights of simple_cnn that '13.bias' names, got 11"],
+    ),
+    "scales without the weights themselves": (
+        ("slices", "top", "scales"),
+        [-1, 0.5, 1],
+        ["slices.top.scales is [-1, 0.5, 1], must have 0 and a positive k"],
+    ),
+    "negative scales only": (
+        ("slices", "top", "scales"),
+        [-2, -1, 0],
+        ["slices.top.scales is [-2, -1, 0], must have values on both sides of 0"],
+    ),
+    "positive scales only": (
+        ("slices", "top", "scales"),
+        [0, 1, 2],
+        ["slices.top.scales is [0, 1, 2], must have values on both sides of 0"],
+    ),
+    "scales that a figure does not show": (
+        ("slices", "top", "scales"),
+        [-16, 0, 16],
+        ["must have values on both sides of 0 within ±8"],
+    ),
+    "the ends where planned checkpoints are drawn": (
+        (*LEADING, "checkpoints"),
+        "ends",
+        ["spectrum.leading.checkpoints is 'ends', must be a schedule of planned ones: what kind eigenvalues of"],
+    ),
+    "planned checkpoints for a table": (
+        ("spectrum", "final", "checkpoints"),
+        "early",
+        ["spectrum.final.checkpoints is 'early', must be ends, the best and the last: what kind table of"],
+    ),
+    "a table with grids of other names": (
+        ("experiments", "results", "grids"),
+        {"gama": [{"gamma": [1, 0.1]}]},
+        ["experiments.results.grids is of gama, must have gamma or sgd"],
+    ),
+    "a grid more than the panels show": (
+        (*RATES, "grids", "seeds"),
+        [{"seed": [0, 1]}],
+        ["experiments.rates.grids is of seeds, must have learning_rate or batch_size"],
+    ),
+    "two settings where one is shown": (
+        (*RATES, "measure", "spectrum"),
+        ["leading", "final"],
+        ["experiments.rates.measure.spectrum names leading, final, kind eigenvalues shows one"],
+    ),
+    "widths of the first epoch only": (
+        ("experiments", "slice"),
+        {
+            "kind": "widths",
+            "measure": {"slices": ["top"]},
+            "grids": {"learning_rate": [{"learning_rate": [0.1, 0.2], "epochs": 1}]},
+        },
+        ["slices.top.checkpoints is 'later', must keep one of digits100-", "from epoch 2 on"],
+    ),
+    "a nudged row named after plain SGD": (
+        ("experiments", "results", "grids", "sgd"),
+        [{"gamma": 0.1, "learning_rate": 0.5}],
+        ["experiments.results.grids.sgd: gamma must be 1, since its rows are named SGD, got 0.1"],
+    ),
+    # Names.
+    "a name longer than a file's": (
+        ("experiments", "a" * 250),
+        {},
+        ["a name in experiments is 'aaaa", "must have at most 100 characters: files are named after it"],
+    ),
+    "a study longer than a folder's name": (("study",), "a" * 250, ["study is 'aaa", "at most 100 characters"]),
+    "a study in the place of the data": (("study",), "data", ["study is 'data', the name of the folder"]),
+    "two experiments with one figure": (
+        ("experiments", "rates_peaks"),
+        {"kind": "spectrum", "measure": {"spectrum": ["leading"]}, "grids": {"run": [{"seed": 0}]}},
+        ["experiments.rates_peaks: its figure rates_peaks has the name of one of experiments.rates; rename one"],
+    ),
+    "two experiments with one table": (
+        ("experiments", "rates_history"),
+        yaml.safe_load(SMALL)["experiments"]["results"],
+        ["experiments.rates_history: its table rates_history has the name of one of experiments.rates; rename one"],
+    ),
+    "a table that a rule could take for another's": (
+        ("experiments", "rates_slices"),
+        yaml.safe_load(SMALL)["experiments"]["results"],
+        ["experiments.rates_slices: its table rates_slices has the name of one of experiments.rates; rename one"],
+    ),
+    "a table with the report's log": (
+        ("experiments", "report"),
+        yaml.safe_load(SMALL)["experiments"]["results"],
+        ["experiments.report: the name is taken, the study has its report"],
+    ),
+    # Axes that no product tells apart.
+    "a batch size beside the rate": (
+        (*AXES, "batch_size"),
+        [10, 50],
+        [
+            "experiments.rates.grids.learning_rate: batch_size is 10 and 50 at learning rate 0.1, ",
+            "which kind eigenvalues would average as if they were seeds",
+        ],
+    ),
+    "a rate beside gamma": (
+        ("experiments", "results", "grids", "gamma", 0),
+        {"gamma": [1, 0.1], "learning_rate": [0.1, 0.2]},
+        ["experiments.results.grids.gamma: learning_rate is 0.1 and 0.2 at gamma 1", "kind table would average"],
+    ),
+    "a gamma beside the rate": (
+        (*AXES, "gamma"),
+        [1, 0.1],
+        ["experiments.rates.grids.learning_rate: gamma is 1 and 0.1 at learning rate 0.1"],
+    ),
     "a schedule after the end": (
         ("checkpoints", "early", "at_epochs"),
         [5, 6],
@@ -668,3 +815,118 @@ def test_a_study_with_anything_anywhere_is_expanded_or_refused_in_one_line(data)
             assert study.caption(name)
         for run, measurement, name in study.measured:
             assert study.parts(run, measurement, name)
+
+
+VARIANT = """
+checkpoints: later
+num_examples: 60
+tolerance: 0.01
+max_products: 30
+loss_examples: 100
+num_steps: 6
+num_directions: 1
+gamma: 1.0
+gamma_outside: 1.0
+measure_every: 3
+renew_every: null
+follow_products: 4
+"""
+
+
+def varied(**changed) -> list:
+    """The small study with two variants, the second of other settings."""
+    sgd = yaml.safe_load(VARIANT)
+    experiment = {"kind": "variants", "measure": {"variants": ["sgd", "top_only"]}, "grids": {"run": [{"seed": 0}]}}
+    settings = {"sgd": sgd, "top_only": {**sgd, "gamma_outside": 0.0, "renew_every": 1, **changed}}
+    return [(("variants",), settings), (("experiments", "variants"), experiment)]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("checkpoints", "early"),
+        ("num_examples", 30),
+        ("tolerance", 0.1),
+        ("loss_examples", 50),
+        ("num_steps", 9),
+        ("measure_every", 2),
+    ],
+)
+def test_variants_that_are_compared_are_measured_alike(key, value):
+    expand(small(*varied()))
+    wanted = f"variants.top_only.{key} must be that of sgd, "
+    assert wanted in message_of(small(*varied(**{key: value})))
+
+
+# Of each kind: axes that its products tell apart, and such as they do not, beside the first.
+AXES_OF_KINDS = {
+    "spectrum": ({"learning_rate": [0.1, 0.2]}, None),
+    "eigenvalues": ({"learning_rate": [0.1, 0.2]}, {"batch_size": [10, 50]}),
+    "schedules": ({"learning_rate_epochs": [[], [1], [2]]}, {"learning_rate_factor": [0.1, 0.5]}),
+    "slices": ({"batch_size": [10, 50]}, None),
+    "widths": ({"learning_rate": [0.1, 0.2]}, {"momentum": [0.0, 0.9]}),
+    "steps": ({"model": ["simple_cnn", "resnet8"]}, {"learning_rate": [0.1, 0.2]}),
+    "variants": ({"model": ["simple_cnn", "resnet8"]}, {"batch_size": [10, 50]}),
+    "gradients": ({"learning_rate": [0.1, 0.2]}, {"l2": [0.0, 0.1]}),
+    "nudged": ({"gamma": [0.1, 1]}, {"batch_size": [10, 50]}),
+    "agreement": ({"precision": ["float32", "bfloat16"]}, {"learning_rate": [0.1, 0.2]}),
+    "table": ({"gamma": [0.1, 1]}, {"learning_rate": [0.1, 0.2]}),
+}
+
+
+@pytest.mark.parametrize("kind", AXES_OF_KINDS)
+def test_axes_that_a_product_does_not_tell_apart_are_refused(kind):
+    shown, pooled = AXES_OF_KINDS[kind]
+    grid = {"nudged": "gamma", "table": "gamma"}.get(kind, "learning_rate")
+    measurement = KINDS[kind].measurements[0]
+    settings = {
+        "spectrum": "final" if kind == "table" else "leading",
+        "slices": "top",
+        "steps": "scaled",
+        "variants": "sgd",
+        "gradients": "top5",
+    }[measurement]
+    base = yaml.safe_load(SMALL)["slices"]["top"]
+    sections = {
+        "steps": {"scaled": {**{key: base[key] for key in base if key != "scales"}, "alphas": [0.5, 1, 2]}},
+        "variants": {"sgd": yaml.safe_load(VARIANT)},
+        "gradients": {"top5": {**{key: base[key] for key in base if key != "scales"}, "num_eigenvalues": 5}},
+    }
+    changes = [((name,), section) for name, section in sections.items() if name == measurement]
+
+    def study(axes):
+        experiment = {"kind": kind, "measure": {measurement: [settings]}, "grids": {grid: [axes]}}
+        return small(*changes, (("experiments", "tried"), experiment))
+
+    seeds = {"seed": [0, 1, 2]}
+    assert len(expand(study({**shown, **seeds})).experiments["tried"].runs) == 3 * len(next(iter(shown.values())))
+    if pooled is None:
+        return
+    (field,) = pooled
+    message = message_of(study({**shown, **pooled, **seeds}))
+    assert f"experiments.tried.grids.{grid}: {field} is " in message
+    assert (
+        f"which kind {kind} would average as if they were seeds; give each {field} an experiment of its own" in message
+    )
+
+
+def test_a_length_that_goes_with_a_setting_is_no_axis_of_its_own():
+    blocks = [{"batch_size": 10, "seed": [0, 1]}, {"batch_size": 50, "epochs": 6, "seed": [0, 1]}]
+    assert len(expand(small(((*RATES, "grids", "batch_size"), blocks))).experiments["rates"].runs) == 4 + 2
+
+
+def test_grids_that_a_figure_shows_together_are_pooled_too():
+    base = yaml.safe_load(SMALL)["slices"]["top"]
+    section = {"scaled": {**{key: base[key] for key in base if key != "scales"}, "alphas": [0.5, 1, 2]}}
+    grids = {"one": [{"learning_rate": 0.1}], "two": [{"learning_rate": 0.2}]}
+    experiment = {"kind": "steps", "measure": {"steps": ["scaled"]}, "grids": grids}
+    message = message_of(small((("steps",), section), (("experiments", "tried"), experiment)))
+    assert (
+        "experiments.tried.grids one and two: learning_rate is 0.1 and 0.2, which kind steps would average" in message
+    )
+
+
+def test_one_run_under_several_names_is_trained_once():
+    names = [{"batch_size": ["full", 100]}, {"batch_size": "full", "learning_rate_epochs": [[4], [5, 9]]}]
+    study = expand(small((("experiments", "slice", "grids", "run"), names)))
+    assert list(study.experiments["slice"].runs) == ["digits100-simple_cnn-lr0.1-bsfull-e4-seed0"]

@@ -7,18 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sharpness.kinds import WAYS
 from sharpness.tables import frobenius, trajectory
-
-# Settings of a run that may be cheaper without being another experiment.
-SETTINGS = (
-    "gamma",
-    "precision",
-    "direction_examples",
-    "direction_tolerance",
-    "direction_products",
-    "direction_precision",
-    "num_directions",
-)
 
 # What is compared: over the steps or at the last one, and of which the logarithm counts.
 QUANTITIES = {
@@ -42,9 +32,14 @@ def ways_of(spectrum: pd.DataFrame) -> pd.DataFrame:
     for _, of_grid in spectrum.drop_duplicates(["grid", "run"]).groupby(["data", "model", "grid"], sort=False):
         # Plain SGD has no directions: it is one of several ways by its name alone.
         named = of_grid if (of_grid["gamma"] == 1).all() else of_grid[of_grid["gamma"] != 1]
-        differing = [field for field in SETTINGS if field in named and named[field].nunique(dropna=False) > 1]
+        differing = [field for field in WAYS if field in named and named[field].nunique(dropna=False) > 1]
         differing += ["gamma"] if len(named) < len(of_grid) and "gamma" not in differing else []
-        words = of_grid[differing].apply(_in_words, axis=1) if differing else "all"
+        words = pd.Series("all", index=of_grid.index)
+        if differing:
+            words = of_grid[differing].apply(_in_words, axis=1)
+        plain = of_grid[of_grid["gamma"] == 1]
+        if len(plain) < len(of_grid) and "precision" in plain and plain["precision"].nunique() > 1:
+            words = words.where(of_grid["gamma"] != 1, "SGD, precision " + of_grid["precision"].astype(str))
         parts.append(of_grid[["data", "model", "grid", "run"]].assign(way=words))
     return pd.concat(parts)
 

@@ -209,6 +209,11 @@ class Schedule:
     dense_images: int = 1  # every so many training images (every step where a batch is larger)
     every_epochs: int | None = None  # after that, once every so many epochs, and at the end
 
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Schedule:
+        """A named schedule of a study's file."""
+        return cls(**{**section, "at_epochs": tuple(section.get("at_epochs", ()))})
+
     def steps(self, run: Run) -> list[int]:
         """The steps of ``run`` that the schedule keeps, ascending; times after its end are left out."""
         per_epoch, last = run.steps_per_epoch, run.steps_per_epoch * run.epochs

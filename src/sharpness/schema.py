@@ -85,6 +85,7 @@ def _demand(error: jsonschema.ValidationError) -> str:
         "enum": known_words(str(error.instance), map(str, listed)),
         "uniqueItems": "must not repeat a value",
         "pattern": f"must match {value}",
+        "maxLength": f"must have at most {value} characters: files are named after it",
     }
     demand = demands.get(str(rule), error.message)
     if rule == "type" and isinstance(error.instance, str) and _is_number(error.instance):

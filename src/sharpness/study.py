@@ -13,43 +13,12 @@ from typing import Any
 
 import yaml
 
-from sharpness import sources
+from sharpness import feasibility
 from sharpness.grid import Run, Schedule, chunks_of, runs_of
-from sharpness.schema import StudyError, check_schema, known_words
+from sharpness.kinds import CLAIMS, ENDS, INTERACTIVE, KINDS, MEASUREMENTS
+from sharpness.schema import StudyError, check_schema
 
-MEASUREMENTS = ("spectrum", "density", "slices", "steps", "variants", "gradients")
-# The checkpoint of the best validation accuracy and that of the last step: a part of its own in every run.
-ENDS = "ends"
-# The figures that have an interactive version; each is drawn from the measurement of its name.
-INTERACTIVE = ("spectrum", "slices")
-# The table of verdicts, beside those of the experiments.
-CLAIMS = "claims"
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What one kind of experiment needs and what is drawn from it."""
-
-    measurements: tuple[str, ...]
-    figures: tuple[str, ...]
-    grids: tuple[str, ...] = ()  # what its panels show: an experiment has a grid of one of these names; none: of any
-    result_table: str | None = None  # the caption of its table of results, if it has one
-
-
-KINDS = {
-    "spectrum": Kind(("spectrum",), ("spectrum",)),
-    "eigenvalues": Kind(("spectrum",), ("eigenvalues", "peaks"), grids=("learning_rate", "batch_size")),
-    "schedules": Kind(("spectrum",), ("schedules",)),
-    "density": Kind(("density",), ("density",)),
-    "slices": Kind(("slices",), ("slices", "schematic")),
-    "widths": Kind(("slices",), ("widths",), grids=("learning_rate", "batch_size")),
-    "steps": Kind(("steps",), ("steps",)),
-    "variants": Kind(("variants",), ("variants",)),
-    "gradients": Kind(("gradients",), ("gradients",)),
-    "nudged": Kind(("spectrum", "history"), ("nudged",)),
-    "agreement": Kind(("spectrum", "history"), ("agreement",), result_table="agreement_table"),
-    "table": Kind(("spectrum", "history"), (), result_table="results_table"),
-}
+__all__ = ["CLAIMS", "ENDS", "KINDS", "MEASUREMENTS", "Experiment", "Study", "study_of"]
 
 
 @dataclass(frozen=True)
@@ -132,11 +101,7 @@ class Study:
 
     @cached_property
     def _schedules(self) -> dict[str, Schedule]:
-        schedules = {}
-        for name, section in self.config["checkpoints"].items():
-            at_epochs = tuple(section.get("at_epochs", ()))
-            schedules[name] = Schedule(**{**section, "at_epochs": at_epochs})
-        return schedules
+        return {name: Schedule.of(section) for name, section in self.config["checkpoints"].items()}
 
     @cached_property
     def chunks(self) -> dict[str, list[list[int]]]:
@@ -249,21 +214,7 @@ def study_of(config: Mapping[str, Any], schema_path: Path, *, source: str) -> St
         check_schema(config, yaml.safe_load(schema_path.read_text()))
         experiments = {name: _experiment(name, config) for name in config["experiments"]}
         study = Study(name=config["study"], config=config, experiments=experiments)
-        if ENDS in config["checkpoints"]:
-            raise StudyError(f"checkpoints.{ENDS}: the name is taken by the best and the last checkpoint")
-        if CLAIMS in experiments:
-            raise StudyError(f"experiments.{CLAIMS}: the name is taken by the table of verdicts")
-        for experiment in experiments.values():
-            _check_references(experiment, config)
-            for trained in experiment.runs.values():
-                _check_evaluation(trained, config)
-        for run, measurement, settings in study.measured:
-            _check_sizes(study.runs[run], measurement, settings, config)
-            if not study.parts(run, measurement, settings):
-                raise StudyError(
-                    f"{measurement}.{settings}.checkpoints is {config[measurement][settings]['checkpoints']!r}, "
-                    f"which keeps no checkpoint within the {study.runs[run].epochs} epochs of {run}"
-                )
+        feasibility.check(study)
     except StudyError as error:
         raise StudyError(f"{source}: {error}") from None
     return study
@@ -275,78 +226,9 @@ def _experiment(name: str, config: Mapping[str, Any]) -> Experiment:
     for grid, blocks in section["grids"].items():
         try:
             runs = [run for axes in blocks for run in runs_of(config["defaults"], axes)]
+            for run in runs:
+                feasibility.check_run(run)
         except ValueError as error:
             raise StudyError(f"experiments.{name}.grids.{grid}: {error}") from None
         grids[grid] = list(dict.fromkeys(runs))
-        for run in grids[grid]:
-            available = sources.num_training(run.data)
-            if run.num_training > available:
-                raise StudyError(
-                    f"experiments.{name}.grids.{grid}: num_training must be at most {available}, "
-                    f"the training split of {run.data}, got {run.num_training}"
-                )
     return Experiment(name=name, kind=section["kind"], measure=section["measure"], grids=grids)
-
-
-def _check_references(experiment: Experiment, config: Mapping[str, Any]) -> None:
-    place, kind = f"experiments.{experiment.name}", KINDS[experiment.kind]
-    if kind.grids and not set(kind.grids) & set(experiment.grids):
-        raise StudyError(
-            f"{place}.grids is of {', '.join(experiment.grids)}, must have {' or '.join(kind.grids)}: "
-            f"what the panels of kind {experiment.kind} show"
-        )
-    for measurement in kind.measurements:
-        if measurement != "history" and measurement not in experiment.measure:
-            raise StudyError(
-                f"{place}.measure lacks {measurement}, which an experiment of kind {experiment.kind} needs"
-            )
-    shortest = min(experiment.runs.values(), key=lambda run: run.epochs)
-    if experiment.kind == "table" and shortest.epochs < config["validation_epoch"]:
-        raise StudyError(
-            f"validation_epoch must be at most {shortest.epochs}, the epochs of {shortest.name} in {place}, "
-            f"got {config['validation_epoch']}"
-        )
-    for measurement, names in experiment.measure.items():
-        for name in names:
-            known = config.get(measurement, {})
-            if name not in known:
-                raise StudyError(f"{place}.measure.{measurement} names {name!r}, {known_words(name, known)}")
-            schedule = config[measurement][name]["checkpoints"]
-            schedules = [*config["checkpoints"], ENDS]
-            if schedule not in schedules:
-                raise StudyError(
-                    f"{measurement}.{name}.checkpoints is {schedule!r}, {known_words(schedule, schedules)}"
-                )
-
-
-def _check_evaluation(run: Run, config: Mapping[str, Any]) -> None:
-    epochs = config["evaluation_epochs"]
-    if not epochs:
-        return
-    if run.epochs not in epochs:
-        raise StudyError(f"evaluation_epochs must have {run.epochs}, the last epoch of {run.name}, got {epochs}")
-    if run.plateau_patience is not None or run.stop_patience is not None:
-        raise StudyError(f"evaluation_epochs must be [], every one: {run.name} has a patience in epochs; got {epochs}")
-    if (early := config["validation_epoch"]) not in epochs:
-        raise StudyError(f"evaluation_epochs must have {early}, the validation_epoch, got {epochs}")
-
-
-def _check_sizes(run: Run, measurement: str, name: str, config: Mapping[str, Any]) -> None:
-    settings = config[measurement][name]
-    for key in ("num_examples", "loss_examples"):
-        if settings.get(key, 0) > run.num_training:
-            raise StudyError(
-                f"{measurement}.{name}.{key} must be at most {run.num_training}, the num_training of {run.name}, "
-                f"got {settings[key]}"
-            )
-    if settings.get("frobenius_products") == 1:
-        raise StudyError(
-            f"{measurement}.{name}.frobenius_products must be 0, for no estimate, or at least 2, which have a standard "
-            "error, got 1"
-        )
-    for key in ("num_eigenvalues", "num_directions"):
-        if settings.get(key, 0) > settings["max_products"]:
-            raise StudyError(
-                f"{measurement}.{name}.{key} must be at most {settings['max_products']}, its max_products, "
-                f"got {settings[key]}"
-            )

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sharpness.grid import Run
+from sharpness.kinds import FROM_EPOCH
 
 # Equal in all of these, two runs are seeds of one configuration.
 CONFIGURATION = [field.name for field in fields(Run) if field.name != "seed"]
@@ -20,9 +21,8 @@ QUANTITIES = [
     "training_loss",
     "distance",
 ]
-# Of a bowl's loss, up to where its width is measured; and the epoch from which on: "after a couple of epochs".
+# Of a bowl's loss, up to where its width is measured.
 RISE = 1.5
-FROM_EPOCH = 2
 # Where the whole norm was estimated too.
 WHOLE_NORMS = ["whole_frobenius_best", "whole_frobenius_last"]
 

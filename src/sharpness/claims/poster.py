@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sharpness.tables import FROM_EPOCH, RISE
+from sharpness.kinds import FROM_EPOCH
+from sharpness.tables import RISE
 
 
 @dataclass(frozen=True)

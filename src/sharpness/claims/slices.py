@@ -12,7 +12,8 @@ from sharpness.claims.findings import Finding
 from sharpness.claims.subjects import AXES, Axis, along, over_settings, subjects, with_fields
 from sharpness.claims.verdicts import Verdict, all_of, ordered, paired, undecided
 from sharpness.claims.wording import setting_text, spread
-from sharpness.tables import FROM_EPOCH, bowl_widths
+from sharpness.kinds import FROM_EPOCH
+from sharpness.tables import bowl_widths
 
 BOTTOM = 2  # the minimum lies within so many expected steps,
 WALLS = 8  # and the loss rises out to so many
