@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharpness.device import misled_by_onednn, without_onednn
+from sharpness.kernels import kernels_of
 from sharpness.layout import Layout
 
 
@@ -28,8 +29,9 @@ class Evaluation:
 class Loss:
     """L(weights): mean cross-entropy over the examples plus ``l2`` times the sum of squared kernel weights.
 
-    Biases and batch-norm scales are not regularised, as in the authors' code. Dropout is off. Batch norm uses its
-    moving statistics (evaluation mode) except where ``training`` is asked for, which updates ``buffers`` in place.
+    Biases and scales of norms are not regularised, as in the authors' code; ``kernels_of`` says which weights are.
+    Dropout is off. Batch norm uses its moving statistics (evaluation mode) except where ``training`` is asked for,
+    which updates ``buffers`` in place.
 
     Shapes used by all methods: weights [P], kernels of two-dimensional convolutions channels last as in ``layout``;
     buffers [B] (batch norm's moving statistics; B is 0 without batch norm), inputs [n, channels, height, width],
@@ -48,6 +50,7 @@ class Loss:
         buffers = {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()}
         self.buffer_layout = Layout.of(buffers, channels_last=True)
         self.num_weights = self.layout.size
+        self._kernels = kernels_of(model)
         self._without_onednn = misled_by_onednn(model)
         # Looking for tied weights at every call takes longer than a small layer.
         self._ties = _shares_tensors(model)
@@ -87,7 +90,9 @@ class Loss:
 
     def penalty(self, weights: Tensor) -> Tensor:
         """The L2 term."""
-        kernels = [view for view in self.layout.views(weights) if view.dim() > 1]
+        kernels = [view for name, view in self.layout.named(weights).items() if name in self._kernels]
+        if not kernels:
+            return weights.new_zeros(())
         return self.l2 * torch.stack([kernel.square().sum() for kernel in kernels]).sum()
 
     def penalty_curvature(self, vector: Tensor, layout: Layout | None = None) -> Tensor:
@@ -99,9 +104,10 @@ class Loss:
         """
         product = torch.zeros_like(vector)
         layout = layout or self.layout
-        for view, part in zip(layout.views(product), layout.views(vector), strict=True):
-            if view.dim() > 1:
-                torch.mul(part, 2 * self.l2, out=view)
+        parts = layout.named(vector)
+        for name, view in layout.named(product).items():
+            if name in self._kernels:
+                torch.mul(parts[name], 2 * self.l2, out=view)
         return product
 
     def gradient(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
