@@ -146,6 +146,17 @@ def locate(folder: Path, file: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def present(name: str) -> list[Path]:
+    """The original files of the data set that are there.
+
+    Raises:
+        SourceError: as ``find``.
+    """
+    folder = find(name)
+    paths = [] if folder is None else [locate(folder, file) for file in source(name).files]
+    return [path for path in paths if path is not None]
+
+
 def check(name: str) -> None:
     """Check that the original files are all there and none is cut short; what will be downloaded passes.
 

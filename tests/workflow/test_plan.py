@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -163,6 +165,23 @@ def test_a_truncated_data_file_is_refused_in_one_sentence(results):
     whole = folder / "train-images-idx3-ubyte.gz"
     whole.write_bytes(whole.read_bytes()[:-100])
     assert_refused(results, fashion(), (str(whole), "truncated"), SHARPNESS_DATA=str(folder))
+
+
+def test_a_file_dated_in_the_future_is_refused_before_any_job(results):
+    prepared = results / "results" / "data" / "digits.safetensors"
+    prepared.parent.mkdir()
+    tomorrow = time.time() + 86_400
+    for late in (prepared, results / "study.yaml", results / "results/small/tables/steps_steps.csv"):
+        late.touch()
+        study = SMALL.read_text()
+        (results / "study.yaml").write_text(study)
+        os.utime(late, (tomorrow, tomorrow))
+        done = snakemake(results, "--cores", "1", "--configfile", "study.yaml")
+        (line,) = done.stderr.splitlines()
+        assert late.name in line
+        assert "in the future" in line
+        assert done.returncode != 0
+        os.utime(late)
 
 
 def test_a_stage_says_what_is_wrong_in_one_line(tmp_path):

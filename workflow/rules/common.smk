@@ -10,7 +10,7 @@ from shlex import quote
 
 sys.path.insert(0, f"{workflow.basedir}/src")
 
-from sharpness import closure, forkserver
+from sharpness import closure, dates, forkserver
 from sharpness import sources as data_sources
 from sharpness.grid import flags
 from sharpness.schema import StudyError
@@ -27,10 +27,22 @@ try:
         Path(workflow.basedir) / "workflow/schemas/config.schema.yaml",
         source=", ".join(map(str, workflow.configfiles)) or "--config",
     )
-    for name in {run.data for run in STUDY.runs.values()}:
-        if not Path(f"results/data/{name}.safetensors").exists():
-            data_sources.check(name)
-except (StudyError, data_sources.SourceError) as error:
+    PREPARED = {run.data: f"results/data/{run.data}.safetensors" for run in STUDY.runs.values()}
+    ORIGINALS = [name for name, prepared in PREPARED.items() if not Path(prepared).exists()]
+    for name in ORIGINALS:
+        data_sources.check(name)
+    if workflow.is_main_process:  # jobs on other machines have other clocks
+        dates.check_dates(
+            [
+                *workflow.configfiles,
+                *(Path(workflow.basedir) / name for name in ("src", "workflow", "CITATION.cff", "environment.yml")),
+                *(file for name in ORIGINALS for file in data_sources.present(name)),
+                *PREPARED.values(),
+                *(f"results/{STUDY.name}/runs/{run}" for run in STUDY.runs),
+                *(f"results/{STUDY.name}/{kind}" for kind in ("tables", "figures")),
+            ]
+        )
+except (StudyError, data_sources.SourceError, dates.DateError) as error:
     # One sentence for the author of the study, without a traceback.
     sys.exit(str(error))
 
