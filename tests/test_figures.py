@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import matplotlib
@@ -18,6 +19,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sharpness.figures import interactive
 from sharpness.figures.agreement import agreement
 from sharpness.figures.density import density
 from sharpness.figures.eigenvalues import eigenvalues
@@ -34,7 +36,7 @@ from sharpness.figures.steps import steps
 from sharpness.figures.style import style
 from sharpness.figures.variants import variants
 from sharpness.figures.widths import widths
-from sharpness.study import KINDS
+from sharpness.kinds import INTERACTIVE, KINDS
 
 STEPS_PER_EPOCH = 10
 EPOCHS = np.array([0, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.3, 1.6, 2, *range(3, 31)])
@@ -349,6 +351,77 @@ def test_a_run_that_was_lost_before_it_was_measured_is_a_figure_all_the_same(nam
     assert saved(figure) > 1000
     if name in ("spectrum", "slices", "schematic"):
         assert "diverged before the first measurement" in titles(figure)
+
+
+# The row of a run that was lost before anything of it was measured: such a table has no other column.
+LOST = {
+    "spectrum": {"which": "largest", "rank": 0, "checkpoint": "planned"},
+    "density": {"quantity": "trace"},
+    "slices": {"k": 0.0},
+    "steps": {"direction": "top", "alpha": 0.5, "batch": 0},
+    "variants": {"settings": "sgd", "diverged": True},
+    "gradients": {"num_eigenvalues": 5},
+    "history": {"training_loss": np.nan, "validation_accuracy": np.nan, "distance": 1.0, "diverged": True},
+}
+FRAMES = {
+    "spectrum": lambda runs: spectrum_frame(runs, 3),
+    "density": density_frame,
+    "slices": slices_frame,
+    "steps": steps_frame,
+    "variants": variants_frame,
+    "gradients": gradients_frame,
+    "history": history_frame,
+}
+FUNCTIONS = {
+    function: kind.measurements for kind in KINDS.values() for function in kind.figures
+}  # to the tables that it is drawn from
+
+
+def runs_of(function):
+    """Runs in the grids that a figure shows."""
+    special = {
+        **dict.fromkeys(("eigenvalues", "peaks", "widths"), sweep),
+        "nudged": gammas,
+        "schedules": lambda: switched([run_fields(0), run_fields(1)]),
+        "agreement": lambda: in_both([run_fields(0), run_fields(1)]),
+    }
+    return special.get(function, lambda: [run_fields(0), run_fields(1), run_fields(0, learning_rate=0.2)])()
+
+
+def lost(measurement, runs):
+    epoch = float(measurement == "history")
+    place = {"step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch}
+    return pd.DataFrame([{**fields, **place, **LOST[measurement]} for fields in runs])
+
+
+@pytest.mark.parametrize("which", ["all", "the first seed", "the first half"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_lost_runs_lose_no_figure(function, which):
+    runs = runs_of(function)
+    gone = {
+        "all": runs,
+        "the first seed": [fields for fields in runs if fields["seed"] == 0],
+        "the first half": runs[: len(runs) // 2],
+    }[which]
+    kept = [fields for fields in runs if fields not in gone]
+    tables = {
+        measurement: pd.concat(
+            [lost(measurement, gone), *([FRAMES[measurement](kept)] if kept else [])], ignore_index=True
+        )
+        for measurement in FUNCTIONS[function]
+    }
+    figure = getattr(import_module(f"sharpness.figures.{function}"), function)(**tables)
+    assert saved(figure) > 1000
+    if function in INTERACTIVE:
+        assert getattr(interactive, function)(tables[function]).layout.height > 0
+
+
+def test_a_variant_that_was_lost_before_its_checkpoint_is_named_as_diverged():
+    others = variants_frame([run_fields()]).query("settings != 'sgd'")
+    figure = variants(pd.concat([lost("variants", [run_fields()]), others], ignore_index=True))
+    assert {"SGD", "diverged"} <= set(legend_labels(figure))
+    alone = variants(lost("variants", [run_fields()]))
+    assert "diverged" in legend_labels(alone)
 
 
 def test_figures_of_a_single_checkpoint_can_be_saved():

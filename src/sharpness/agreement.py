@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sharpness.kinds import WAYS
-from sharpness.tables import frobenius, trajectory
+from sharpness.tables import frobenius, trajectory, with_columns
 
 # What is compared: over the steps or at the last one, and of which the logarithm counts.
 QUANTITIES = {
@@ -71,6 +71,7 @@ def compare(history: pd.DataFrame, spectrum: pd.DataFrame) -> pd.DataFrame:
         both ways and over the steps by their mean squares); ratio of the two; agrees (at most 1); seeds and diverged
         (numbers, of the way); products (with the Hessian, an epoch). Diverged runs have no part in the means.
     """
+    history, spectrum = with_columns("history", history), with_columns("spectrum", spectrum)
     ways = ways_of(spectrum)
     history = history.drop_duplicates(["grid", "run", "epoch"]).merge(ways, on=_PLACE)
     values = _values(history, trajectory(spectrum).merge(ways, on=_PLACE))

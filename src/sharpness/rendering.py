@@ -102,9 +102,10 @@ def _definitions(table: pd.DataFrame) -> str:
     sentences = [f"{norm}, at the checkpoint of the best validation accuracy and at the last"]
     if _has_whole_norms(table):
         error = table[[f"{name}_error" for name in WHOLE_NORMS]].max(axis=None)
+        known = f", with a standard error of at most {error:.2g}" if math.isfinite(error) else ""
         sentences.append(
             "Stochastic: that of the whole Hessian there, these eigenvalues exact and the rest estimated from random "
-            f"vectors, with a standard error of at most {error:.2g}"
+            f"vectors{known}"
         )
     sentences.append("Test acc. and Dist. (from the first weights, Euclidean): at the best checkpoint")
     sentences.append(f"Val. acc. ({epoch:g}): validation accuracy after epoch {epoch:g}")

@@ -26,6 +26,26 @@ RISE = 1.5
 # Where the whole norm was estimated too.
 WHOLE_NORMS = ["whole_frobenius_best", "whole_frobenius_last"]
 
+# What is read of each measurement, in figures and tables.
+MEASURED = {
+    "history": ["training_loss", "validation_accuracy", "test_accuracy", "distance", "diverged", "direction_products"],
+    "spectrum": ["eigenvalue", "residual"],
+    "density": ["probe", "value", "weight", "standard_error"],
+    "slices": ["loss", "scale", "eigenvalue"],
+    "steps": ["loss_before", "loss_after"],
+    "variants": ["start_step", "loss", "eigenvalue", "diverged"],
+    "gradients": [
+        *("learning_rate_now", "eigenvalue", "rate_times_eigenvalue", "fraction_inside", "overlap", "batch_sharpness"),
+        *("noise_largest", "noise_trace", "num_eigenvalues"),
+    ],
+}
+
+
+def with_columns(measurement: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with every column that is read of it: where all runs are lost, it has none of what was measured."""
+    absent = [column for column in MEASURED.get(measurement, ()) if column not in table]
+    return table.assign(**dict.fromkeys(absent, np.nan))
+
 
 def trajectory(spectrum: pd.DataFrame) -> pd.DataFrame:
     """The largest eigenvalues at the planned checkpoints, each once per grid and run; NaN where one is not finite.
@@ -172,6 +192,7 @@ def results_table(history: pd.DataFrame, spectrum: pd.DataFrame, *, validation_e
         ``<quantity>_error`` too, the largest standard error among the seeds. Diverged runs are counted in
         ``num_seeds`` and ``num_diverged`` but in no mean.
     """
+    history, spectrum = with_columns("history", history), with_columns("spectrum", spectrum)
     runs = _measured_runs(history, validation_epoch).merge(_end_norms(spectrum), how="left", on=["grid", "run"])
     quantities, errors = QUANTITIES, []
     if "frobenius_norm" in spectrum:

@@ -12,7 +12,7 @@ from sharpness.figures.palette import EIGENVALUES, RANKS
 from sharpness.figures.runs import divergence_in_words, epoch_in_words, first_seeds, is_measured, title_of
 from sharpness.figures.slices import HEADROOM, WIDTH, spread, turned
 from sharpness.figures.spectrum import log_range
-from sharpness.tables import trajectory
+from sharpness.tables import trajectory, with_columns
 
 ROW = 480  # pixels of height for each configuration
 
@@ -25,7 +25,7 @@ def spectrum(spectrum: pd.DataFrame) -> go.Figure:
     Args:
         spectrum: columns grid, run and the run's fields, which, checkpoint, step, epoch, rank, eigenvalue, residual.
     """
-    leading = trajectory(spectrum)
+    leading = trajectory(with_columns("spectrum", spectrum))
     runs = first_seeds(leading)
     figure = make_subplots(rows=len(runs), subplot_titles=[_broken(title_of(run, leading)) for run in runs])
     for row, run in enumerate(runs, start=1):
@@ -49,7 +49,7 @@ def slices(slices: pd.DataFrame) -> go.Figure:
     Args:
         slices: columns run and the run's fields, step, epoch, k, loss, eigenvalue.
     """
-    runs = first_seeds(slices)
+    runs = first_seeds(with_columns("slices", slices))
     here = [run[run["k"] == 0] for run in runs]
     ends = [divergence_in_words(rows["loss"], rows["epoch"]) for rows in here]
     titles = [_broken(title_of(run, slices) + end) for run, end in zip(runs, ends, strict=True)]

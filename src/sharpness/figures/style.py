@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import ParamSpec
+from typing import Any, ParamSpec, cast
 
 import matplotlib.style
 from matplotlib.figure import Figure
+
+from sharpness.tables import with_columns
 
 Arguments = ParamSpec("Arguments")
 
@@ -18,11 +21,14 @@ def style() -> AbstractContextManager[None]:
 
 
 def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
-    """``draw``, drawing in the project's style."""
+    """``draw``, drawing in the project's style tables that lack no column; its arguments are named as measurements."""
+    names = tuple(signature(draw).parameters)
 
     @wraps(draw)
     def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
+        tables: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
+        whole: Any = {name: with_columns(name, table) for name, table in tables.items()}
         with style():
-            return draw(*args, **kwargs)
+            return cast("Callable[..., Figure]", draw)(**whole)
 
     return drawn
