@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from sharpness import cross_entropy
+from sharpness.differentiable import once_differentiable, twice_differentiable
 from sharpness.loss import Loss
 
 
@@ -30,36 +31,58 @@ class DoubleBackward:
         self._loss = loss
         self._chosen = chosen
 
-    def logits(self, weights: Sequence[Tensor], buffers: Sequence[Tensor], inputs: Tensor) -> Tensor:
-        state = {name: weight.contiguous() for name, weight in zip(self._loss.layout.names, weights, strict=True)}
-        state.update(zip(self._loss.buffer_layout.names, buffers, strict=True))
+    def logits(
+        self, weights: Sequence[Tensor], buffers: Sequence[Tensor], inputs: Tensor, *, once: bool = False
+    ) -> Tensor:
+        """Of the network in what can be differentiated twice; ``once``: in torch's own functions."""
         if inputs.is_floating_point():
             inputs = inputs.to(weights[0].dtype)
         # A copy, since the network may change its input in place; as users' networks expect to find it in memory.
         inputs = inputs.clone(memory_format=torch.contiguous_format)
-        outputs: Tensor = functional_call(self._loss.evaluating, state, (inputs,))
+        with once_differentiable() if once else twice_differentiable():
+            outputs: Tensor = functional_call(self._loss.evaluating, self.named(weights, buffers), (inputs,))
         return outputs
+
+    def named(self, weights: Sequence[Tensor], buffers: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The network's state."""
+        state = {name: weight.contiguous() for name, weight in zip(self._loss.layout.names, weights, strict=True)}
+        state.update(zip(self._loss.buffer_layout.names, buffers, strict=True))
+        return state
 
     def linearise(self, weights: list[Tensor], buffers: list[Tensor], inputs: Tensor, targets: Tensor) -> State:
         return State(weights, buffers, inputs, targets)
 
     @torch.enable_grad()
     def add_product(self, state: State, vector: Sequence[Tensor | None], total: Sequence[Tensor | None]) -> None:
-        leaves = [
-            weight.detach().requires_grad_(chosen) for weight, chosen in zip(state.weights, self._chosen, strict=True)
-        ]
-        logits = self.logits(leaves, state.buffers, state.inputs)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = cross_entropy.summed(logits, state.targets)
+        """Add the Hessian of the summed cross-entropy times ``vector`` to ``total``, both by parameter."""
+        loss, chosen = self._loss_of(state)
         if not loss.requires_grad:
             return  # no chosen weight has an influence on the loss
-        chosen = [leaf for leaf in leaves if leaf.requires_grad]
         gradients = torch.autograd.grad(loss, chosen, create_graph=True, materialize_grads=True)
         pairs = zip(gradients, (part for part in vector if part is not None), strict=True)
         smooth = [(gradient, part) for gradient, part in pairs if gradient.requires_grad]
         if not smooth:
             return  # the loss is linear in the chosen weights
         moving, along = zip(*smooth, strict=True)
-        parts = torch.autograd.grad(moving, chosen, along, materialize_grads=True)
-        for whole, part in zip((part for part in total if part is not None), parts, strict=True):
-            whole += part
+        _add(torch.autograd.grad(moving, chosen, along, materialize_grads=True), total)
+
+    @torch.enable_grad()
+    def add_gradient(self, state: State, total: Sequence[Tensor | None]) -> None:
+        """Add the gradient of the summed cross-entropy, in torch's own functions, to ``total``, by parameter."""
+        loss, chosen = self._loss_of(state, once=True)
+        if loss.requires_grad:
+            _add(torch.autograd.grad(loss, chosen, materialize_grads=True), total)
+
+    def _loss_of(self, state: State, *, once: bool = False) -> tuple[Tensor, list[Tensor]]:
+        leaves = [
+            weight.detach().requires_grad_(chosen) for weight, chosen in zip(state.weights, self._chosen, strict=True)
+        ]
+        logits = self.logits(leaves, state.buffers, state.inputs, once=once)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        loss = cross_entropy.summed(logits, state.targets)
+        return loss, [leaf for leaf in leaves if leaf.requires_grad]
+
+
+def _add(parts: Sequence[Tensor], total: Sequence[Tensor | None]) -> None:
+    for whole, part in zip((part for part in total if part is not None), parts, strict=True):
+        whole += part

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sharpness.culprit import reason_of
+from sharpness.differences import TOLERANCE, fault_of, off_difference, relative_difference
 from sharpness.double_backward import DoubleBackward
 from sharpness.layout import Layout
 from sharpness.loss import Loss
 from sharpness.r_operator import ROperator
+from sharpness.skeleton import inside
 
 Form = ROperator | DoubleBackward
 
@@ -22,7 +26,7 @@ _log = logging.getLogger(__name__)
 # Double precision decides whether the derivatives are right; in the others rounding can be large on few examples.
 _AGREEMENT = {torch.float64: 1e-10, torch.float32: 0.05, torch.bfloat16: 0.5}
 # Examples on which the two are compared: whether operations are differentiated rightly does not depend on their number.
-_EXAMPLES = 8
+_EXAMPLES = 4
 
 
 def by_parameter(layout: Layout, chosen: Sequence[bool], vector: Tensor) -> list[Tensor | None]:
@@ -39,50 +43,179 @@ def checked_form(
     buffers: list[Tensor],
     inputs: Tensor,
 ) -> Form:
-    """What computes the products, compared with double backward in double precision and in that of the passes."""
-    own, full = weights[0].dtype, torch.float64
-    states = {dtype: ([w.to(dtype) for w in weights], [b.to(dtype) for b in buffers]) for dtype in (full, own)}
-    drawn = torch.randn(2, layout.size, generator=torch.Generator().manual_seed(0))
-    vector, another = drawn.to(weights[0].device, full)
+    """What computes the products: the R-operator where it is right, else double backward.
 
-    def product(form: Form, dtype: torch.dtype, vector: Tensor = vector) -> Tensor:
+    In double precision, on a few examples, double backward must be symmetric and agree with a central difference of
+    gradients, and the R-operator with double backward. Where torch's double backward is wrong or missing, the
+    R-operator is held to symmetry and differences itself.
+
+    Raises:
+        ValueError: the network does not take the examples alone, or does not give logits; or gives others when it is
+            called again.
+        FloatingPointError: the curvature overflows at these weights.
+        RuntimeError: torch differentiates a layer wrongly or not at all, and so does this project; it is named.
+    """
+    _check_arguments(inside(loss.evaluating))
+    # A network may draw what it is going to be refused for.
+    with torch.random.fork_rng(devices=[]):
+        return _Check(loss, layout, chosen, weights, buffers, inputs[:_EXAMPLES]).form()
+
+
+class _Check:
+    def __init__(
+        self,
+        loss: Loss,
+        layout: Layout,
+        chosen: Sequence[bool],
+        weights: list[Tensor],
+        buffers: list[Tensor],
+        inputs: Tensor,
+    ) -> None:
+        self._loss, self._layout, self._chosen, self._inputs = loss, layout, chosen, inputs
+        self._own, full = weights[0].dtype, torch.float64
+        self._states = {
+            dtype: ([w.to(dtype) for w in weights], [b.to(dtype) for b in buffers]) for dtype in (full, self._own)
+        }
+        self._full = self._states[full]
+        drawn = torch.randn(2, layout.size, generator=torch.Generator().manual_seed(0))
+        self._vectors = drawn.to(weights[0].device, full)
+        self._twice_backward = DoubleBackward(loss, chosen)
+        # At the least likely classes: where a network fits its examples next to no curvature is left, and the two ways
+        # of computing it differ by rounding alone.
+        self._targets = self._logits().argmin(dim=1)
+
+    def form(self) -> Form:
+        """See ``checked_form``."""
+        form: Form = self._twice_backward
+        truth, fault = self._judged(form)
+        try:
+            form = ROperator(self._loss.evaluating, self._chosen)
+            if truth is None or fault:
+                truth, own_fault = self._judged(form)
+                if truth is None or own_fault:
+                    raise RuntimeError(own_fault)
+            else:
+                _compare(self._product(form, self._vectors[0]), truth[0])
+            in_own = self._product(form, self._vectors[0], self._own)
+        except Exception as error:  # whatever a user's network raises in forward mode; it has just run twice backwards
+            if truth is None or fault:
+                state = self._twice_backward.named(*self._full)
+                raise RuntimeError(reason_of(self._loss.evaluating, state, self._inputs, str(fault))) from error
+            _say_slow(
+                type(inside(self._loss.evaluating)).__name__, (str(error).splitlines() or [type(error).__name__])[0]
+            )
+            form = self._twice_backward
+            in_own = self._product(form, self._vectors[0], self._own)
+        _check_finite(in_own)
+        _compare(in_own, truth[0], self._own)
+        return form
+
+    def _judged(self, form: Form) -> tuple[Tensor | None, str | None]:
+        """The products with two vectors, [2, p], and what is wrong with them."""
+        try:
+            images = torch.stack([self._product(form, vector) for vector in self._vectors])
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            return None, f"does not exist: {str(error).splitlines()[0]}"
+        _check_finite(images)
+        return images, fault_of(self._vectors, images, lambda: self._off(form, images[0]))
+
+    def _off(self, form: Form, image: Tensor) -> float:
+        """How far a form is off a difference of gradients; beside these weights if a ReLU stands at its kink there."""
+        weights, buffers = self._full
+        off = self._off_at(weights, image)
+        if off <= TOLERANCE:
+            return off
+        chosen = self._flat(weights)
+        noise = torch.randn(chosen.shape, generator=torch.Generator().manual_seed(1)).to(chosen)
+        weights = self._moved(weights, noise, 1e-3 * float(chosen.norm() / noise.norm()))
+        return self._off_at(weights, self._product(form, self._vectors[0], state=(weights, buffers)))
+
+    def _off_at(self, weights: list[Tensor], image: Tensor) -> float:
+        vector, buffers = self._vectors[0], self._full[1]
+
+        def gradient(step: float) -> Tensor:
+            total = torch.zeros_like(vector)
+            moved = self._moved(weights, vector, step)
+            state = self._twice_backward.linearise(moved, buffers, self._inputs, self._targets)
+            self._twice_backward.add_gradient(state, self._by_parameter(total))
+            return total
+
+        return off_difference(gradient, image, float(self._flat(weights).norm() / vector.norm()) or 1.0)
+
+    def _moved(self, weights: list[Tensor], vector: Tensor, step: float) -> list[Tensor]:
+        parts = self._by_parameter(vector)
+        return [w if part is None else w + step * part for w, part in zip(weights, parts, strict=True)]
+
+    def _flat(self, weights: list[Tensor]) -> Tensor:
+        return self._layout.flat([w for w, has_rows in zip(weights, self._chosen, strict=True) if has_rows])
+
+    def _product(
+        self,
+        form: Form,
+        vector: Tensor,
+        dtype: torch.dtype = torch.float64,
+        state: tuple[list[Tensor], list[Tensor]] | None = None,
+    ) -> Tensor:
         total = torch.zeros_like(vector)
-        parts = states[dtype]
-        kept = form.linearise(parts[0], parts[1], inputs, targets)
-        form.add_product(kept, by_parameter(layout, chosen, vector.to(dtype)), by_parameter(layout, chosen, total))  # type: ignore[arg-type]
+        kept = form.linearise(*(state or self._states[dtype]), self._inputs, self._targets)
+        form.add_product(kept, self._by_parameter(vector.to(dtype)), self._by_parameter(total))  # type: ignore[arg-type]
         return total
 
-    twice_backward = DoubleBackward(loss, chosen)
-    # At the least likely classes: where a network fits its examples next to no curvature is left, and the two ways
-    # of computing it differ by rounding alone.
-    targets = twice_backward.logits(*states[full], inputs).argmin(dim=1)
-    theirs = product(twice_backward, full)
-    form: Form = twice_backward
+    def _by_parameter(self, vector: Tensor) -> list[Tensor | None]:
+        return by_parameter(self._layout, self._chosen, vector)
+
+    def _logits(self) -> Tensor:
+        network = inside(self._loss.evaluating)
+        one, other = (self._twice_backward.logits(*self._full, self._inputs) for _ in range(2))
+        _check_logits(network, one, len(self._inputs))
+        if not torch.allclose(one, other, rtol=1e-8, equal_nan=True):
+            raise ValueError(
+                f"{type(network).__name__} gives other logits when it is called again on the same examples: "
+                "a network that is random in evaluation mode, or remembers, has no Hessian"
+            )
+        return one
+
+
+def _check_arguments(network: nn.Module) -> None:
+    """Refuse a network of several inputs, whose names its own error would not all tell."""
     try:
-        form = ROperator(loss.evaluating, chosen)
-        ours = {dtype: product(form, dtype) for dtype in states}
-    except Exception as error:  # whatever a user's network raises in forward mode; it has just run twice backwards
-        _say_slow(type(loss.evaluating).__name__, (str(error).splitlines() or [type(error).__name__])[0])
-        _check_symmetry(vector, theirs, another, product(twice_backward, full, another))
-        form, ours = twice_backward, {own: product(twice_backward, own)}
-    if not torch.isfinite(ours[own]).all():
+        parameters = inspect.signature(network.forward).parameters.values()
+    except ValueError:  # a forward without a signature
+        return
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in (*kinds, inspect.Parameter.KEYWORD_ONLY)]
+    if len(needed) > 1:
+        raise ValueError(
+            f"{type(network).__name__} takes {', '.join(needed)}, but is called with the examples alone: "
+            "give a module that takes one tensor, and makes the others from it or holds them"
+        )
+
+
+def _check_logits(network: nn.Module, outputs: object, num_examples: int) -> None:
+    wanted = f"need a tensor of logits, [{num_examples}, classes]"
+    name = type(network).__name__
+    if not isinstance(outputs, Tensor):
+        kind = type(outputs).__name__
+        if isinstance(outputs, dict):
+            kind += f" with {', '.join(map(repr, outputs))}"
+        raise ValueError(f"{wanted}; {name} gives a {kind}: wrap it in a module that returns the logits alone")
+    if not outputs.is_floating_point():
+        raise ValueError(f"{wanted}; those of {name} are of {outputs.dtype}")
+    if outputs.dim() < 2 or len(outputs) != num_examples:
+        raise ValueError(f"{wanted}; {name} gives {list(outputs.shape)} for {num_examples} examples")
+
+
+def _check_finite(product: Tensor) -> None:
+    if not torch.isfinite(product).all():
         raise FloatingPointError("the curvature overflows at these weights")
-    for dtype, vector_of_ours in ours.items():
-        _compare(vector_of_ours, theirs, dtype)
-    return form
 
 
-@functools.cache
-def _say_slow(network: str, reason: str) -> None:
-    """Once for each kind of network, not for each of its checkpoints."""
-    _log.warning("Hessian-vector products of %s by double backward, about twice as slow: %s", network, reason)
-
-
-def _compare(ours: Tensor, theirs: Tensor, computed_in: torch.dtype) -> None:
+def _compare(ours: Tensor, theirs: Tensor, computed_in: torch.dtype = torch.float64) -> None:
     numbers, allowed = torch.finfo(computed_in), _AGREEMENT[computed_in]
     # What is smaller has hardly a digit: the curvature of a network that fits its examples many times over.
-    least = numbers.tiny / numbers.eps
-    difference = float((ours - theirs).norm() / theirs.norm().clamp_min(least))
+    difference = relative_difference(ours, theirs, least=numbers.tiny / numbers.eps)
     if not difference <= allowed:
         raise RuntimeError(
             f"the Hessian-vector product differs from double backward by {difference:.1e} of its length, "
@@ -90,11 +223,7 @@ def _compare(ours: Tensor, theirs: Tensor, computed_in: torch.dtype) -> None:
         )
 
 
-def _check_symmetry(one: Tensor, image: Tensor, other: Tensor, image_of_other: Tensor) -> None:
-    """Where double backward has nothing to be compared with, a wrong derivative at least is hardly ever symmetric."""
-    difference = float((other @ image - one @ image_of_other).abs() / (other.norm() * image.norm()))
-    if difference > _AGREEMENT[image.dtype]:
-        raise RuntimeError(
-            f"double backward gives a Hessian that is not symmetric, by {difference:.1e}: "
-            "torch differentiates one of the network's operations wrongly"
-        )
+@functools.cache
+def _say_slow(network: str, reason: str) -> None:
+    """Once for each kind of network, not for each of its checkpoints."""
+    _log.warning("Hessian-vector products of %s by double backward, about twice as slow: %s", network, reason)

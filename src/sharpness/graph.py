@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from sharpness.differentiable import listable
 from sharpness.operations import UntraceableError
 
 # Dropout is off wherever curvature is measured.
@@ -20,7 +21,8 @@ def graph_of(network: nn.Module) -> fx.Graph:
         UntraceableError: which operations run depends on the data, or one of them changes values in place.
     """
     try:
-        graph = _Tracer().trace(network, concrete_args=_defaults(network))
+        with listable():
+            graph = _Tracer().trace(network, concrete_args=_defaults(network))
     except Exception as error:  # whatever a user's forward raises where it meets a proxy instead of a tensor
         raise UntraceableError(f"which operations run depends on the data: {error}") from error
     modules = dict(network.named_modules())

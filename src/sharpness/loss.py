@@ -14,8 +14,10 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharpness.device import misled_by_onednn, without_onednn
+from sharpness.differentiable import without_dropout
 from sharpness.kernels import kernels_of
 from sharpness.layout import Layout
+from sharpness.skeleton import skeleton_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Loss:
     """
 
     def __init__(self, model: nn.Module, *, l2: float, batch_statistics: bool = False) -> None:
+        skeleton = skeleton_of(model)
         self.l2 = l2
         self.batch_statistics = batch_statistics
         self.layout = Layout.of(dict(model.named_parameters()), channels_last=True)
@@ -54,12 +57,7 @@ class Loss:
         self._without_onednn = misled_by_onednn(model)
         # Looking for tied weights at every call takes longer than a small layer.
         self._ties = _shares_tensors(model)
-        # Without memory for what must be given at every call: forgotten weights are an error, not old ones.
-        memo: dict[int, Tensor] = {
-            id(parameter): nn.Parameter(parameter.to("meta"), False) for parameter in model.parameters()
-        }
-        memo |= {id(buffer): buffer.to("meta") for buffer in model.buffers() if buffer.is_floating_point()}
-        skeleton = copy.deepcopy(model, memo)
+        self._channels_last: bool | None = None  # found out at the first images
         self._training = _with_relu_in_place(copy.deepcopy(skeleton).train())
         self._forward_only = _with_relu_in_place(copy.deepcopy(skeleton).eval())
         self.evaluating = skeleton.eval()
@@ -74,15 +72,28 @@ class Loss:
 
     def _outputs(self, model: nn.Module, weights: Tensor, buffers: Tensor, inputs: Tensor) -> Tensor:
         state = self.layout.named(weights)
-        if _plane_by_plane(weights):
+        if _plane_by_plane(weights) or not self._takes_channels_last(weights, buffers, inputs):
             state = {name: view.contiguous() for name, view in state.items()}
             inputs = inputs.contiguous()
         else:
             inputs = channels_last(inputs)
-        outputs: Tensor = functional_call(
-            model, state | self.buffer_layout.named(buffers), (inputs,), tie_weights=self._ties
-        )
+        with nullcontext() if model is self._training else without_dropout():
+            outputs: Tensor = functional_call(
+                model, state | self.buffer_layout.named(buffers), (inputs,), tie_weights=self._ties
+            )
         return outputs
+
+    def _takes_channels_last(self, weights: Tensor, buffers: Tensor, inputs: Tensor) -> bool:
+        """Whether images may lie in memory as is fastest: unless the network views a whole plane."""
+        if self._channels_last is None and inputs.dim() == 4:
+            state = self.layout.named(weights.detach()) | self.buffer_layout.named(buffers)
+            self._channels_last = True
+            try:
+                with torch.no_grad(), without_dropout():
+                    functional_call(self.evaluating, state, (channels_last(inputs[:2]),), tie_weights=self._ties)
+            except RuntimeError as error:
+                self._channels_last = "view size is not compatible" not in str(error)
+        return self._channels_last is not False
 
     def summed(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy summed over the examples, without the L2 term: chunks of it add up."""

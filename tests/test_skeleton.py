@@ -1,0 +1,169 @@
+"""Networks that others have wrapped, that hold what they computed, or that have nothing to differentiate by."""
+
+import copy
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from sharpness.hessian import HessianOperator
+from sharpness.loss import Loss, flatten
+
+pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
+
+
+def plain_network():
+    return nn.Sequential(nn.Conv2d(2, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(32, 3))
+
+
+class Distributed(nn.parallel.DistributedDataParallel):
+    """Without a group of processes: what counts is that it cannot be copied, nor called."""
+
+    def __init__(self, module):
+        nn.Module.__init__(self)
+        self.module = module
+
+    def __deepcopy__(self, memo):
+        raise RuntimeError("no group of processes")
+
+    def forward(self, *_):
+        raise RuntimeError("no group of processes")
+
+
+def inside(wrap):
+    return lambda network: nn.Sequential(wrap(network[:2]), *network[2:])
+
+
+WRAPPED = {
+    "compiled": lambda network: torch.compile(network, backend="aot_eager"),
+    "compiled in place": lambda network: network.compile(backend="aot_eager") or network,
+    "data parallel": nn.DataParallel,
+    "distributed": Distributed,
+    "compiled and distributed": lambda network: torch.compile(Distributed(network), backend="aot_eager"),
+    "a compiled part": inside(lambda part: torch.compile(part, backend="aot_eager")),
+    "a distributed part": inside(Distributed),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+def test_what_is_wrapped_has_the_hessian_of_what_is_inside(problem, wrap, generator, caplog):
+    plain = problem(plain_network).in_torchs_order
+    vector = torch.randn(len(plain.weights), generator=generator, dtype=torch.float64)
+    expected = plain.product(plain.weights, vector)
+    wrapped = wrap(copy.deepcopy(plain.model))
+
+    operator = HessianOperator(wrapped, plain.inputs, plain.targets, precision="float64")
+
+    assert list(operator.layout.names) == [name for name, _ in wrapped.named_parameters()]
+    assert (operator @ vector - expected).norm() < 1e-12 * expected.norm()
+    assert not caplog.records
+
+
+class Remembers(nn.Module):
+    """Keeps what it last computed, with its graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(2, 2, 3), nn.Linear(32, 3)
+        self.seen = []
+
+    def forward(self, images):
+        self.last = self.conv(images).tanh()
+        self.seen = [self.last, {"largest": self.last.max()}]
+        return self.head(self.last.flatten(1))
+
+
+def pruned(network):
+    prune.random_unstructured(network[0], "weight", 0.3)
+    prune.l1_unstructured(network[3], "bias", 1)
+    return network
+
+
+def old_style(norm):
+    def apply(network):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            norm(network[0])
+            norm(network[3])
+        return network.eval()
+
+    return apply
+
+
+COMPUTED = {
+    "remembers": lambda _: Remembers().double(),
+    "pruned": pruned,
+    "weight norm": old_style(nn.utils.weight_norm),
+    "spectral norm": old_style(nn.utils.spectral_norm),
+}
+
+
+@pytest.mark.parametrize("change", COMPUTED.values(), ids=COMPUTED)
+def test_tensors_that_a_network_has_computed_and_kept_are_no_obstacle(problem, change, generator):
+    with torch.random.fork_rng(devices=[]):
+        plain = problem(plain_network)
+        plain = replace(plain.in_torchs_order, model=change(plain.model))
+    plain.model(plain.inputs)  # computes them, with a graph
+    vector = torch.randn(len(plain.weights), generator=generator, dtype=torch.float64)
+
+    operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="float64")
+
+    # The rule of torch for the norm of weights is wrong: a difference of its gradients is not.
+    step = 1e-6 / vector.norm()
+    expected = (
+        (plain.gradient(plain.weights + step * vector) - plain.gradient(plain.weights - step * vector)) / 2 / step
+    )
+    assert (operator @ vector - expected).norm() < 1e-7 * expected.norm()
+
+
+def scripted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.Sequential(nn.Flatten(), torch.jit.script(nn.Linear(72, 3)))
+
+
+def complex_weights():
+    return nn.Linear(3, 3, dtype=torch.complex64)
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.ReLU()), ValueError, "Sequential has no parameters"),
+        (lambda images: images, TypeError, "must be a torch.nn.Module, got function"),
+        (scripted(), TypeError, r"1 \(RecursiveScriptModule\) is compiled by torch.jit"),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), ValueError, "1.weight has no shape yet"),
+        (complex_weights(), ValueError, "weight is of torch.complex64"),
+    ],
+)
+def test_what_has_no_hessian_is_told(model, error, message):
+    with pytest.raises(error, match=message):
+        HessianOperator(model, torch.zeros(2, 2, 6, 6), torch.zeros(2, dtype=torch.long))
+
+
+def test_a_network_that_views_whole_planes_has_a_loss(problem):
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Linear(48, 3)
+
+        def forward(self, images):
+            return self.head(self.norm(self.conv(images)).tanh().view(images.size(0), -1))
+
+    plain = problem(Views)
+    loss, (weights, buffers) = Loss(plain.model, l2=0.0), flatten(plain.model)
+    before = buffers.clone()
+
+    value = loss.value(weights, buffers, plain.inputs, plain.targets)
+
+    assert torch.equal(buffers, before)
+    torch.testing.assert_close(value, plain.loss(plain.weights).detach())
+    torch.testing.assert_close(
+        loss.gradient(weights, buffers, plain.inputs, plain.targets), plain.gradient(plain.weights)
+    )
+    loss.value_and_gradient(weights, buffers, plain.inputs, plain.targets, training=True)
+    moved = plain.model.train()(plain.inputs) is not None and plain.model.norm.running_mean
+    torch.testing.assert_close(loss.buffer_layout.named(buffers)["norm.running_mean"], moved)
