@@ -132,16 +132,18 @@ def complex_weights():
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
-        (nn.Sequential(nn.Flatten(), nn.ReLU()), ValueError, "Sequential has no parameters"),
-        (lambda images: images, TypeError, "must be a torch.nn.Module, got function"),
-        (scripted(), TypeError, r"1 \(RecursiveScriptModule\) is compiled by torch.jit"),
-        (nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), ValueError, "1.weight has no shape yet"),
-        (complex_weights(), ValueError, "weight is of torch.complex64"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), ValueError, "Sequential has no parameters"),
+        (lambda: torch.relu, TypeError, "must be a torch.nn.Module, got builtin_function_or_method"),
+        (scripted, TypeError, r"1 \(RecursiveScriptModule\) is compiled by torch.jit"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), ValueError, "1.weight has no shape yet"),
+        (complex_weights, ValueError, "weight is of torch.complex64"),
     ],
 )
 def test_what_has_no_hessian_is_told(model, error, message):
+    with torch.random.fork_rng(devices=[]):
+        made = model()
     with pytest.raises(error, match=message):
-        HessianOperator(model, torch.zeros(2, 2, 6, 6), torch.zeros(2, dtype=torch.long))
+        HessianOperator(made, torch.zeros(2, 2, 6, 6), torch.zeros(2, dtype=torch.long))
 
 
 def test_a_network_that_views_whole_planes_has_a_loss(problem):
