@@ -16,7 +16,7 @@ from sharpness.claims import intervals, verdicts, wording
 from sharpness.claims.collected import collected
 from sharpness.claims.deciding import as_markdown, decide
 from sharpness.claims.poster import CLAIMS
-from sharpness.claims.slices import is_bowl
+from sharpness.claims.slices import at_shared_times, is_bowl
 from sharpness.closure import sources
 from sharpness.stages.claims import claims
 from sharpness.tables import first_change
@@ -1176,6 +1176,7 @@ def test_the_stage_reads_collected_tables_and_writes_the_same_verdicts(tmp_path)
         kinds=[kind for kind, _, _ in tables],
         measurements=[name for _, name, _ in tables],
         tables=paths,
+        settings="{}",
         validation_epoch=1,
         markdown=tmp_path / "claims.md",
         csv=tmp_path / "claims.csv",
@@ -1209,3 +1210,162 @@ def test_the_claims_depend_on_no_module_that_imports_torch_or_draws():
 
     assert not any(re.search(r"^\s*(import|from) torch", Path(path).read_text(), re.MULTILINE) for path in paths)
     assert not any("/figures/" in path for path in paths)
+
+
+# What a claim takes together.
+
+
+def widths_growing(times, *, settings, rates=RATES, kind="widths", per_epoch=10, **run):
+    """Slices whose width is the epoch times the rate: a mean over other epochs is another mean."""
+    vee = [1 + 0.5 * abs(k) for k in KS]
+    rows = together(
+        *(
+            slice_rows(vee, epoch=epoch, scale=epoch * rate, learning_rate=rate, seed=seed, **run).assign(
+                settings=settings, step=round(per_epoch * epoch), epoch=round(per_epoch * epoch) / per_epoch
+            )
+            for rate in rates
+            for seed in (0, 1, 2)
+            for epoch in times
+        )
+    )
+    return kind, "slices", rows
+
+
+def widths_by_rate(row):
+    (text,) = re.findall(r"\(learning rate ([^)]*)\)", row["measured"])
+    cells = dict(cell.split(": ") for cell in text.split(", "))
+    assert all(cell.split(" ± ")[1].strip("0.") == "" for cell in cells.values())
+    return {float(rate): float(cell.split()[0]) for rate, cell in cells.items()}
+
+
+def test_widths_are_compared_as_they_were_measured():
+    # The middle rate was measured oftener too, and later: in the mean of both it would be the widest.
+    tables = [
+        widths_growing((2, 4), settings="widths"),
+        widths_growing((2, 4, 20, 30, 40), settings="top", kind="slices", rates=RATES[1:2]),
+    ]
+    row = verdict_of(tables, "q")
+    assert row["configuration"] == "settings widths"
+    assert widths_by_rate(row) == pytest.approx({rate: 3 * rate for rate in RATES}, rel=5e-3)
+    assert "0 of 18 slices open" in row["measured"]
+
+
+def test_widths_are_compared_at_the_checkpoints_that_all_runs_have():
+    # One rate has longer runs, in steps that do not fall on the same fractions of an epoch.
+    tables = [
+        widths_growing((2, 2.5, 4), settings="widths", rates=RATES[:2]),
+        widths_growing((2, 2.5, 4, 8, 16), settings="widths", rates=RATES[2:], per_epoch=39, epochs=16),
+    ]
+    row = verdict_of(tables, "q")
+    times = np.mean([2, 2.5, 4])
+    assert widths_by_rate(row) == pytest.approx(
+        {rate: times * rate for rate in RATES}, rel=5e-3
+    )  # printed to three digits
+    apart = [
+        widths_growing((2, 4), settings="widths", rates=RATES[:2]),
+        widths_growing((3, 5), settings="widths", rates=RATES[2:]),
+    ]
+    rows = rows_of(apart, "q")
+    assert all("at the same epochs of all runs" in row["would_decide"] for row in rows)
+
+
+@given(
+    st.lists(st.integers(8, 200), min_size=1, max_size=3, unique=True),
+    st.lists(st.sampled_from([2 + quarter / 4 for quarter in range(40)]), min_size=1, max_size=6, unique=True),
+    st.data(),
+)
+@settings(deadline=None, max_examples=50)
+def test_planned_epochs_that_all_runs_have_are_found_again_from_their_steps(per_epochs, shared, data):
+    planned, rows = {}, []
+    for per_epoch in per_epochs:
+        others = data.draw(st.lists(st.integers(20, 40), max_size=3, unique=True))  # whole epochs after the shared ones
+        planned[per_epoch] = {*shared, *others}
+        steps = sorted({round(epoch * per_epoch) for epoch in planned[per_epoch]})
+        rows += [{"run": str(per_epoch), "step": step, "epoch": step / per_epoch} for step in steps]
+    found = at_shared_times(pd.DataFrame(rows))
+    wanted = set.intersection(*planned.values())
+    for per_epoch in per_epochs:
+        steps = {round(epoch * per_epoch) for epoch in wanted}
+        assert set(found.loc[found["run"] == str(per_epoch), "step"]) == steps
+
+
+def two_settings(name, factor):
+    """The tables of claim b, and the same runs measured again: eigenvalues times a factor that turns their order."""
+    (first,) = peaks_along("learning_rate", RATES, STRENGTHS["holds"], quantity="height")
+    again = first[2].assign(settings=name)
+    again["eigenvalue"] *= again["learning_rate"].map(dict(zip(RATES, factor, strict=True)))
+    return [first, (*first[:2], again)]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_block_of_the_hessian_decides_no_claim_on_its_largest_eigenvalue(order):
+    whole = {"num_examples": 65, "resample": False, "augment": False, "parameters": "*"}
+    known = {"leading": whole, "first_layer": {**whole, "parameters": "0.*"}}
+    tables = two_settings("first_layer", (1, 100, 10_000))[::order]
+    table = decide(collected(tables, known), validation_epoch=1)
+    (row,) = table[table["claim"] == "b"].to_dict("records")
+    (alone,) = rows_of(two_settings("first_layer", (1, 1, 1))[:1], "b")
+    assert (row["verdict"], row["measured"], row["configuration"]) == ("holds", alone["measured"], "batch size 32")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_runs_that_were_measured_twice_are_judged_twice(order):
+    rows = rows_of(two_settings("resampled", (1, 100, 10_000))[::order], "b")
+    assert {row["configuration"]: row["verdict"] for row in rows} == {
+        "settings leading, batch size 32": "holds",
+        "settings resampled, batch size 32": "does not hold",
+    }
+
+
+def test_runs_of_two_lengths_are_judged_apart_where_a_seed_has_both():
+    (short,) = peaks_along("learning_rate", RATES, STRENGTHS["holds"], quantity="height")
+    (long,) = peaks_along("learning_rate", RATES, STRENGTHS["does not hold"], quantity="height")
+    longer = long[2].assign(epochs=20, run=long[2]["run"] + "-e20")
+    rows = rows_of([short, ("eigenvalues", "spectrum", longer)], "b")
+    assert {row["configuration"]: row["verdict"] for row in rows} == {
+        "batch size 32, epochs 10": "holds",
+        "batch size 32, epochs 20": "does not hold",
+    }
+    # A length that goes with the setting is no reason to compare nothing.
+    mixed = short[2].assign(epochs=np.where(short[2]["learning_rate"] == RATES[0], 20, 10))
+    assert verdict_of([("eigenvalues", "spectrum", mixed)], "b")["verdict"] == "holds"
+
+
+def test_nudged_runs_of_other_directions_are_judged_apart_beside_the_same_sgd():
+    ((_, _, rows),) = nudged_norms((0.01,), lambda s: ABOUT_TEN + s)(STRENGTHS["holds"])
+    rows = rows.assign(num_directions=np.where(rows["gamma"] == 1, 0, 5))
+    nudged_more = rows[rows["gamma"] != 1]
+    more = nudged_more.assign(num_directions=10, run=nudged_more["run"] + "-K10", eigenvalue=1.0)
+    found = rows_of([("nudged", "spectrum", together(rows, more))], "k")
+    words = {re.search(r"num directions (\d+)", row["configuration"]).group(1): row["verdict"] for row in found}
+    assert words == {"5": "holds", "10": "does not hold"}
+
+
+def test_eigenvalues_of_one_hessian_are_correlated_together_and_of_two_apart():
+    tables = ends_of_runs([90 - 5 * index for index in range(12)])
+    spectrum = tables[0][2]
+    again = spectrum.assign(settings=np.where(spectrum["learning_rate"] < 0.05, "more", "leading"))
+    tables[0] = (*tables[0][:2], again)
+    whole = {"num_examples": 65, "resample": False, "augment": False, "parameters": "*"}
+
+    def rows(known):
+        table = decide(collected(tables, known), validation_epoch=1)
+        return table[table["claim"] == "s"].to_dict("records")
+
+    (row,) = rows({"leading": {**whole, "num_eigenvalues": 2}, "more": {**whole, "num_eigenvalues": 9}})
+    assert row["verdict"] == "holds"
+    assert row["measured"].startswith("12 runs")
+    apart = rows({"leading": whole, "more": {**whole, "num_examples": 1300}})
+    assert {row["configuration"] for row in apart} == {"settings leading", "settings more"}
+    assert sum(int(row["measured"].split()[0]) for row in apart) == 12
+
+
+def test_bowls_of_two_rates_are_not_averaged():
+    parts = [table for _, _, table in bowls(STRENGTHS["holds"])]
+    faster = [table for _, _, table in bowls(STRENGTHS["does not hold"])]
+    faster = [table.assign(learning_rate=0.7, run=table["run"] + "-faster") for table in faster]
+    rows = rows_of([("slices", "slices", together(*parts, *faster))], "f")
+    assert {row["configuration"]: row["verdict"] for row in rows} == {
+        "learning rate 0.1": "holds",
+        "learning rate 0.7": "does not hold",
+    }

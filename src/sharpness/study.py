@@ -5,6 +5,7 @@ Free of torch and pandas: the workflow imports it each time it plans.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,6 +94,11 @@ class Study:
         section = self.config[measurement][name]
         # Sorted, so that the order of lines in the file changes nothing.
         return {key: value for key, value in sorted(section.items()) if key != "checkpoints"}
+
+    @property
+    def settings_of_spectra(self) -> str:
+        """All settings of spectra by name, as JSON: which eigenvalues the claims may compare."""
+        return json.dumps({name: self.settings("spectrum", name) for name in self.config.get("spectrum", {})})
 
     def schedule_steps(self, measurement: str, name: str, run: Run) -> list[int]:
         """The steps of ``run`` that a measurement is planned at; none where it looks at the ends."""

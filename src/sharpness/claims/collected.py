@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,23 @@ _PLACE = ["settings", "checkpoint", "step", "epoch"]
 # What is read of each measurement; a column that no run has is as if it had no value anywhere.
 _COLUMNS = {
     "history": ["epoch", "validation_accuracy", "test_accuracy", "diverged"],
-    "spectrum": [*_PLACE, "which", "rank", "eigenvalue", "epochs", "learning_rate_epochs", "learning_rate_factor"],
+    "spectrum": [
+        *_PLACE,
+        "alike",
+        "which",
+        "rank",
+        "eigenvalue",
+        "epochs",
+        "learning_rate_epochs",
+        "learning_rate_factor",
+    ],
     "slices": [*_PLACE, "k", "loss", "scale"],
     "steps": [*_PLACE, "direction", "alpha", "batch", "loss_before", "loss_after"],
     "variants": [*_PLACE, "start_step", "loss", "eigenvalue", "diverged"],
 }
+
+# Settings of a spectrum that say of which Hessian its eigenvalues are; the others, how many and how exact.
+_OF_HESSIAN = ("num_examples", "resample", "augment", "parameters")
 
 
 @dataclass(frozen=True)
@@ -27,12 +40,29 @@ class Collected:
 
     tables: Mapping[tuple[str, str], pd.DataFrame]  # by kind and measurement
     diverged: frozenset[str]  # names of runs
+    settings: Mapping[str, Mapping[str, Any]]  # of the spectra, by name
 
     def rows(self, measurement: str, *kinds: str) -> pd.DataFrame:
         """One measurement in all experiments of some kinds; the batch size is a number, infinite for the full batch."""
         found = [self.tables[kind, measurement] for kind in kinds if (kind, measurement) in self.tables]
         rows = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        if measurement == "spectrum" and "settings" in rows:
+            blocks = [name for name, values in self.settings.items() if values["parameters"] != "*"]
+            rows = rows[~rows["settings"].isin(blocks)]  # no claim is on a block of the Hessian
+            rows = rows.assign(alike=rows["settings"].map(self._alike(rows["settings"].unique())))
         return rows.reindex(columns=list(dict.fromkeys([*rows, *RUN, *_COLUMNS[measurement]])))
+
+    def _alike(self, names: Iterable[str]) -> dict[str, str]:
+        """By the name of settings, the names of all with which eigenvalues are those of the same Hessian."""
+        of_hessian = {
+            name: tuple(self.settings[name][key] for key in _OF_HESSIAN) if name in self.settings else (name,)
+            for name in names
+        }
+        same = {
+            values: ", ".join(name for name in sorted(of_hessian) if of_hessian[name] == values)
+            for values in of_hessian.values()
+        }
+        return {name: same[values] for name, values in of_hessian.items()}
 
     def converged(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows of runs that did not diverge."""
@@ -43,11 +73,15 @@ class Collected:
         return len(set(rows["run"]) & self.diverged)
 
 
-def collected(tables: Iterable[tuple[str, str, pd.DataFrame]]) -> Collected:
+def collected(
+    tables: Iterable[tuple[str, str, pd.DataFrame]], settings: Mapping[str, Mapping[str, Any]] | None = None
+) -> Collected:
     """Put the tables of equal kind and measurement together.
 
     Args:
         tables: kind of the experiment, measurement, and the table that was collected.
+        settings: of the spectra, by name: which of them are of the same Hessian. None: not known, so that each name is
+            of its own.
     """
     parts: dict[tuple[str, str], list[pd.DataFrame]] = {}
     diverged: set[str] = set()
@@ -57,7 +91,7 @@ def collected(tables: Iterable[tuple[str, str, pd.DataFrame]]) -> Collected:
         parts.setdefault((kind, measurement), []).append(_as_read(measurement, table))
         diverged |= set(table.loc[_lost(measurement, table), "run"])
     merged = {place: pd.concat(found, ignore_index=True) for place, found in parts.items()}
-    return Collected(merged, frozenset(diverged))
+    return Collected(merged, frozenset(diverged), settings or {})
 
 
 def _as_read(measurement: str, table: pd.DataFrame) -> pd.DataFrame:

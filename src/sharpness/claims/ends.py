@@ -11,7 +11,7 @@ from sharpness.claims.collected import Collected
 from sharpness.claims.findings import Finding
 from sharpness.claims.norms import last_norms, of_one_settings
 from sharpness.claims.peaks import peaks_in_grid
-from sharpness.claims.subjects import AXES, Subject, along, over_settings, subjects
+from sharpness.claims.subjects import AXES, Subject, along, compared, over_settings
 from sharpness.claims.verdicts import Verdict, correlated, log_ratio, paired, undecided
 from sharpness.claims.wording import number, per_setting, setting_text
 from sharpness.tables import CONFIGURATION
@@ -37,7 +37,8 @@ def _flattest_of_rates(collected: Collected) -> Iterator[Finding]:
 def _flattest_of_table(collected: Collected) -> Iterator[Finding]:
     spectrum = collected.rows("spectrum", "table")
     plain = set(spectrum.loc[spectrum["grid"] == "sgd", "run"])
-    for subject, runs in subjects(last_norms(collected, "table")):
+    varied = ["gamma", "learning_rate", "settings"]
+    for subject, runs in compared(last_norms(collected, "table"), varied=varied, measured=()):
         kept = of_one_settings(collected.converged(runs))
         rates = kept.loc[kept["run"].isin(plain), "learning_rate"]
         if rates.empty:
@@ -65,14 +66,16 @@ def _last_is_flattest(table: pd.DataFrame, setting: str) -> Verdict:
 def _flat_runs_generalise(collected: Collected) -> Iterator[Finding]:
     spectrum = collected.rows("spectrum", *TRAINED)
     largest = spectrum[(spectrum["which"] == "largest") & (spectrum["rank"] == 0) & (spectrum["checkpoint"] != "best")]
-    last = largest.sort_values("step", kind="stable").drop_duplicates("run", keep="last")
+    last = largest.sort_values("step", kind="stable").drop_duplicates(["run", "alike"], keep="last")
     history = collected.rows("history", *TRAINED).sort_values("epoch", kind="stable")
     accuracy = history.drop_duplicates("run", keep="last").set_index("run")["test_accuracy"]
     ends = last.assign(accuracy=last["run"].map(accuracy).astype(float))
-    for (data, model), runs in ends.groupby(["data", "model"], sort=False):
+    for (data, model, alike), runs in ends.groupby(["data", "model", "alike"], sort=False):
         known = collected.converged(runs)
         known = known[(known["eigenvalue"] > 0) & np.isfinite(known["eigenvalue"]) & np.isfinite(known["accuracy"])]
-        yield Finding("s", Subject(model, data), _correlation(known), collected.num_diverged(runs))
+        others = ends.loc[(ends["data"] == data) & (ends["model"] == model), "alike"]
+        words = f"settings {alike}" if others.nunique() > 1 else ""
+        yield Finding("s", Subject(model, data, words), _correlation(known), collected.num_diverged(runs))
 
 
 def _correlation(runs: pd.DataFrame) -> Verdict:

@@ -10,7 +10,7 @@ import pandas as pd
 from sharpness.claims.collected import Collected
 from sharpness.claims.findings import Finding
 from sharpness.claims.norms import last_norms, of_one_settings
-from sharpness.claims.subjects import over_settings, subjects
+from sharpness.claims.subjects import compared, over_settings
 from sharpness.claims.verdicts import Verdict, log_ratio, paired, undecided, within
 from sharpness.claims.wording import per_setting, setting_text
 
@@ -22,13 +22,15 @@ POINT = 1.0  # of accuracy, in per cent
 
 def nudged(collected: Collected, *, validation_epoch: float) -> Iterator[Finding]:
     """The claims on Nudged SGD."""
-    for subject, runs in subjects(last_norms(collected, *KINDS), "learning_rate", "batch_size"):
+    for subject, runs in compared(
+        last_norms(collected, *KINDS), "learning_rate", "batch_size", varied=["gamma", "settings"], measured=()
+    ):
         if runs["gamma"].nunique() > 1:
             table = over_settings(of_one_settings(collected.converged(runs)), "gamma", "frobenius")
             for letter, verdict in (("k", _sharper(table)), ("l", _flatter(table))):
                 yield Finding(letter, subject, verdict, collected.num_diverged(runs))
     accuracies = _accuracies(collected.rows("history", *KINDS), validation_epoch)
-    for subject, runs in subjects(accuracies, "learning_rate", "batch_size"):
+    for subject, runs in compared(accuracies, "learning_rate", "batch_size", varied=["gamma"]):
         if runs["gamma"].nunique() > 1:
             kept = collected.converged(runs)
             for letter, verdict in (("m", _as_accurate(kept)), ("n", _faster(kept, validation_epoch))):

@@ -42,12 +42,15 @@ def _planned(spectrum: pd.DataFrame, *, rank: int) -> pd.DataFrame:
 
 
 def _peaks(spectrum: pd.DataFrame, *, rank: int) -> pd.DataFrame:
-    """As ``sharpness.tables.peaks`` of that rank, each run once; nothing where no such eigenvalue was measured."""
+    """As ``sharpness.tables.peaks`` of that rank, each run once for each settings; nothing where none was measured."""
     of_rank = _planned(spectrum, rank=rank)
     if of_rank.empty:
         return of_rank
-    found = tables.peaks(of_rank.assign(rank=0)).drop_duplicates("run")
-    return with_fields(found, spectrum)
+    found = [
+        tables.peaks(alike.assign(rank=0)).drop_duplicates("run").assign(settings=settings)
+        for settings, alike in of_rank.groupby("settings", sort=False, dropna=False)
+    ]
+    return with_fields(pd.concat(found, ignore_index=True), spectrum)
 
 
 def _ordering(collected: Collected, runs: pd.DataFrame, axis: Axis, quantity: str) -> Verdict:
@@ -59,10 +62,11 @@ def _patterns(collected: Collected, spectrum: pd.DataFrame) -> Iterator[Finding]
     found = _peaks(spectrum, rank=0)
     if found.empty:
         return
-    courses = _planned(spectrum, rank=0).sort_values("step", kind="stable").drop_duplicates(["run", "step"])
-    first = courses[courses["step"] == 0].set_index("run")["eigenvalue"]
-    end = courses.groupby("run")["epoch"].max()
-    found = found.assign(first=found["run"].map(first), end=found["run"].map(end))
+    place = ["run", "settings"]
+    courses = _planned(spectrum, rank=0).sort_values("step", kind="stable").drop_duplicates([*place, "step"])
+    first = courses.loc[courses["step"] == 0, [*place, "eigenvalue"]].rename(columns={"eigenvalue": "first"})
+    end = courses.groupby(place, dropna=False)["epoch"].max().rename("end").reset_index()
+    found = found.merge(first, on=place, how="left").merge(end, on=place, how="left")
     for subject, runs in subjects(found):
         yield Finding("a", subject, _pattern(collected.converged(runs)), collected.num_diverged(runs))
 

@@ -10,19 +10,21 @@ import pandas as pd
 
 from sharpness.claims.collected import Collected
 from sharpness.claims.findings import Finding
-from sharpness.claims.subjects import over_settings, subjects
+from sharpness.claims.subjects import compared, over_settings
 from sharpness.claims.verdicts import Verdict, log_ratio, paired, undecided
 from sharpness.claims.wording import per_setting, setting_text
 from sharpness.tables import first_change
+
+VARIED = ("change", "learning_rate_epochs", "learning_rate_factor")
 
 
 def schedules(collected: Collected) -> Iterator[Finding]:
     """The claim on changes of the rate, raised and lowered."""
     spectrum = collected.rows("spectrum", "schedules")
     is_planned = (spectrum["which"] == "largest") & (spectrum["checkpoint"] == "planned") & (spectrum["rank"] == 0)
-    largest = spectrum[is_planned].drop_duplicates(["run", "step"])
+    largest = spectrum[is_planned].drop_duplicates(["run", "settings", "step"])
     largest = largest.assign(change=largest["learning_rate_epochs"].map(first_change))
-    for subject, runs in subjects(largest, "learning_rate", "batch_size"):
+    for subject, runs in compared(largest, "learning_rate", "batch_size", varied=VARIED):
         steady = runs[runs["change"].isna()]
         for factor, changed in runs[runs["change"].notna()].groupby("learning_rate_factor"):
             words = "raised" if factor > 1 else "lowered"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sharpness.claims.collected import Collected
 from sharpness.claims.findings import Finding
-from sharpness.claims.subjects import AXES, Axis, along, over_settings, subjects, with_fields
+from sharpness.claims.subjects import AXES, Axis, along, compared, over_settings, subjects, with_fields
 from sharpness.claims.verdicts import Verdict, all_of, ordered, paired, undecided
 from sharpness.claims.wording import setting_text, spread
 from sharpness.kinds import FROM_EPOCH
@@ -22,7 +22,7 @@ WALLS = 8  # and the loss rises out to so many
 def slices(collected: Collected) -> Iterator[Finding]:
     """The claims on slices."""
     rows = collected.rows("slices", "slices")
-    for subject, runs in subjects(rows.drop_duplicates(["run", "step", "k"])):
+    for subject, runs in compared(rows.drop_duplicates(["run", "settings", "step", "k"])):
         yield Finding("f", subject, _bowls(collected.converged(runs)), collected.num_diverged(runs))
     yield from _widths(collected, collected.rows("slices", "slices", "widths"))
 
@@ -59,27 +59,53 @@ def _bowls(rows: pd.DataFrame) -> Verdict:
 
 
 def _widths(collected: Collected, rows: pd.DataFrame) -> Iterator[Finding]:
-    here = rows.loc[rows["k"] == 0, ["run", "step"]].drop_duplicates()
-    rows = rows.merge(here, on=["run", "step"])
-    if rows.empty:
-        return
-    widths = with_fields(bowl_widths(rows).drop_duplicates("run"), rows)
-    for subject, runs in subjects(widths):
-        parts = [part for axis in AXES for part in _width_parts(collected, runs, axis)]
+    here = rows.loc[rows["k"] == 0, ["run", "settings", "step"]].drop_duplicates()
+    rows = rows.merge(here, on=["run", "settings", "step"])
+    for subject, alike in subjects(rows):
+        parts = [part for axis in AXES for part in _width_parts(collected, alike, axis)]
         # A study without any such comparison has nothing to say of this network.
         if any(verdict.measured for _, verdict in parts):
-            yield Finding("q", subject, all_of(parts), collected.num_diverged(runs))
+            yield Finding("q", subject, all_of(parts), collected.num_diverged(alike))
 
 
-def _width_parts(collected: Collected, runs: pd.DataFrame, axis: Axis) -> Iterator[tuple[str, Verdict]]:
+def _width_parts(collected: Collected, rows: pd.DataFrame, axis: Axis) -> Iterator[tuple[str, Verdict]]:
     name = f"wider with a {axis.words}"
-    groups = list(along(runs, axis))
-    for subject, group in groups:
-        kept = collected.converged(group)
+    groups = list(along(rows.drop_duplicates("run"), axis))
+    for subject, runs in groups:
+        late = rows[rows["run"].isin(runs["run"]) & (rows["epoch"] >= FROM_EPOCH)]
+        slices = at_shared_times(collected.converged(late))
+        place = f" ({subject.configuration})" if len(groups) > 1 else ""
+        if slices.empty:
+            wanted = f"slices from epoch {FROM_EPOCH} on at the same epochs of all runs that do not diverge"
+            yield f"{name}{place}", undecided(wanted, measured=f"{len(runs)} runs have none")
+            continue
+        kept = with_fields(bowl_widths(slices).drop_duplicates("run"), slices)
         table = over_settings(kept, axis.setting, "width", ascending=axis.ascending)
         verdict = ordered(table, rises=True, setting=axis.setting)
-        place = f" ({subject.configuration})" if len(groups) > 1 else ""
         open_slices = f", {kept['num_open'].sum()} of {kept['num_slices'].sum()} slices open"
         yield f"{name}{place}{open_slices}", verdict
     if not groups:
         yield name, undecided(f"slices at several values of {axis.setting}")
+
+
+def at_shared_times(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of those checkpoints that all runs have: means over time are compared over the same times.
+
+    A time in epochs falls on the step next to it, so that two runs have it to half a step of each.
+    """
+    times = {run: of_run.drop_duplicates("step").set_index("step")["epoch"] for run, of_run in rows.groupby("run")}
+    if not times:
+        return rows
+    half_steps = {run: (epochs / epochs.index.where(epochs > 0)).max() / 2 for run, epochs in times.items()}
+    reference = min(times, key=lambda run: len(times[run]))
+    kept: dict[str, list[int]] = {run: [] for run in times}
+    for epoch in times[reference]:
+        nearest = {run: int((epochs - epoch).abs().idxmin()) for run, epochs in times.items()}
+        if all(
+            abs(times[run][step] - epoch) <= (half_steps[run] + half_steps[reference]) * (1 + 1e-9)
+            for run, step in nearest.items()
+        ):
+            for run, step in nearest.items():
+                kept[run].append(step)
+    steps = pd.DataFrame([{"run": run, "step": step} for run, found in kept.items() for step in set(found)])
+    return rows.merge(steps, on=["run", "step"]) if len(steps) else rows.iloc[:0]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sharpness.claims.collected import Collected
 from sharpness.claims.findings import Finding
-from sharpness.claims.subjects import over_settings, subjects
+from sharpness.claims.subjects import compared, over_settings
 from sharpness.claims.verdicts import Verdict, any_of, paired, undecided
 from sharpness.claims.wording import per_setting
 
@@ -20,8 +20,8 @@ def steps(collected: Collected) -> Iterator[Finding]:
     """The claims on scaled steps."""
     rows = collected.rows("steps", "steps")
     top = rows[(rows["direction"] == "top") & rows["alpha"].isin([HALF, WHOLE, TWICE])]
-    top = top.drop_duplicates(["run", "step", "alpha", "batch"])
-    for subject, runs in subjects(top, "learning_rate", "batch_size"):
+    top = top.drop_duplicates(["run", "settings", "step", "alpha", "batch"])
+    for subject, runs in compared(top, "learning_rate", "batch_size"):
         table = _changes(collected.converged(runs))
         measured = f"change in % at {per_setting(table, 'alpha')}"
         for letter in ("g", "h", "t"):

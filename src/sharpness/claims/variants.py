@@ -9,7 +9,7 @@ import pandas as pd
 
 from sharpness.claims.collected import Collected
 from sharpness.claims.findings import Finding
-from sharpness.claims.subjects import subjects
+from sharpness.claims.subjects import compared
 from sharpness.claims.verdicts import Verdict, all_of, log_ratio, paired, undecided, within
 from sharpness.claims.wording import spread
 
@@ -20,7 +20,7 @@ SIMILAR = 1.25  # at most, between two losses
 def variants(collected: Collected) -> Iterator[Finding]:
     """The claims on variants. Whatever became later of the run that a variant began from has no part in them."""
     rows = collected.rows("variants", "variants").drop_duplicates(["run", "settings", "start_step", "step"])
-    for subject, runs in subjects(rows, "learning_rate", "batch_size"):
+    for subject, runs in compared(rows, "learning_rate", "batch_size", varied=["settings"], measured=()):
         for letter, name in (("i", "top_only"), ("j", "top_removed")):
             pair = runs[runs["settings"].isin([name, "sgd"])]
             lost = set(pair.loc[pair["diverged"].eq(True), "run"])

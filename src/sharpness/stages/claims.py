@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ def claims(
     kinds: list[str],
     measurements: list[str],
     tables: list[Path],
+    settings: str,
     validation_epoch: int,
     markdown: Path,
     csv: Path,
@@ -27,12 +29,13 @@ def claims(
         kinds: kind of the experiment of each table.
         measurements: what each table holds.
         tables: collected tables of all experiments.
+        settings: of the spectra, by name, in JSON.
         validation_epoch: the early epoch at which speeds of training are compared.
         markdown: output.
         csv: output.
     """
     frames = [pd.read_csv(path) for path in tables]
-    study = collected(zip(kinds, measurements, frames, strict=True))
+    study = collected(zip(kinds, measurements, frames, strict=True), json.loads(settings))
     verdicts = decide(study, validation_epoch=validation_epoch)
     source = made_by(frames)
     write_text(f"{as_markdown(verdicts)}\nComputed by {source}.\n", markdown)

@@ -59,7 +59,8 @@ def decide(study: Study, published: Path, *, markdown: Path, csv: Path) -> None:
         for measurement, name in experiment.collected.items()
     ]
     kinds, measurements, paths = zip(*(table for table in tables if table[2].exists()), strict=True)
-    claims(list(kinds), list(measurements), list(paths), study.config["validation_epoch"], markdown, csv)
+    epoch = study.config["validation_epoch"]
+    claims(list(kinds), list(measurements), list(paths), study.settings_of_spectra, epoch, markdown, csv)
 
 
 def tables_of(study: Study, experiment: Experiment, run: str) -> list[str]:
