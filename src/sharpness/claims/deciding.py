@@ -30,8 +30,8 @@ one-sided at 5 %: the claim holds if the predicted order is significant and does
 runs are compared with one half by Wilson's interval, a correlation over runs with zero by its bootstrap interval,
 for which whole configurations are drawn, with all their seeds. A claim of several parts holds if all do and does not
 if one does not; one of alternatives holds if one does, by wider intervals (Bonferroni). The effect shown is that of
-the part that decides. Runs that diverged are counted and left out. What was measured with other settings is judged in a row of
-its own, and means over time that are compared are taken at the checkpoints that all the runs have.
+the part that decides. Runs that diverged are counted and left out. What was measured with other settings is judged in
+a row of its own, and means over time that are compared are taken at the checkpoints that all the runs have.
 """
 
 
