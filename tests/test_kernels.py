@@ -11,6 +11,7 @@ from torch.nn.utils import parameters_to_vector, parametrizations, parametrize
 from sharpness import models
 from sharpness.hessian import HessianOperator
 from sharpness.kernels import kernels_of
+from sharpness.loss import Loss
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
 
@@ -127,13 +128,9 @@ def test_the_operator_has_no_penalty_on_the_scales_of_images(problem, generator)
     operator = HessianOperator(plain.model, plain.inputs, plain.targets, l2=0.3, precision="float64")
 
     assert (operator @ vector - expected).norm() < 1e-12 * expected.norm()
-    assert (
-        HessianOperator(
-            nn.Sequential(nn.Flatten(), nn.LayerNorm(72)).double(),
-            plain.inputs,
-            plain.targets,
-            l2=0.3,
-            precision="float64",
-        )._product.loss.penalty(torch.ones(144))
-        == 0
-    )
+
+
+def test_a_network_without_kernels_has_no_penalty():
+    loss = Loss(nn.LayerNorm((2, 3)), l2=0.3)
+    assert loss.penalty(torch.ones(12)) == 0
+    assert not loss.penalty_curvature(torch.ones(12)).any()

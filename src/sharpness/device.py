@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,13 @@ from torch import Tensor, nn
 from sharpness.closure import version
 
 _log = logging.getLogger(__name__)
+
+# Where torch is told how exactly a device multiplies numbers of single precision. None of it has a type.
+_PLACES_OF_PRECISION: dict[str, tuple[Any, ...]] = {
+    "cpu": tuple(getattr(torch.backends.mkldnn, name) for name in ("matmul", "conv", "rnn")),
+    "cuda": (torch.backends.cuda.matmul, *(getattr(torch.backends.cudnn, name) for name in ("conv", "rnn"))),
+}
+_FULL_PRECISION = ("none", "ieee")
 
 
 def choose_device(*, threads: int) -> torch.device:
@@ -69,6 +77,42 @@ def tensor_float_32() -> Iterator[None]:
     finally:
         for place, precision in zip(places, before, strict=True):
             place.fp32_precision = precision
+
+
+# Forward mode, the weights put into a network for a call, and settings belong to the process and not to a thread.
+_ALONE = threading.RLock()
+
+
+@contextmanager
+def undisturbed(device: torch.device, default_dtype: torch.dtype | None = None) -> Iterator[None]:
+    """Within it, what the caller asked torch for does not matter, and one thread at a time goes on.
+
+    That is autocast, a default device, and less than single precision in products of single precision.
+
+    Args:
+        device: on which everything happens within it, new tensors included.
+        default_dtype: of new tensors within it; None leaves it to the caller.
+    """
+    with _ALONE, ExitStack() as settings:
+        for kind in {"cpu", device.type}:
+            if torch.is_autocast_enabled(kind):
+                settings.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            settings.enter_context(device)
+        if default_dtype not in (None, torch.get_default_dtype()):
+            settings.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(default_dtype)
+        for place in _PLACES_OF_PRECISION.get(device.type, ()):
+            if place.fp32_precision not in _FULL_PRECISION:
+                settings.callback(_give_back, place, place.fp32_precision)
+                place.fp32_precision = "ieee"
+        yield
+
+
+def _give_back(place: Any, precision: str) -> None:
+    place.fp32_precision = "none"  # what applies to all backends
+    if place.fp32_precision != precision:
+        place.fp32_precision = precision
 
 
 def misled_by_onednn(model: nn.Module) -> bool:

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from sharpness import cross_entropy
 from sharpness.differentiable import once_differentiable, twice_differentiable
-from sharpness.loss import Loss
+from sharpness.loss import Loss, as_precise
 
 
 class State:
@@ -35,8 +35,7 @@ class DoubleBackward:
         self, weights: Sequence[Tensor], buffers: Sequence[Tensor], inputs: Tensor, *, once: bool = False
     ) -> Tensor:
         """Of the network in what can be differentiated twice; ``once``: in torch's own functions."""
-        if inputs.is_floating_point():
-            inputs = inputs.to(weights[0].dtype)
+        inputs = as_precise(inputs, weights[0].dtype)
         # A copy, since the network may change its input in place; as users' networks expect to find it in memory.
         inputs = inputs.clone(memory_format=torch.contiguous_format)
         with once_differentiable() if once else twice_differentiable():

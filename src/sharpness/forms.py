@@ -77,8 +77,7 @@ class _Check:
             dtype: ([w.to(dtype) for w in weights], [b.to(dtype) for b in buffers]) for dtype in (full, self._own)
         }
         self._full = self._states[full]
-        drawn = torch.randn(2, layout.size, generator=torch.Generator().manual_seed(0))
-        self._vectors = drawn.to(weights[0].device, full)
+        self._vectors = _drawn(torch.Size([2, layout.size]), 0).to(weights[0].device, full)
         self._twice_backward = DoubleBackward(loss, chosen)
         # At the least likely classes: where a network fits its examples next to no curvature is left, and the two ways
         # of computing it differ by rounding alone.
@@ -128,7 +127,7 @@ class _Check:
         if off <= TOLERANCE:
             return off
         chosen = self._flat(weights)
-        noise = torch.randn(chosen.shape, generator=torch.Generator().manual_seed(1)).to(chosen)
+        noise = _drawn(chosen.shape, 1).to(chosen)
         weights = self._moved(weights, noise, 1e-3 * float(chosen.norm() / noise.norm()))
         return self._off_at(weights, self._product(form, self._vectors[0], state=(weights, buffers)))
 
@@ -176,6 +175,11 @@ class _Check:
                 "a network that is random in evaluation mode, or remembers, has no Hessian"
             )
         return one
+
+
+def _drawn(shape: torch.Size, seed: int) -> Tensor:
+    # Whatever the caller's default type and device.
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
 
 
 def _check_arguments(network: nn.Module) -> None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from sharpness.device import tensor_float_32
+from sharpness import arguments
+from sharpness.cross_entropy import num_terms
+from sharpness.device import tensor_float_32, undisturbed
 from sharpness.double_backward import State
 from sharpness.forms import Form, by_parameter, checked_form
 from sharpness.layout import Layout
 from sharpness.loss import Loss, flatten
+from sharpness.outputs import Outputs, outputs_of
 from sharpness.r_operator import Kept
 from sharpness.recording import Recorder
 
 if TYPE_CHECKING:
+    import numpy as np
     from scipy.sparse.linalg import LinearOperator  # type: ignore[import-untyped]
 
 Precision = Literal["float64", "float32", "tf32", "bfloat16"]
@@ -40,15 +45,17 @@ class HessianProduct:
         parameters: names of the weights that the Hessian has rows for, as a pattern (``layer3.*``).
 
     Raises:
-        ValueError: no parameter has such a name.
+        ValueError: no parameter has such a name; the precision is unknown.
     """
 
     def __init__(self, loss: Loss, *, precision: LowPrecision | None = None, parameters: str = "*") -> None:
+        arguments.one_of("precision", precision, (None, *get_args(LowPrecision)))
         self.loss = loss
         self.layout = loss.layout.matching(parameters)
         self.precision = precision
         self._chosen = [name in self.layout.names for name in loss.layout.names]
         self._form: Form | None = None
+        self._outputs: Outputs | None = None
 
     def in_full_precision(self) -> HessianProduct:
         """The same product with all passes as precise as the weights."""
@@ -65,6 +72,20 @@ class HessianProduct:
         """Weights, buffers or a vector in the precision of the passes; as they are where that is theirs."""
         return tensor.to(torch.bfloat16) if self.precision == "bfloat16" else tensor
 
+    def outputs(self, weights: Tensor, buffers: Tensor, inputs: Tensor) -> Outputs:
+        """What the network gives, found out at the first weights, and with it in which form products are computed.
+
+        Raises:
+            FloatingPointError: the curvature overflows at these weights.
+            RuntimeError: a product differs from double backward.
+        """
+        if self._outputs is None or self._form is None:
+            parts = self._parts(weights, buffers)
+            with self.loss.differentiating():
+                self._form = checked_form(self.loss, self.layout, self._chosen, *parts, inputs)
+                self._outputs = outputs_of(self.loss, *parts, inputs)
+        return self._outputs
+
     def linearise(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Kept | State:
         """Everything in the product that does not depend on the vector; shapes as in ``Loss``.
 
@@ -74,12 +95,10 @@ class HessianProduct:
             FloatingPointError: the curvature overflows at these weights.
             RuntimeError: a product differs from double backward.
         """
-        parts = self.loss.layout.views(self.rounded(weights)), self.loss.buffer_layout.views(self.rounded(buffers))
-        if self._form is None:
-            with self.loss.differentiating():
-                self._form = checked_form(self.loss, self.layout, self._chosen, *parts, inputs)
+        self.outputs(weights, buffers, inputs)
+        assert self._form is not None
         with self.loss.differentiating(), self._multiplying():
-            return self._form.linearise(*parts, inputs, targets)
+            return self._form.linearise(*self._parts(weights, buffers), inputs, targets)
 
     def add_product(self, kept: Kept | State, vector: Tensor, total: Tensor) -> None:
         """Add to ``total`` the Hessian of the cross-entropy, summed over what ``kept`` is of, times ``vector`` [p]."""
@@ -88,6 +107,9 @@ class HessianProduct:
             parts = (by_parameter(self.layout, self._chosen, flat) for flat in (self.rounded(vector), total))
             self._form.add_product(kept, *parts)  # type: ignore[arg-type]
 
+    def _parts(self, weights: Tensor, buffers: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        return self.loss.layout.views(self.rounded(weights)), self.loss.buffer_layout.views(self.rounded(buffers))
+
     def _multiplying(self) -> AbstractContextManager[None]:
         return tensor_float_32() if self.precision == "tf32" else nullcontext()
 
@@ -95,22 +117,27 @@ class HessianProduct:
 class HessianOperator:
     """The Hessian of the loss on given examples at a model's weights, as a symmetric [P, P] operator.
 
-    The loss is the mean cross-entropy over the examples plus ``l2`` times the sum of squared kernel weights. Dropout is
-    off. The average is weighted by the number of examples, so that the answer does not depend on how they are cut into
-    chunks. The model stays as it is: its weights, buffers, mode and the global random generator.
+    The loss is the cross-entropy plus ``l2`` times the sum of squared kernel weights (``kernels_of`` says which). As in
+    torch, the cross-entropy is the mean over all labels, those at every position where logits have further axes, and
+    -100 is no label. The answer does not depend on how examples are cut into chunks. Dropout is off.
+
+    The model stays as it is: its weights, buffers, mode and the global random generator. The operator stays as it is,
+    too: it has copies of the weights and of the examples. What the caller's torch is set to (autocast, a default dtype
+    or device, inference mode) changes nothing. Products from several threads are computed one after the other.
 
     Vectors are flat, in the order of ``torch.nn.utils.parameters_to_vector(model.parameters())``; ``layout`` knows
     which entries are which parameter, and ``named`` takes a vector apart.
 
     Args:
-        model: gives logits [N, classes].
-        inputs: [N, ...], on the model's device.
-        targets: [N], classes.
+        model: gives logits [N, classes, ...].
+        inputs: [N, ...], a tensor on the model's device or an array of numpy; whole numbers stay what they are.
+        targets: [N, ...], classes, of any type of whole numbers; the same.
         l2: factor of the penalty.
-        chunk_size: examples worked on at once.
-        precision: "float32" and "float64" are that of everything; "bfloat16" runs the passes over the network in it, on
-            vectors in float32, "tf32" multiplies in TensorFloat-32 where there is a GPU that can, and ``reference`` is
-            then the same operator in float32.
+        chunk_size: examples worked on at once. All are one chunk where the logits of one depend on the others, as they
+            do where a norm uses the batch's statistics for want of moving ones.
+        precision: "float32" and "float64" are that of everything, whatever that of the model and of the inputs;
+            "bfloat16" runs the passes over the network in it, on vectors in float32, "tf32" multiplies in
+            TensorFloat-32 where there is a GPU that can, and ``reference`` is then the same operator in float32.
         memory_budget: bytes that a chunk's activations and adjoints may take while they are in use and, as far as they
             fit, between products; those of the other chunks are computed anew at each product.
         parameters: names of the weights that the Hessian has rows for, as a pattern (``layer3.*``).
@@ -125,18 +152,22 @@ class HessianOperator:
         reference: the operator in full precision where this one has less, else None.
 
     Raises:
-        ValueError: there are no examples, or not as many targets as inputs; no parameter matches; the budget is too
-            small for one chunk.
+        TypeError: an argument is of another type.
+        ValueError: there are no examples, or not as many targets as inputs; a target is no class; an input is not
+            finite; examples and model are on several devices; the precision is unknown; no parameter matches; the
+            budget is too small for one chunk.
         FloatingPointError: a weight or a moving statistic is not finite, the message names the first such tensor; or
             the curvature overflows.
         RuntimeError: the product differs from one by double backward.
     """
 
+    __array_ufunc__ = None  # numpy must not take the operator for a number
+
     def __init__(
         self,
         model: nn.Module,
-        inputs: Tensor,
-        targets: Tensor,
+        inputs: Tensor | np.ndarray[Any, Any],
+        targets: Tensor | np.ndarray[Any, Any],
         *,
         l2: float = 0.0,
         chunk_size: int = 256,
@@ -145,12 +176,21 @@ class HessianOperator:
         parameters: str = "*",
         batch_statistics: bool = False,
     ) -> None:
+        arguments.one_of("precision", precision, get_args(Precision))
+        arguments.factor("l2", l2)
+        if not isinstance(parameters, str):
+            raise TypeError(f"parameters must be a pattern of names such as 'layer3.*', got {parameters!r}")
+        if not isinstance(batch_statistics, bool):
+            raise TypeError(f"batch_statistics must be True or False, got {batch_statistics!r}")
         loss = Loss(model, l2=l2, batch_statistics=batch_statistics)
-        dtype = torch.float64 if precision == "float64" else torch.float32
-        weights, buffers = (flat.to(dtype) for flat in flatten(model))
+        device, dtype = arguments.device_of(model), torch.float64 if precision == "float64" else torch.float32
         product = HessianProduct(loss, precision=low_precision(precision), parameters=parameters)
-        inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
-        self._prepare(product, weights, buffers, inputs, targets, chunk_size, memory_budget)
+        with undisturbed(device):
+            weights, buffers = (flat.to(dtype) for flat in flatten(model))
+            examples = arguments.examples(inputs, targets, dtype, device)
+        if examples[0].is_complex() and precision == "bfloat16":
+            raise ValueError("complex inputs have no bfloat16: give precision 'float32' or 'float64'")
+        self._prepare(product, weights, buffers, *examples, chunk_size, memory_budget)
         self.layout = product.layout.in_torchs_order
 
     @classmethod
@@ -168,14 +208,12 @@ class HessianOperator:
         """The operator at ``weights`` [P] and ``buffers`` [B]; checkpoints of one architecture share ``product``.
 
         Vectors are in the order of the weights, which is that of ``Loss`` and ``flatten``: kernels channels last.
+        Nothing is copied: weights, buffers and examples must stay what they are.
         """
         operator = cls.__new__(cls)
         operator._prepare(product, weights, buffers, inputs, targets, chunk_size, memory_budget)
         return operator
 
-    # Whatever mode the caller is in: some operations are differentiated by autograd.
-    @torch.inference_mode(False)
-    @torch.no_grad()
     def _prepare(
         self,
         product: HessianProduct,
@@ -186,28 +224,45 @@ class HessianOperator:
         chunk_size: int,
         memory_budget: int,
     ) -> None:
-        _check_examples(inputs, targets, chunk_size)
-        weights, buffers, inputs, targets = (_plain(tensor) for tensor in (weights, buffers, inputs, targets))
-        _check_finite(product.loss.layout, weights)
-        _check_finite(product.loss.buffer_layout, buffers)
+        arguments.whole_number("chunk_size", chunk_size, least=1)
+        arguments.whole_number("memory_budget", memory_budget, least=0)
+        arguments.check_numbers(inputs, targets)
         self.layout = product.layout
         self.shape = (self.layout.size, self.layout.size)
         self.dtype = weights.dtype
         self.device = weights.device
         self._product = product
-        self._state = weights, buffers
-        self._rounded = product.rounded(weights), product.rounded(buffers)  # once for all chunks
-        if product.loss.batch_statistics:
-            chunk_size = len(targets)
-        self._examples = inputs, targets
-        self._chunks = list(zip(torch.split(inputs, chunk_size), torch.split(targets, chunk_size), strict=True))
-        self._num_examples = len(targets)
+        self._default_dtype = torch.get_default_dtype()  # of what a network makes anew at every call
         self._chunk_size, self._memory_budget = chunk_size, memory_budget
         self._reference: HessianOperator | None = None
         self._recorder = Recorder(first=5)  # following an eigenvector takes fewer, at each of many weights
-        self._keep()
+        with self._undisturbed():
+            self._state = _plain(weights), _plain(buffers)
+            self._examples = _plain(inputs), _plain(targets)
+            self._linearise()
 
-    def _keep(self) -> None:
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        # Whatever mode the caller is in: some operations are differentiated by autograd.
+        with undisturbed(self.device, self._default_dtype), torch.inference_mode(False), torch.no_grad():
+            yield
+
+    def _linearise(self) -> None:
+        product, (inputs, targets) = self._product, self._examples
+        _check_finite(product.loss.layout, self._state[0])
+        _check_finite(product.loss.buffer_layout, self._state[1])
+        arguments.check_inputs(inputs)
+        self._rounded = product.rounded(self._state[0]), product.rounded(self._state[1])  # once for all chunks
+        outputs = product.outputs(*self._rounded, inputs)
+        places = outputs.shape[1:] if inputs.shape[1:] == outputs.of else targets.shape[1:]
+        arguments.check_labels(targets, torch.Size([len(targets), outputs.shape[0], *places]))
+        self._num_terms = num_terms(targets)
+        is_one_chunk = product.loss.batch_statistics or outputs.mixes_examples
+        size = len(targets) if is_one_chunk else self._chunk_size
+        self._chunks = list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
+        self._keep(less="fewer examples, which are one chunk here" if is_one_chunk else "a smaller chunk_size")
+
+    def _keep(self, less: str) -> None:
         """Linearise all chunks, or as many as leave room for one computed anew; the last one is the smallest."""
         first = self._product.linearise(*self._rounded, *self._chunks[0])
         size, num_chunks = first.num_bytes, len(self._chunks)
@@ -216,7 +271,7 @@ class HessianOperator:
         if size + for_reference > self._memory_budget:
             raise ValueError(
                 f"memory_budget={self._memory_budget:,} bytes is too little for a chunk of {len(self._chunks[0][1])} "
-                f"examples, which takes {size + for_reference:,}: give more, or a smaller chunk_size"
+                f"examples, which takes {size + for_reference:,}: give more, or {less}"
             )
         fitting = (self._memory_budget - for_reference) // size if size else num_chunks
         num_kept = num_chunks if fitting >= num_chunks else fitting - 1
@@ -225,19 +280,28 @@ class HessianOperator:
         self._kept = [first] if num_kept else []
         self._kept += [self._product.linearise(*self._rounded, *chunk) for chunk in self._chunks[1:num_kept]]
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def __matmul__(self, vector: Tensor) -> Tensor:
+    def __matmul__(self, vector: Tensor | np.ndarray[Any, Any]) -> Tensor:
         """The Hessian times ``vector`` [P], or times each column of a block [P, b].
 
+        Args:
+            vector: a tensor on the operator's device or an array of numpy; real or whole numbers of any type are
+                converted to ``dtype``.
+
+        Returns:
+            A tensor of ``dtype`` without a graph.
+
         Raises:
-            ValueError: the vector has another length.
+            TypeError: the vector is no tensor of real numbers.
+            ValueError: the vector has another shape, or is on another device.
         """
-        if len(vector) != self.shape[0]:
-            raise ValueError(f"the Hessian is {self.shape[0]} x {self.shape[0]}, the vector has {len(vector)} entries")
-        vector = _plain(vector)
-        if vector.dim() == 2:
-            return torch.stack([self @ column for column in vector.T.contiguous()], dim=1)
+        with self._undisturbed():
+            given = arguments.vector(vector, self.shape[0], self.dtype, self.device)
+            if given.dim() == 1:
+                return self._product_with(given)
+            columns = [self._product_with(column) for column in given.T.contiguous()]
+            return torch.stack(columns, dim=1) if columns else torch.empty_like(given)
+
+    def _product_with(self, vector: Tensor) -> Tensor:
         # What is linearised anew in every product is not tested in a recording.
         if len(self._kept) < len(self._chunks) or not self._product.is_static:
             return self._times(vector)
@@ -249,7 +313,7 @@ class HessianOperator:
         for index, chunk in enumerate(self._chunks):
             kept = self._kept[index] if index < len(self._kept) else self._product.linearise(*self._rounded, *chunk)
             self._product.add_product(kept, vector, total)
-        total /= self._num_examples
+        total /= self._num_terms
         loss = self._product.loss
         if loss.l2:
             total = total + loss.penalty_curvature(vector, self._product.layout)
@@ -258,16 +322,17 @@ class HessianOperator:
     @property
     def reference(self) -> HessianOperator | None:
         """The same operator in the precision of its vectors; None where it is already."""
-        if self._product.precision and self._reference is None:
-            self._reference = HessianOperator.at(
-                self._product.in_full_precision(),
-                *self._state,
-                *self._examples,
-                chunk_size=self._chunk_size,
-                memory_budget=self._for_reference,
-            )
-            self._reference.layout = self.layout
-        return self._reference
+        with self._undisturbed():
+            if self._product.precision and self._reference is None:
+                self._reference = HessianOperator.at(
+                    self._product.in_full_precision(),
+                    *self._state,
+                    *self._examples,
+                    chunk_size=self._chunk_size,
+                    memory_budget=self._for_reference,
+                )
+                self._reference.layout = self.layout
+            return self._reference
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """The parts of ``vector`` [P] by the names of the parameters they belong to, as views in their shapes."""
@@ -278,10 +343,9 @@ class HessianOperator:
         from scipy.sparse.linalg import LinearOperator  # optional: only scipy's solvers need it
 
         def product(vector):  # type: ignore[no-untyped-def]
-            given = torch.as_tensor(vector, dtype=self.dtype, device=self.device)
-            return (self @ given).cpu().numpy()
+            return (self @ vector).cpu().numpy()
 
-        dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
+        dtype = torch.empty(0, dtype=self.dtype, device="cpu").numpy().dtype
         return LinearOperator(self.shape, matvec=product, rmatvec=product, matmat=product, dtype=dtype)
 
 
@@ -293,13 +357,6 @@ def low_precision(precision: Precision) -> LowPrecision | None:
 def _plain(tensor: Tensor) -> Tensor:
     """Without a graph; a copy where autograd could not use it, since it was made in inference mode."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()
-
-
-def _check_examples(inputs: Tensor, targets: Tensor, chunk_size: int) -> None:
-    if len(inputs) != len(targets) or not len(targets):
-        raise ValueError(f"need as many targets as inputs and at least one, got {len(targets)} and {len(inputs)}")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
 
 
 def _check_finite(layout: Layout, flat: Tensor) -> None:

@@ -13,7 +13,8 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sharpness.device import misled_by_onednn, without_onednn
+from sharpness.cross_entropy import num_terms
+from sharpness.device import misled_by_onednn, undisturbed, without_onednn
 from sharpness.differentiable import without_dropout
 from sharpness.kernels import kernels_of
 from sharpness.layout import Layout
@@ -37,7 +38,8 @@ class Loss:
 
     Shapes used by all methods: weights [P], kernels of two-dimensional convolutions channels last as in ``layout``;
     buffers [B] (batch norm's moving statistics; B is 0 without batch norm), inputs [n, channels, height, width],
-    targets [n].
+    targets [n]. Where logits have further axes, so have targets, and averages are over all labels but those of -100, as
+    torch's own. The caller's autocast changes nothing.
 
     Args:
         model: only its structure is used: its own weights stay as they are.
@@ -67,7 +69,11 @@ class Loss:
             _use_batch_statistics(self._forward_only)
 
     def logits(self, weights: Tensor, buffers: Tensor, inputs: Tensor, *, training: bool = False) -> Tensor:
-        """Outputs of the network before the softmax, [n, classes]."""
+        """Outputs of the network before the softmax, [n, classes, ...]."""
+        with undisturbed(weights.device):
+            return self._logits(weights, buffers, inputs, training=training)
+
+    def _logits(self, weights: Tensor, buffers: Tensor, inputs: Tensor, *, training: bool = False) -> Tensor:
         return self._outputs(self._training if training else self.evaluating, weights, buffers, inputs)
 
     def _outputs(self, model: nn.Module, weights: Tensor, buffers: Tensor, inputs: Tensor) -> Tensor:
@@ -97,7 +103,8 @@ class Loss:
 
     def summed(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy summed over the examples, without the L2 term: chunks of it add up."""
-        return functional.cross_entropy(self.logits(weights, buffers, inputs), targets, reduction="sum")
+        with undisturbed(weights.device):
+            return functional.cross_entropy(self._logits(weights, buffers, inputs), targets, reduction="sum")
 
     def penalty(self, weights: Tensor) -> Tensor:
         """The L2 term."""
@@ -146,12 +153,13 @@ class Loss:
             low_precision: convolutions and matrix products run in bfloat16; everything else is as precise as the
                 weights are.
         """
-        leaf = weights.detach().requires_grad_()
-        with torch.autocast(weights.device.type, torch.bfloat16, enabled=low_precision):
-            outputs = self.logits(leaf, buffers, inputs, training=training)
-        cross_entropy = functional.cross_entropy(outputs.to(weights.dtype), targets)
-        with self.differentiating():
-            (gradient,) = torch.autograd.grad(cross_entropy, leaf)
+        with undisturbed(weights.device), torch.inference_mode(False), torch.enable_grad():
+            leaf = weights.detach().requires_grad_()
+            with torch.autocast(weights.device.type, torch.bfloat16, enabled=low_precision):
+                outputs = self._logits(leaf, buffers, inputs, training=training)
+            cross_entropy = functional.cross_entropy(outputs.to(weights.dtype), targets)
+            with self.differentiating():
+                (gradient,) = torch.autograd.grad(cross_entropy, leaf)
         if self.l2:
             gradient += self.penalty_curvature(weights)
         return cross_entropy.detach(), gradient
@@ -178,11 +186,13 @@ class Loss:
             chunk_size = 512 if weights.is_cuda else 128
         cross_entropy = torch.zeros((), dtype=weights.dtype, device=weights.device)
         correct = torch.zeros((), dtype=weights.dtype, device=weights.device)
-        for some, labels in zip(torch.split(inputs, chunk_size), torch.split(targets, chunk_size), strict=True):
-            outputs = self._outputs(self._forward_only, weights, buffers, some)
-            cross_entropy += functional.cross_entropy(outputs, labels, reduction="sum")
-            correct += (outputs.argmax(dim=1) == labels).sum()
-        return Evaluation(cross_entropy / len(targets), correct / len(targets))
+        with undisturbed(weights.device):
+            for some, labels in zip(torch.split(inputs, chunk_size), torch.split(targets, chunk_size), strict=True):
+                outputs = self._outputs(self._forward_only, weights, buffers, some)
+                cross_entropy += functional.cross_entropy(outputs, labels, reduction="sum")
+                correct += (outputs.argmax(dim=1) == labels).sum()
+        number = num_terms(targets)
+        return Evaluation(cross_entropy / number, correct / number)
 
     def value(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss over all examples, L2 term included, without a graph."""
@@ -198,6 +208,13 @@ def flatten(model: nn.Module) -> tuple[Tensor, Tensor]:
     if not buffers:
         return flat, flat.new_empty(0)
     return flat, Layout.of(buffers, channels_last=True).flat(list(buffers.values()))
+
+
+def as_precise(inputs: Tensor, dtype: torch.dtype) -> Tensor:
+    """Real or complex inputs as precise as ``dtype``, the type of a network's weights; whole numbers as they are."""
+    if inputs.is_complex():
+        return inputs.to(dtype.to_complex())
+    return inputs.to(dtype) if inputs.is_floating_point() else inputs
 
 
 def channels_last(inputs: Tensor) -> Tensor:

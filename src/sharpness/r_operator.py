@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpness.cross_entropy import Curvature, gradient_and_curvature
-from sharpness.loss import channels_last
+from sharpness.loss import as_precise, channels_last
 from sharpness.operations import Call, Local, UntraceableError
 from sharpness.tracing import steps_of
 
@@ -77,8 +77,7 @@ class ROperator:
             targets: [n, ...], as in ``cross_entropy``.
         """
         borrowed = {tensor.untyped_storage().data_ptr() for tensor in [*weights, *buffers, inputs]}
-        if inputs.is_floating_point():
-            inputs = inputs.to(weights[0].dtype)
+        inputs = as_precise(inputs, weights[0].dtype)
         logits, saved, active = self._forward(weights, buffers, channels_last(inputs))
         adjoint, curvature = gradient_and_curvature(logits, targets)
         kept = Kept(weights, saved, [None] * len(self._steps), active, curvature, borrowed)
