@@ -25,12 +25,12 @@ from sharpness.figures.density import density
 from sharpness.figures.eigenvalues import eigenvalues
 from sharpness.figures.gradients import gradients
 from sharpness.figures.nudged import nudged
-from sharpness.figures.palette import BLUE, GREEN, ORANGE, RED
+from sharpness.figures.palette import BLUE, GREEN, GREY, ORANGE, RED
 from sharpness.figures.peaks import peaks
 from sharpness.figures.runs import first_seeds
 from sharpness.figures.schedules import schedules
 from sharpness.figures.schematic import schematic
-from sharpness.figures.slices import slices, smoothed
+from sharpness.figures.slices import slices, smoothed, turned
 from sharpness.figures.spectrum import spectrum
 from sharpness.figures.steps import steps
 from sharpness.figures.style import style
@@ -422,6 +422,31 @@ def test_a_variant_that_was_lost_before_its_checkpoint_is_named_as_diverged():
     assert {"SGD", "diverged"} <= set(legend_labels(figure))
     alone = variants(lost("variants", [run_fields()]))
     assert "diverged" in legend_labels(alone)
+
+
+def test_a_slice_is_drawn_no_farther_than_it_was_measured_and_turned_only_where_it_is_even():
+    frame = slices_frame([run_fields()])
+    near = frame[frame["k"].abs() <= 2]
+    (surface,) = [axes for part in slices(near).subfigs[0].subfigs for axes in part.axes if axes.name == "3d"]
+    for line in surface.get_lines():
+        assert np.abs(line.get_data_3d()[0]).max() == 2
+    uneven = frame[(frame["k"] >= -1) & (frame["k"] <= 8)]
+    losses, _ = turned(uneven)
+    measured = uneven.pivot(index="epoch", columns="k", values="loss")
+    pd.testing.assert_frame_equal(losses, measured)
+    even, _ = turned(frame)
+    assert (even.iloc[:, 0] >= even.iloc[:, -1]).all()
+
+
+def test_steps_of_any_length_and_variants_of_any_name_are_drawn():
+    frame = steps_frame([run_fields()])
+    longer = frame.assign(alpha=frame["alpha"].replace({0.5: 3.0}))
+    assert {"α = 3", "SGD's step (α = 1)"} <= set(legend_labels(steps(longer)))
+    frame = variants_frame([run_fields()])
+    named = frame.assign(settings=frame["settings"].replace({"constant_top": "half_inside"}))
+    figure = variants(named)
+    assert {"SGD", "half_inside"} <= set(legend_labels(figure))
+    assert len(lines(figure.get_axes()[0], color=GREY)) == 1
 
 
 def test_figures_of_a_single_checkpoint_can_be_saved():

@@ -60,13 +60,18 @@ def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
 
 
 def turned(run: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Losses of a run by epoch and k, the higher end on the left, and the largest eigenvalue by epoch."""
+    """Losses of a run by epoch and k, the higher end on the left, and the largest eigenvalue by epoch.
+
+    Where k reaches farther to one side than to the other, no curve can be turned.
+    """
     near = run[run["k"].abs() <= WIDTH].drop_duplicates(["step", "k"])
     losses = near.pivot(index="epoch", columns="k", values="loss")
     losses = losses[np.isfinite(losses[0.0])]
     # Far out the loss may overflow, and the surface is cut in any case.
     known = losses.fillna(np.inf)
-    turned = known.where(known.iloc[:, 0] >= known.iloc[:, -1], known.iloc[:, ::-1].to_numpy())
+    is_even = np.array_equal(known.columns, -known.columns[::-1])
+    stays = (known.iloc[:, 0] >= known.iloc[:, -1]) | (not is_even)
+    turned = known.where(stays, known.iloc[:, ::-1].to_numpy())
     curvature = near.groupby("epoch")["eigenvalue"].first().loc[losses.index]
     return turned, curvature
 
@@ -75,7 +80,8 @@ def _draw_surface(axes: Axes3D, losses: pd.DataFrame, curvature: pd.Series, norm
     # Equal room for each measurement, however far apart in epochs: the early phase gets its own.
     order = np.arange(len(losses))
     between = np.linspace(0, len(losses) - 1, (len(losses) - 1) * STRIPS_BETWEEN + 1)
-    steps = np.linspace(-WIDTH, WIDTH, 2 * WIDTH * STRIPS_PER_STEP + 1)
+    low, high = losses.columns.min(), losses.columns.max()  # no farther than was measured
+    steps = np.linspace(low, high, int(np.ceil((high - low) * STRIPS_PER_STEP)) + 1)
     curves = smoothed(losses, steps, ceiling)
     heights = np.stack([np.interp(between, order, column) for column in curves.T], axis=1)
     colours = np.repeat(EIGENVALUES(norm(np.interp(between, order, curvature)))[:, None], len(steps), axis=1)

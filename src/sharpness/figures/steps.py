@@ -6,13 +6,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sharpness.figures.epochs import early_label, stretch_early
-from sharpness.figures.palette import BLUE, GREEN, RED
+from sharpness.figures.palette import BLUE, GREEN, GREY, RED
 from sharpness.figures.runs import models, name_of, settings_in_words
 from sharpness.figures.seeds import legend_of_divergence, mark_divergence
 from sharpness.figures.style import styled
 
+# Of the poster's factors; others have grey ones.
 COLOURS = {0.5: BLUE, 1.0: GREEN, 2.0: RED}
 MARKERS = {0.5: "v", 1.0: "o", 2.0: "^"}
+NAMES = {0.5: "half the step (α = 0.5)", 1.0: "SGD's step (α = 1)", 2.0: "twice the step (α = 2)"}
 DIRECTIONS = {"top": "along the top eigenvector", "random": "along a random direction", "full": "full step"}
 
 
@@ -52,26 +54,22 @@ def _draw_direction(axes: Axes, rows: pd.DataFrame) -> None:
     # The loss before is the same for all batches, so the mean of the ratios is the ratio of the means.
     percent = 100 * (unique["loss_after"] / unique["loss_before"] - 1)
     change = unique.assign(change=percent.where(np.isfinite(percent)))
-    for alpha, colour in COLOURS.items():
-        of_alpha = change[change["alpha"] == alpha]
+    for alpha in [*COLOURS, *sorted(set(change["alpha"]) - set(COLOURS))]:
+        of_alpha, colour = change[change["alpha"] == alpha], COLOURS.get(alpha, GREY)
         over_batches = of_alpha.groupby("epoch")["change"].agg(["mean", "sem"]).dropna(subset="mean")
         axes.errorbar(
             over_batches.index,
             over_batches["mean"],
             yerr=over_batches["sem"].fillna(0),
             color=colour,
-            marker=MARKERS[alpha],
+            marker=MARKERS.get(alpha, "s"),
             markersize=3,
             linewidth=0.8,
             elinewidth=0.8,
-            label=_name(alpha),
+            label=NAMES.get(alpha, f"α = {alpha:g}"),
         )
         of_runs = of_alpha.groupby(["run", "epoch"], as_index=False)["change"].mean()
         mark_divergence(axes, of_runs, x="epoch", y="change", colour=colour)
     means = change.groupby(["alpha", "epoch"])["change"].mean().abs()
     if means.max() > 100 * means.median() > 0:
         axes.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(3 * means.median())))
-
-
-def _name(alpha: float) -> str:
-    return {0.5: "half the step (α = 0.5)", 1.0: "SGD's step (α = 1)", 2.0: "twice the step (α = 2)"}[alpha]
