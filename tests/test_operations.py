@@ -8,9 +8,23 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.func import jvp, vjp
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sharpness import operations
-from sharpness.operations import Add, BatchNorm, Call, Convolution, Dense, LinearMap, Local, MaxPool2d, Parameter, Relu
+from sharpness.attention import Attention, attention
+from sharpness.operations import (
+    Add,
+    BatchNorm,
+    Call,
+    Convolution,
+    Dense,
+    Embedding,
+    LinearMap,
+    Local,
+    MaxPool2d,
+    Parameter,
+    Relu,
+)
 
 pytestmark = [
     pytest.mark.usefixtures("unmoved_global_generator"),
@@ -85,7 +99,9 @@ def check(operation, function, weights, inputs, generator, buffers=()):
             if not owned:
                 for now, then in zip([*at.along, *at.tangents], [*local().along, *local().tangents], strict=True):
                     assert now is None or torch.equal(now, then)
+            between = at.between
             at = local()
+            at.between = between
             of_inputs, of_weights = operation.r_backward(at, given, owned=owned)
             if not owned:
                 assert torch.equal(given, moved)
@@ -308,3 +324,52 @@ def test_nothing_moves_where_neither_weights_nor_inputs_do(operation, num_weight
     _, saved = operation.forward(weights, [row] * num_buffers, [values] * num_inputs)
     at = Local(weights, saved, [False] * num_inputs, along=[None] * num_weights, tangents=[None] * num_inputs)
     assert operation.r_forward(at, owned=False) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "key", "value", "mask"),
+    [
+        ((2, 4, 3), (2, 5, 3), (2, 5, 2), None),
+        ((2, 2, 4, 3), (2, 2, 4, 3), (2, 2, 4, 6), (4, 4)),
+        ((2, 2, 4, 3), (1, 5, 3), (2, 1, 5, 2), (2, 1, 1, 5)),
+        ((4, 3), (2, 5, 3), (5, 2), (1, 5)),
+    ],
+)
+@pytest.mark.parametrize(("is_causal", "scale"), [(False, None), (True, 0.7)])
+def test_attention(query, key, value, mask, is_causal, scale, generator):
+    def plain(query, key, value, mask=0.0):
+        scores = query @ key.transpose(-1, -2) * (scale or query.shape[-1] ** -0.5) + mask
+        later = torch.arange(scores.shape[-1]) > torch.arange(scores.shape[-2])[:, None]
+        exponentials = torch.where(later & is_causal, 0, scores.exp())
+        return exponentials / exponentials.sum(-1, keepdim=True) @ value
+
+    inputs = [draw(generator, *shape) for shape in (query, key, value, mask) if shape]
+    check(Attention(is_causal=is_causal, scale=scale), plain, [], inputs, generator)
+
+
+def test_who_sees_nothing_gets_nothing(generator):
+    query, key, value = (draw(generator, 3, 2) for _ in range(3))
+    sees = torch.tensor([[True, True, False], [False, False, False], [True, True, True]])
+    for mask in (sees, torch.zeros(3, 3, dtype=torch.float64).masked_fill(~sees, -torch.inf)):
+        with sdpa_kernel(SDPBackend.MATH):
+            expected = functional.scaled_dot_product_attention(query, key, value, mask)
+        assert_close(attention(query, key, value, mask), expected)
+
+
+@pytest.mark.parametrize("padding", [None, 2])
+def test_rows_of_a_table(padding, generator):
+    places, table = torch.tensor([[0, 2, 2], [4, 2, 1]]), draw(generator, 5, 3)
+
+    class AtPlaces(Embedding):
+        def forward(self, weights, buffers, _):
+            return super().forward(weights, buffers, [places])
+
+        def r_backward(self, at, moved, *, owned):
+            return (), super().r_backward(at, moved, owned=owned)[1]
+
+    def plain(weight):
+        moves = torch.arange(5) != (-1 if padding is None else padding)
+        which = functional.one_hot(places, 5).double()
+        return (which * moves) @ weight + (which * ~moves) @ table
+
+    check(AtPlaces(padding), plain, [table], [], generator)

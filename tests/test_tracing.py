@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrize import register_parametrization
 
 from sharpness import forms, models
@@ -102,6 +103,46 @@ def imul(x, y):
 
 def logits(m, values):
     return m.head(values.flatten(1))
+
+
+def gated_twice(m, x):
+    outputs, last = m.gru(x.flatten(1, 2).transpose(0, 1))
+    return m.head(torch.cat([outputs[-1], last[0], last[-1]], 1))
+
+
+def queries():
+    return {"queries": nn.Linear(6, 8), "keys": nn.Linear(6, 4), "values": nn.Linear(6, 3)}
+
+
+def attending(m, x, heads=1, **settings):
+    rows = x.flatten(1, 2)
+    query = m.queries(rows).unflatten(-1, (2, 4)).transpose(1, 2).repeat_interleave(heads, 1)[..., : 4 // heads]
+    key = m.keys(rows).unflatten(-1, (heads, 4 // heads)).transpose(1, 2)
+    value = m.values(rows).unsqueeze(1)
+    value = value.expand(-1, heads, -1, -1)
+    out = functional.scaled_dot_product_attention(query, key, value, **settings)
+    return m.head(out.mean((1, 2)))
+
+
+def attentive(layer, **settings):
+    return Network(
+        lambda m, x: m.head(m.part(*(m.dense(x.flatten(1, 2)),) * 3, **settings)[0].tanh().mean(1)),
+        **{"dense": nn.Linear(6, 6), "part": layer, "head": head(6)},
+    )
+
+
+def weighted(outputs, weights):
+    return (weights @ outputs)[:, 0]
+
+
+def encoded(layer):
+    return Network(
+        lambda m, x: m.head(m.part(m.dense(x.flatten(1, 2)))[:, 0]), dense=nn.Linear(6, 6), part=layer, head=head(6)
+    )
+
+
+def places(x):
+    return (x[:, 0].flatten(1) > 0).long() + 2 * (x[:, 1].flatten(1) > 0)
 
 
 TRACED = {
@@ -246,6 +287,138 @@ TRACED = {
         hooked(nn.MaxPool2d(2), lambda *given: given[-1].cos()),
         conv(),
     ),
+    # Several results, and what is taken of them.
+    "several outputs": lambda: Network(
+        lambda m, x: logits(m, torch.cat([(y := m.conv(x).tanh().chunk(2, dim=1))[1], y[0]], dim=1)),
+        **{"conv": conv(), "head": head()},
+    ),
+    "pool with its places": lambda: Network(
+        lambda m, x: logits(m, m.pool(torch.relu(m.relu(m.conv(x))))[0]),
+        **{"conv": conv(), "relu": nn.ReLU(), "pool": nn.MaxPool2d(2, return_indices=True), "head": head(18)},
+    ),
+    "ReLU and a pool with its places": lambda: Network(
+        lambda m, x: logits(m, m.pool(m.relu(m.conv(x)))[0]),
+        **{"conv": conv(), "relu": nn.ReLU(), "pool": nn.MaxPool2d(2, return_indices=True), "head": head(18)},
+    ),
+    "an LSTM": lambda: Network(
+        lambda m, x: m.head(m.lstm(x.flatten(1, 2))[0][:, -1]), lstm=nn.LSTM(6, 2, batch_first=True), head=head(2)
+    ),
+    "results of results": lambda: Network(
+        lambda m, x: m.head(torch.cat([(r := m.lstm(x.flatten(1, 2)))[0][:, -1], r[1][0][-1], r[1][1][-1]], 1)),
+        **{"lstm": nn.LSTM(6, 2, batch_first=True), "head": head(6)},
+    ),
+    "results of a GRU": lambda: Network(gated_twice, gru=nn.GRU(6, 2, 2, bidirectional=True), head=head(8)),
+    "a cell": lambda: Network(
+        lambda m, x: m.head(m.cell(x[:, 1, 0], m.cell(x[:, 0, 0]))), cell=nn.RNNCell(6, 2), head=head(2)
+    ),
+    "largest values": lambda: Network(
+        lambda m, x: m.head(m.conv(x).flatten(2).max(2)[0] + m.conv(x).flatten(2).sort(2).values[:, :, 3]),
+        **{"conv": conv(), "head": head(2)},
+    ),
+    # Attention.
+    "attention": lambda: Network(
+        lambda m, x: m.head(functional.scaled_dot_product_attention(*(m.part(x.flatten(1, 2)),) * 3)[:, 0]),
+        **{"part": nn.Linear(6, 4), "head": head(4)},
+    ),
+    "attention of a head of its own": lambda: Network(attending, **queries(), head=head(3)),
+    "causal attention": lambda: Network(
+        lambda m, x: attending(m, x, is_causal=True, scale=0.3), **queries(), head=head(3)
+    ),
+    "attention in groups": lambda: Network(
+        lambda m, x: attending(m, x, heads=2, enable_gqa=True), **queries(), head=head(3)
+    ),
+    "attention with a mask": lambda: Network(
+        lambda m, x: attending(m, x, attn_mask=m.mask), **queries(), head=head(3), mask=torch.empty(12, 12)
+    ),
+    "attention with a learned mask": lambda: Network(
+        lambda m, x: attending(m, x, attn_mask=m.mask), **queries(), head=head(3), mask=weight(12, 1)
+    ),
+    "attention to some": lambda: Network(
+        lambda m, x: attending(m, x, attn_mask=x[:, :, :, 0].flatten(1)[:, None, None] > -0.5),
+        **queries(),
+        head=head(3),
+    ),
+    "attention to a constant": lambda: Network(
+        lambda m, x: m.head(
+            functional.scaled_dot_product_attention(m.part(x.flatten(1, 2)), x.flatten(1, 2), x.flatten(1, 2))[:, 0]
+        ),
+        **{"part": nn.Linear(6, 6), "head": head(6)},
+    ),
+    "attention with examples second": lambda: Network(
+        lambda m, x: m.head(m.part(*(m.dense(x.flatten(1, 2)).transpose(0, 1),) * 3)[0].tanh().mean(0)),
+        **{"dense": nn.Linear(6, 6), "part": nn.MultiheadAttention(6, 2), "head": head(6)},
+    ),
+    "attention with heads": lambda: attentive(nn.MultiheadAttention(6, 3, batch_first=True, dropout=0.5)),
+    "attention without biases": lambda: attentive(nn.MultiheadAttention(6, 2, bias=False, batch_first=True)),
+    "attention and its weights": lambda: Network(
+        lambda m, x: m.head(weighted(*m.part(*(m.dense(x.flatten(1, 2)),) * 3))),
+        **{"dense": nn.Linear(6, 6), "part": nn.MultiheadAttention(6, 2, batch_first=True), "head": head(6)},
+    ),
+    "attention across": lambda: Network(
+        lambda m, x: m.head(m.part(m.dense(x[:, 0]), x[:, 1], x[:, 1].tanh(), need_weights=False)[0][:, 0]),
+        **{"dense": nn.Linear(6, 6), "part": nn.MultiheadAttention(6, 2, batch_first=True), "head": head(6)},
+    ),
+    "attention across widths": lambda: Network(
+        lambda m, x: m.head(m.part(m.dense(x[:, 0]), x[:, 1, :, :4], x[:, 1, :, 1:])[0][:, 0]),
+        **{"dense": nn.Linear(6, 6), "part": nn.MultiheadAttention(6, 2, kdim=4, vdim=5, batch_first=True)},
+        head=head(6),
+    ),
+    "attention to itself and nothing": lambda: attentive(
+        nn.MultiheadAttention(6, 2, add_bias_kv=True, add_zero_attn=True, batch_first=True)
+    ),
+    "masked attention": lambda: attentive(
+        nn.MultiheadAttention(6, 2, batch_first=True),
+        attn_mask=torch.ones(12, 12, dtype=torch.bool, device="cpu").triu(1),
+    ),
+    "masked and padded attention": lambda: Network(
+        lambda m, x: m.head(
+            m.part(
+                *(m.dense(x.flatten(1, 2)),) * 3,
+                attn_mask=torch.ones(12, 12, dtype=torch.bool, device="cpu").triu(3),
+                key_padding_mask=x[:, :, :, 0].flatten(1) > 1.5,
+            )[0].sum(1)
+        ),
+        **{"dense": nn.Linear(6, 6), "part": nn.MultiheadAttention(6, 2, batch_first=True), "head": head(6)},
+    ),
+    "encoder": lambda: encoded(nn.TransformerEncoderLayer(6, 2, 5, batch_first=True)),
+    "encoders": lambda: encoded(
+        nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(6, 2, 5, activation="gelu", norm_first=True, batch_first=True),
+            2,
+            nn.LayerNorm(6),
+            enable_nested_tensor=False,
+        )
+    ),
+    "masked encoder": lambda: Network(
+        lambda m, x: m.head(m.part(m.dense(x.flatten(1, 2)), m.mask)[:, 0]),
+        **{"dense": nn.Linear(6, 6), "part": nn.TransformerEncoderLayer(6, 2, 5, batch_first=True), "head": head(6)},
+        mask=torch.empty(12, 12),
+    ),
+    "decoder": lambda: Network(
+        lambda m, x: m.head(m.part(m.dense(x[:, 0]), m.dense(x[:, 1]))[:, 0]),
+        **{"dense": nn.Linear(6, 6), "part": nn.TransformerDecoderLayer(6, 2, 5, batch_first=True), "head": head(6)},
+    ),
+    "transformer": lambda: Network(
+        lambda m, x: m.head(m.part(m.dense(x[:, 0]), m.dense(x[:, 1]))[:, 0]),
+        **{"dense": nn.Linear(6, 6), "part": nn.Transformer(6, 2, 1, 1, 5, batch_first=True)},
+        head=head(6),
+    ),
+    # Tables and complex values.
+    "embedding": lambda: Network(
+        lambda m, x: m.head(m.table(places(x)).tanh().sum(1)), table=nn.Embedding(4, 3), head=head(3)
+    ),
+    "padded embedding": lambda: Network(
+        lambda m, x: m.head(m.table(places(x)).tanh().sum(1)), table=nn.Embedding(4, 3, padding_idx=1), head=head(3)
+    ),
+    "spectrum": lambda: Network(
+        lambda m, x: logits(m, torch.fft.irfft2(torch.fft.rfft2(m.conv(x)) * m.filter.exp()).tanh()),
+        **{"conv": conv(), "filter": weight(2, 6, 4), "head": head()},
+    ),
+    "absolute values of a spectrum": lambda: Network(
+        lambda m, x: m.head(torch.view_as_real(torch.fft.fft(m.conv(x)) ** 2).flatten(1) * 0.1),
+        conv=conv(),
+        head=head(144),
+    ),
     # Ends, depth and shapes.
     "nested": lambda: classified(nn.Sequential(nn.Sequential(conv()), nn.ReLU()), nn.Sequential(nn.Sequential(conv()))),
     "ends with an identity": lambda: nn.Sequential(classified(conv(), nn.ReLU()), nn.Identity(), nn.Dropout(0.5)),
@@ -338,21 +511,10 @@ UNTRACED = {
     "multiplied in place and read again": lambda: Network(
         lambda m, x: logits(m, imul(y := m.conv(x), 2.0) + y), conv=conv(), head=head()
     ),
-    "several outputs": lambda: Network(
+    "several outputs, reversed": lambda: Network(
         lambda m, x: logits(m, torch.cat(m.conv(x).tanh().chunk(2, dim=1)[::-1], dim=1)), conv=conv(), head=head()
     ),
-    "pool with its places": lambda: Network(
-        lambda m, x: logits(m, m.pool(torch.relu(m.relu(m.conv(x))))[0]),
-        **{"conv": conv(), "relu": nn.ReLU(), "pool": nn.MaxPool2d(2, return_indices=True), "head": head(18)},
-    ),
-    "ReLU and a pool with its places": lambda: Network(
-        lambda m, x: logits(m, m.pool(m.relu(m.conv(x)))[0]),
-        **{"conv": conv(), "relu": nn.ReLU(), "pool": nn.MaxPool2d(2, return_indices=True), "head": head(18)},
-    ),
     "another network while it is traced": lambda: Fickle(),
-    "an LSTM": lambda: Network(
-        lambda m, x: m.head(m.lstm(x.flatten(1, 2))[0][:, -1]), lstm=nn.LSTM(6, 2, batch_first=True), head=head(2)
-    ),
 }
 
 
@@ -360,7 +522,8 @@ def assert_has_the_hessian(plain, generator):
     plain = plain.in_torchs_order
     weights = plain.weights
     vectors = torch.randn(len(weights), 3, generator=generator, dtype=torch.float64)
-    expected = torch.stack([plain.product(weights, vector) for vector in vectors.T], dim=1)
+    with sdpa_kernel(SDPBackend.MATH):  # torch's only one with a second derivative
+        expected = torch.stack([plain.product(weights, vector) for vector in vectors.T], dim=1)
     for precision, tolerance in (("float64", 1e-12), ("float32", 1e-5)):
         operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision=precision, chunk_size=3)
         ours = operator @ vectors.to(operator.dtype)

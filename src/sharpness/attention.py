@@ -1,20 +1,21 @@
-"""Attention and torch's layers around it as formulas that can be differentiated any number of times, and listed.
+"""Attention as a formula that can be differentiated any number of times, and as an operation with a rule of its own.
 
-Those of torch choose kernels without a second derivative, by the device, the mode and who asks.
+Torch's kernels for it have no second derivative.
 """
 
-# ruff: noqa: ARG001 (what stands for a function or a layer of torch takes its arguments)
+# ruff: noqa: ARG001 (what stands for a function of torch takes its arguments)
+# ruff: noqa: ARG002 (as in ``operations``)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from math import inf
-from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional
+from torch import Tensor
+
+from sharpness.operations import Local, Operation, Parts, Tensors
 
 
 def attention(
@@ -78,159 +79,99 @@ def added_masks(mask: Tensor | None, padding: Tensor | None, like: Tensor) -> Te
     return total
 
 
-# In a list of operations it is one: what it does depends on the kind of mask.
-fx.wrap("added_masks")
-
-
 def _added(mask: Tensor, like: Tensor) -> Tensor:
     if mask.dtype != torch.bool:
         return mask.to(like.dtype)
     return torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill(mask, -inf)
 
 
-def multi_head(
-    layer: nn.MultiheadAttention,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_padding_mask: Tensor | None = None,
-    need_weights: bool = True,
-    attn_mask: Tensor | None = None,
-    average_attn_weights: bool = True,
-    is_causal: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """What the layer gives, by ``attention``; arguments as the layer's own."""
-    heads, separate = layer.num_heads, layer.in_proj_weight is None
-    width = layer.embed_dim
-    thirds = [slice(start, start + width) for start in range(0, 3 * width, width)]
-    if query is key is value and not separate:
-        whole = functional.linear(query, layer.in_proj_weight, layer.in_proj_bias)
-        parts = [whole[..., third] for third in thirds]
-    else:
-        kernels: list[Tensor] = [layer.q_proj_weight, layer.k_proj_weight, layer.v_proj_weight]
-        if not separate:
-            kernels = [layer.in_proj_weight[third] for third in thirds]
-        biases = [None if layer.in_proj_bias is None else layer.in_proj_bias[third] for third in thirds]
-        inputs = query, key, value
-        parts = [functional.linear(x, w, b) for x, w, b in zip(inputs, kernels, biases, strict=True)]
-    by_head = [part.unflatten(-1, (heads, -1)) for part in parts]  # type: ignore[no-untyped-call]
-    # Their place among the axes is the same with examples and without, from the end or from the start.
-    q, k, v = (x.transpose(-2, -3) if layer.batch_first else x.movedim(0, -2) for x in by_head)
-    mask = None if attn_mask is None and key_padding_mask is None else added_masks(attn_mask, key_padding_mask, q)
-    out = functional.scaled_dot_product_attention(q, k, v, mask)
-    out = out.transpose(-2, -3) if layer.batch_first else out.movedim(-2, 0)
-    out = layer.out_proj(out.flatten(-2))
-    if not need_weights:
-        return out, None
-    weights = q @ k.transpose(-2, -1) * (layer.head_dim**-0.5)
-    weights = (weights if mask is None else weights + mask).softmax(-1)
-    return out, weights.mean(-3) if average_attn_weights else weights
+class Attention(Operation):
+    """``attention`` of a query [..., L, E], a key [..., S, E], a value [..., S, Ev] and, as the case may be, a mask."""
+
+    def __init__(self, *, is_causal: bool, scale: float | None) -> None:
+        self._is_causal, self._scale = is_causal, scale
+
+    def needs_adjoint(self, *, moving: bool) -> bool:
+        """See ``Operation``."""
+        return moving
+
+    def forward(self, weights: Tensors, buffers: Tensors, inputs: Sequence[Any]) -> tuple[Any, Any]:
+        """See ``Operation``; the inputs and the weights of the values are kept."""
+        query, key, value, *mask = inputs
+        shares = attention_weights(query, key, mask[0] if mask else None, is_causal=self._is_causal, scale=self._scale)
+        return shares @ value, (query, key, value, shares, [m.shape for m in mask])
+
+    def backward(self, at: Local, adjoint: Tensor) -> Parts:
+        """See ``Operation``."""
+        query, key, value, shares, _ = at.saved
+        of_scores = _of_softmax(shares, adjoint @ value.mT)
+        scale = self._scale_of(query)
+        return _wanted(at, (of_scores @ key * scale, of_scores.mT @ query * scale, shares.mT @ adjoint, of_scores))
+
+    def r_forward(self, at: Local, *, owned: bool) -> Tensor | None:
+        """See ``Operation``; the tangent of the weights of the values is left for ``r_backward``."""
+        query, key, value, shares, _ = at.saved
+        of_query, of_key, of_value, of_mask = _four(at.tangents)
+        scale = self._scale_of(query)
+        moved = _total(
+            None if of_query is None else of_query @ key.mT * scale,
+            None if of_key is None else query @ of_key.mT * scale,
+            of_mask,
+        )
+        at.between = None if moved is None else _of_softmax(shares, moved.expand_as(shares))
+        return _total(
+            None if at.between is None else at.between @ value, None if of_value is None else shares @ of_value
+        )
+
+    def r_backward(self, at: Local, moved: Tensor, *, owned: bool) -> tuple[Parts, Parts]:
+        """See ``Operation``."""
+        query, key, value, shares, _ = at.saved
+        of_query, of_key, of_value, _ = _four(at.tangents)
+        adjoint = torch.zeros_like(moved) if at.adjoint is None else at.adjoint
+        scale = self._scale_of(query)
+        of_shares, moved_of_shares = adjoint @ value.mT, moved @ value.mT
+        if of_value is not None:
+            moved_of_shares = moved_of_shares + adjoint @ of_value.mT
+        mean = (shares * of_shares).sum(-1, keepdim=True)
+        of_scores = shares * (of_shares - mean)
+        moved_of_scores = _of_softmax(shares, moved_of_shares)
+        of_values = shares.mT @ moved
+        if at.between is not None:
+            moved_of_scores = moved_of_scores + at.between * (of_shares - mean)
+            moved_of_scores = moved_of_scores - shares * (at.between * of_shares).sum(-1, keepdim=True)
+            of_values = of_values + at.between.mT @ adjoint
+        of_queries, of_keys = moved_of_scores @ key, moved_of_scores.mT @ query
+        if of_key is not None:
+            of_queries = of_queries + of_scores @ of_key
+        if of_query is not None:
+            of_keys = of_keys + of_scores.mT @ of_query
+        return _wanted(at, (of_queries * scale, of_keys * scale, of_values, moved_of_scores)), ()
+
+    def _scale_of(self, query: Tensor) -> float:
+        scale: float = query.size(-1) ** -0.5 if self._scale is None else self._scale
+        return scale
 
 
-def encoder_layer(
-    layer: nn.TransformerEncoderLayer,
-    src: Tensor,
-    src_mask: Tensor | None = None,
-    src_key_padding_mask: Tensor | None = None,
-    is_causal: bool = False,
-) -> Tensor:
-    """What the layer gives; arguments as the layer's own."""
-    if layer.norm_first:
-        src = src + layer._sa_block(layer.norm1(src), src_mask, src_key_padding_mask)
-        return src + layer._ff_block(layer.norm2(src))
-    src = layer.norm1(src + layer._sa_block(src, src_mask, src_key_padding_mask))
-    out: Tensor = layer.norm2(src + layer._ff_block(src))
-    return out
+def _of_softmax(shares: Tensor, tangent: Tensor) -> Tensor:
+    """The derivative of a softmax along a tangent of its input, or of an adjoint of its output, which are the same."""
+    return shares * (tangent - (shares * tangent).sum(-1, keepdim=True))
 
 
-def encoder(
-    layers: nn.TransformerEncoder,
-    src: Tensor,
-    mask: Tensor | None = None,
-    src_key_padding_mask: Tensor | None = None,
-    is_causal: bool | None = None,
-) -> Tensor:
-    """What the layers give; arguments as their own."""
-    for layer in layers.layers:
-        src = layer(src, src_mask=mask, src_key_padding_mask=src_key_padding_mask)
-    return src if layers.norm is None else layers.norm(src)
+def _four(tangents: Parts) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    query, key, value, *mask = tangents
+    return query, key, value, mask[0] if mask else None
 
 
-def decoder_layer(
-    layer: nn.TransformerDecoderLayer,
-    tgt: Tensor,
-    memory: Tensor,
-    tgt_mask: Tensor | None = None,
-    memory_mask: Tensor | None = None,
-    tgt_key_padding_mask: Tensor | None = None,
-    memory_key_padding_mask: Tensor | None = None,
-    tgt_is_causal: bool = False,
-    memory_is_causal: bool = False,
-) -> Tensor:
-    """What the layer gives; arguments as the layer's own."""
-    of_itself = tgt_mask, tgt_key_padding_mask
-    of_memory = memory, memory_mask, memory_key_padding_mask
-    if layer.norm_first:
-        tgt = tgt + layer._sa_block(layer.norm1(tgt), *of_itself)
-        tgt = tgt + layer._mha_block(layer.norm2(tgt), *of_memory)
-        return tgt + layer._ff_block(layer.norm3(tgt))
-    tgt = layer.norm1(tgt + layer._sa_block(tgt, *of_itself))
-    tgt = layer.norm2(tgt + layer._mha_block(tgt, *of_memory))
-    out: Tensor = layer.norm3(tgt + layer._ff_block(tgt))
-    return out
+def _wanted(at: Local, parts: Tensors) -> Parts:
+    """Those of the inputs that depend on a weight, in the shapes of these: examples and heads may be shared."""
+    *inputs, _, masks = at.saved
+    shapes = [*(x.shape for x in inputs), *masks]
+    return [
+        part.sum_to_size(shape) if wanted else None
+        for part, shape, wanted in zip(parts, shapes, at.needed, strict=False)
+    ]
 
 
-def decoder(
-    layers: nn.TransformerDecoder,
-    tgt: Tensor,
-    memory: Tensor,
-    tgt_mask: Tensor | None = None,
-    memory_mask: Tensor | None = None,
-    tgt_key_padding_mask: Tensor | None = None,
-    memory_key_padding_mask: Tensor | None = None,
-    tgt_is_causal: bool | None = None,
-    memory_is_causal: bool = False,
-) -> Tensor:
-    """What the layers give; arguments as their own."""
-    for layer in layers.layers:
-        tgt = layer(tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
-    return tgt if layers.norm is None else layers.norm(tgt)
-
-
-def transformer(
-    layers: nn.Transformer,
-    src: Tensor,
-    tgt: Tensor,
-    src_mask: Tensor | None = None,
-    tgt_mask: Tensor | None = None,
-    memory_mask: Tensor | None = None,
-    src_key_padding_mask: Tensor | None = None,
-    tgt_key_padding_mask: Tensor | None = None,
-    memory_key_padding_mask: Tensor | None = None,
-    src_is_causal: bool | None = None,
-    tgt_is_causal: bool | None = None,
-    memory_is_causal: bool = False,
-) -> Tensor:
-    """What encoder and decoder give; arguments as their own."""
-    memory = layers.encoder(src, src_mask, src_key_padding_mask)
-    out: Tensor = layers.decoder(tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
-    return out
-
-
-_FORMULAS: Mapping[type[nn.Module], Callable[..., Any]] = MappingProxyType(
-    {
-        nn.MultiheadAttention: multi_head,
-        nn.TransformerEncoderLayer: encoder_layer,
-        nn.TransformerEncoder: encoder,
-        nn.TransformerDecoderLayer: decoder_layer,
-        nn.TransformerDecoder: decoder,
-        nn.Transformer: transformer,
-    }
-)
-
-
-def formula_of(layer: nn.Module) -> Callable[..., Any] | None:
-    """The function of this layer and of its arguments that gives what the layer does, if it is one of attention."""
-    if isinstance(layer, nn.MultiheadAttention) and (layer.bias_k is not None or layer.add_zero_attn):
-        return None
-    return _FORMULAS.get(type(layer))
+def _total(*parts: Tensor | None) -> Tensor | None:
+    given = [part for part in parts if part is not None]
+    return sum(given[1:], start=given[0]) if given else None

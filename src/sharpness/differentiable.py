@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
 from sharpness.attention import attention
+from sharpness.device import without_onednn
 
 Formulas = Mapping[Callable[..., Any], Callable[..., Any]]
 
@@ -138,17 +139,17 @@ def _embedding_bag(
     return sums if mode == "sum" else sums / torch.bincount(bags, minlength=len(offsets)).clamp_min(1)[:, None]
 
 
-def _without_cudnn(function: Callable[..., Any]) -> Callable[..., Any]:
-    """cuDNN's recurrent networks have a first derivative alone."""
+def _by_torch_itself(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The recurrent networks of cuDNN and oneDNN have a first derivative alone."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with torch.backends.cudnn.flags(enabled=False):
+        with torch.backends.cudnn.flags(enabled=False), without_onednn():
             return function(*args, **kwargs)
 
     return call
 
 
-_DROPOUTS = (
+DROPOUTS = (
     functional.dropout,
     functional.dropout1d,
     functional.dropout2d,
@@ -160,7 +161,7 @@ _DROPOUTS = (
     torch.feature_dropout,
     torch.feature_alpha_dropout,
 )
-_WITHOUT_DROPOUT: Formulas = MappingProxyType(dict.fromkeys(_DROPOUTS, _unchanged))
+_WITHOUT_DROPOUT: Formulas = MappingProxyType(dict.fromkeys(DROPOUTS, _unchanged))
 _FORMULAS: Formulas = MappingProxyType(
     dict(_WITHOUT_DROPOUT)
     | {
@@ -170,7 +171,7 @@ _FORMULAS: Formulas = MappingProxyType(
         functional.embedding_bag: _embedding_bag,
         torch._weight_norm: _weight_norm,
     }
-    | {function: _without_cudnn(function) for function in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)}
+    | {function: _by_torch_itself(function) for function in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)}
 )
 
 

@@ -121,27 +121,30 @@ class _Check:
         return images, fault_of(self._vectors, images, lambda: self._off(form, images[0]))
 
     def _off(self, form: Form, image: Tensor) -> float:
-        """How far a form is off a difference of gradients; beside these weights if a ReLU stands at its kink there."""
+        """How far a form is off a difference of gradients, at these weights or where this is none near them."""
         weights, buffers = self._full
-        off = self._off_at(weights, image)
-        if off <= TOLERANCE:
+        vector = self._vectors[0]
+        if (off := self._off_at(weights, vector, image)) <= TOLERANCE:
             return off
+        # A ReLU may stand at its kink, where a bias is zero and an image black.
         chosen = self._flat(weights)
         noise = _drawn(chosen.shape, 1).to(chosen)
         weights = self._moved(weights, noise, 1e-3 * float(chosen.norm() / noise.norm()))
-        return self._off_at(weights, self._product(form, self._vectors[0], state=(weights, buffers)))
+        if (off := self._off_at(weights, vector, self._product(form, vector, state=(weights, buffers)))) <= TOLERANCE:
+            return off
+        # What is a constant for torch, the padding of an embedding, has no gradient, and yet an influence on others.
+        vector = vector.masked_fill(self._gradient(weights) == 0, 0)
+        return self._off_at(weights, vector, self._product(form, vector, state=(weights, buffers)))
 
-    def _off_at(self, weights: list[Tensor], image: Tensor) -> float:
-        vector, buffers = self._vectors[0], self._full[1]
+    def _off_at(self, weights: list[Tensor], vector: Tensor, image: Tensor) -> float:
+        length = float(self._flat(weights).norm() / vector.norm()) or 1.0
+        return off_difference(lambda step: self._gradient(self._moved(weights, vector, step)), image, length)
 
-        def gradient(step: float) -> Tensor:
-            total = torch.zeros_like(vector)
-            moved = self._moved(weights, vector, step)
-            state = self._twice_backward.linearise(moved, buffers, self._inputs, self._targets)
-            self._twice_backward.add_gradient(state, self._by_parameter(total))
-            return total
-
-        return off_difference(gradient, image, float(self._flat(weights).norm() / vector.norm()) or 1.0)
+    def _gradient(self, weights: list[Tensor]) -> Tensor:
+        total = torch.zeros_like(self._vectors[0])
+        state = self._twice_backward.linearise(weights, self._full[1], self._inputs, self._targets)
+        self._twice_backward.add_gradient(state, self._by_parameter(total))
+        return total
 
     def _moved(self, weights: list[Tensor], vector: Tensor, step: float) -> list[Tensor]:
         parts = self._by_parameter(vector)

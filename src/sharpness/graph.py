@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from torch import fx, nn
 
-from sharpness.differentiable import listable
+from sharpness.differentiable import DROPOUTS, listable
 from sharpness.operations import UntraceableError
+from sharpness.transformer import formula_of
 
 # Dropout is off wherever curvature is measured.
 _IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
@@ -28,6 +31,7 @@ def graph_of(network: nn.Module) -> fx.Graph:
     modules = dict(network.named_modules())
     _without_identities(graph, modules)
     _out_of_place(graph, modules)
+    _without_unread(graph)
     _pool_before_relu(graph, modules)
     return graph
 
@@ -63,8 +67,23 @@ class _Proxy(fx.Proxy):
 class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True  # what is computed from a buffer is computed anew for other buffers
 
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a layer is one operation."""
+        return _formula(m) is None and super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A layer of attention is the operations of its formula."""
+        formula = _formula(m)
+        return super().call_module(m, functools.partial(formula, m) if formula else forward, args, kwargs)
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
+
+
+def _formula(layer: nn.Module) -> Callable[..., Any] | None:
+    return None if layer._forward_hooks or layer._forward_pre_hooks else formula_of(layer)
 
 
 def _overwriting(result: fx.Proxy) -> fx.Proxy:
@@ -79,8 +98,14 @@ def _plain_layer(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | No
 
 def _without_identities(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
     for node in list(graph.nodes):
-        if isinstance(_plain_layer(node, modules), _IDENTITIES):
-            node.replace_all_uses_with(node.all_input_nodes[0])
+        if isinstance(_plain_layer(node, modules), _IDENTITIES) or node.target in DROPOUTS:
+            node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
+            graph.erase_node(node)
+
+
+def _without_unread(graph: fx.Graph) -> None:
+    for node in reversed(list(graph.nodes)):
+        if not node.users and node.op not in ("placeholder", "output"):
             graph.erase_node(node)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp
+from torch.nn import functional
 
 aten = torch.ops.aten
 
@@ -36,6 +37,7 @@ class Local:
     adjoint: Tensor | None = None  # of the output, where the operation needs it
     along: Parts = ()  # the vector's entries for the weights
     tangents: Parts = ()  # of the inputs
+    between: Any = None  # what ``r_forward`` leaves for ``r_backward``
 
 
 class UntraceableError(ValueError):
@@ -189,7 +191,7 @@ class Dense(Bilinear):
 
     def product(self, inputs: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
         """See ``Bilinear``."""
-        return torch.nn.functional.linear(inputs, kernel, bias)
+        return functional.linear(inputs, kernel, bias)
 
     def adjoint_of_inputs(self, adjoint: Tensor, like: Tensor, kernel: Tensor) -> Tensor:
         """See ``Bilinear``."""
@@ -202,6 +204,31 @@ class Dense(Bilinear):
     def adjoint_of_bias(self, adjoint: Tensor) -> Tensor:
         """See ``Bilinear``."""
         return adjoint.flatten(0, -2).sum(0)
+
+
+class Embedding(Operation):
+    """The rows of a table at given places; that at ``padding`` is a constant."""
+
+    def __init__(self, padding: int | None) -> None:
+        self._padding = padding
+
+    def forward(self, weights: Tensors, buffers: Tensors, inputs: Sequence[Any]) -> tuple[Any, Any]:
+        """See ``Operation``; the places are kept."""
+        return functional.embedding(inputs[0], weights[0]), inputs[0]
+
+    def r_forward(self, at: Local, *, owned: bool) -> Tensor | None:
+        """See ``Operation``."""
+        if at.along[0] is None:
+            return None
+        tangent = functional.embedding(at.saved, at.along[0])
+        return tangent if self._padding is None else tangent.masked_fill((at.saved == self._padding).unsqueeze(-1), 0)
+
+    def r_backward(self, at: Local, moved: Tensor, *, owned: bool) -> tuple[Parts, Parts]:
+        """See ``Operation``."""
+        if at.along[0] is None:
+            return (None,), (None,)
+        padding = -1 if self._padding is None else self._padding
+        return (None,), (aten.embedding_dense_backward(moved, at.saved, len(at.weights[0]), padding, False),)
 
 
 class Relu(Operation):
@@ -357,7 +384,7 @@ class LinearMap(Operation):
 
     def forward(self, weights: Tensors, buffers: Tensors, inputs: Sequence[Any]) -> tuple[Any, Any]:
         """See ``Operation``; the shape of the input is kept."""
-        return self._function(inputs[0]), inputs[0].shape
+        return self._function(inputs[0]), getattr(inputs[0], "shape", ())
 
     def backward(self, at: Local, adjoint: Tensor) -> Parts:
         """See ``Operation``; at any point, since the derivative of a linear map is the same everywhere."""

@@ -101,7 +101,7 @@ class ROperator:
             if depends and not isinstance(value, Tensor) and _tensors(value):
                 raise UntraceableError("one of its operations gives several tensors")
             values.append(value)
-            active.append(depends and isinstance(value, Tensor) and value.is_floating_point())
+            active.append(depends and isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()))
             saved.append(keep if active[-1] else None)
             for source in step.sources:
                 if last_use[source] == number:

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sharpness.attention import Attention, attention
+from sharpness.differentiable import formula, twice_differentiable
 from sharpness.graph import graph_of, is_plain
 from sharpness.operations import (
     Add,
@@ -23,6 +27,7 @@ from sharpness.operations import (
     Call,
     Convolution,
     Dense,
+    Embedding,
     LinearMap,
     MaxPool2d,
     Operation,
@@ -31,11 +36,33 @@ from sharpness.operations import (
     UntraceableError,
 )
 
+Function = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Any]], Any]
+
 _RELUS = {functional.relu, torch.relu, "relu"}
 _SUMS = {operator.add, torch.add, "add"}
 _LINEAR_FUNCTIONS = {torch.flatten, torch.mean, torch.sum, torch.permute, functional.avg_pool2d}
 _RESHAPES = {"flatten", "view", "reshape", "permute", "transpose", "contiguous", "squeeze", "unsqueeze"}
 _LINEAR_METHODS = {"mean", "sum", *_RESHAPES}
+_TORCHS = {"torch", "_operator", "builtins", "math"}
+# Of these functions and methods a network takes the results apart.
+_OF_SEVERAL = {
+    *("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", "unbind"),
+    *("max", "min", "median", "nanmedian", "mode", "kthvalue", "sort", "topk", "cummax", "cummin", "aminmax"),
+    *("var_mean", "std_mean", "qr", "svd", "eigh", "slogdet", "linalg_qr", "linalg_svd", "linalg_eigh"),
+}
+_NAMES_OF_RESULTS = {
+    "values",
+    "indices",
+    "Q",
+    "R",
+    "U",
+    "S",
+    "Vh",
+    "eigenvalues",
+    "eigenvectors",
+    "logabsdet",
+    "output",
+}
 _LINEAR_LAYERS = (nn.Flatten, nn.Unflatten, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool2d)
 
 
@@ -83,11 +110,22 @@ class _Translation:
                 self._attribute(node)
             elif node.op == "output":
                 self._output(node)
-            elif node.op == "call_module":
-                self._layer(node, self._modules[str(node.target)])
+            elif _is_taken_apart(node):
+                continue  # by those who read it
             else:
-                self._function(node)
+                self._call(node)
         return self._steps
+
+    def _call(self, node: fx.Node) -> None:
+        whole, items = _origin(node)
+        if items:
+            function, owners = self._torchs(whole)
+            operation = Call(lambda *given: functools.reduce(lambda part, item: item(part), items, function(*given)))
+            self._add(node, operation, whole.all_input_nodes, owners)
+        elif node.op == "call_module":
+            self._layer(node, self._modules[str(node.target)])
+        else:
+            self._function(node)
 
     def _add(
         self, node: fx.Node, operation: Operation, sources: Sequence[fx.Node], owners: Sequence[Tensor] = ()
@@ -124,41 +162,113 @@ class _Translation:
 
     def _layer(self, node: fx.Node, layer: nn.Module) -> None:
         operation = _operation_of(layer) if is_plain(node, layer) else None
-        names = [name for name, _ in layer.named_parameters()]
-        buffer_names = [name for name, buffer in layer.named_buffers() if buffer.is_floating_point()]
-        tensors = [*layer.parameters(), *(layer.get_buffer(name) for name in buffer_names)]
-        if operation is None:
-            call = _with_nodes(node)
-            if getattr(layer, "inplace", False):
-                layer = copy.copy(layer)
-                layer.inplace = False  # type: ignore[assignment]
-
-            def function(weights: Sequence[Tensor], buffers: Sequence[Tensor], inputs: Sequence[Any]) -> Any:
-                state = dict(zip([*names, *buffer_names], [*weights, *buffers], strict=True))
-                return call(lambda *args, **kwargs: functional_call(layer, state, args, kwargs), inputs)
-
-            operation = Call(function)
-        self._add(node, operation, node.all_input_nodes, tensors)
+        function, tensors = self._torchs(node)
+        self._add(node, operation or Call(function), node.all_input_nodes, tensors)
 
     def _function(self, node: fx.Node) -> None:
         sources = node.all_input_nodes
         alone = len(node.args) == 1 and len(sources) == 1
-        operation: Operation
         if node.target in _RELUS and alone:
-            operation = Relu()
+            self._add(node, Relu(), sources)
         elif node.target in _SUMS and len(sources) == len(node.args) == 2 and not node.kwargs:
-            operation = Add()
-        elif len(sources) == 1 and (
-            node.target in _LINEAR_FUNCTIONS or (node.op == "call_method" and node.target in _LINEAR_METHODS)
-        ):
-            call = _with_nodes(node)
-            target = _target(node)
-            operation = LinearMap(lambda values: call(target, [values]))
+            self._add(node, Add(), sources)
+        elif node.target is functional.linear and (tensors := self._weights_of(node)):
+            self._add(node, Dense(), sources[:1], tensors)
+        elif node.target is functional.scaled_dot_product_attention and (given := _given_to_attention(node)):
+            settings, inputs = given
+            self._add(node, Attention(**settings), inputs)
+        elif len(sources) == 1 and _is_linear(node):
+            call, target = _with_nodes(node), _target(node)
+            self._add(node, LinearMap(lambda values: call(target, [values])), sources)
         else:
-            call = _with_nodes(node)
+            self._add(node, Call(self._torchs(node)[0]), sources)
+
+    def _weights_of(self, node: fx.Node) -> list[Tensor]:
+        """The kernel and the bias of a linear function, if they are parameters and each argument is another."""
+        given = dict(zip(("input", "weight", "bias"), node.args, strict=False)) | node.kwargs
+        values, *weights = (given.get(name) for name in ("input", "weight", "bias"))
+        nodes = [weight for weight in weights if isinstance(weight, fx.Node) and weight.op == "get_attr"]
+        tensors = [operator.attrgetter(str(weight.target))(self._network) for weight in nodes]
+        known = all(id(tensor) in self._parameters for tensor in tensors)
+        constant = len(nodes) < sum(weight is not None for weight in weights)
+        different = node.all_input_nodes == [values, *nodes]
+        return tensors if nodes and known and different and not constant else []
+
+    def _torchs(self, node: fx.Node) -> tuple[Function, list[Tensor]]:
+        """What a node computes as a function for ``Call``, and the weights and buffers that it takes."""
+        call = _with_nodes(node)
+        if node.op != "call_module":
             target = _target(node)
-            operation = Call(lambda weights, buffers, inputs: call(target, inputs))
-        self._add(node, operation, sources)
+            return lambda weights, buffers, inputs: call(target, inputs), []
+        layer = self._modules[str(node.target)]
+        names = [name for name, _ in layer.named_parameters()]
+        buffer_names = [name for name, buffer in layer.named_buffers() if buffer.is_floating_point()]
+        tensors = [*layer.parameters(), *(layer.get_buffer(name) for name in buffer_names)]
+        if getattr(layer, "inplace", False):
+            layer = copy.copy(layer)
+            layer.inplace = False
+
+        def function(weights: Sequence[Tensor], buffers: Sequence[Tensor], inputs: Sequence[Any]) -> Any:
+            state = dict(zip([*names, *buffer_names], [*weights, *buffers], strict=True))
+            with twice_differentiable():
+                return call(lambda *args, **kwargs: functional_call(layer, state, args, kwargs), inputs)
+
+        return function, tensors
+
+
+def _is_linear(node: fx.Node) -> bool:
+    """Whether a call is linear in its one input."""
+    if node.op == "call_method":
+        return node.target in _LINEAR_METHODS
+    return node.target in _LINEAR_FUNCTIONS or (node.target is operator.getitem and isinstance(node.args[0], fx.Node))
+
+
+def _given_to_attention(node: fx.Node) -> tuple[dict[str, Any], list[fx.Node]] | None:
+    """The settings and the inputs of an operation, where it is one that has a rule of its own."""
+    given = inspect.signature(attention).bind(*node.args, **node.kwargs)
+    given.apply_defaults()
+    arguments = given.arguments
+    inputs = [arguments[name] for name in ("query", "key", "value", "attn_mask")]
+    if inputs[-1] is None:
+        inputs.pop()
+    constant = not any(isinstance(arguments[name], fx.Node) for name in ("is_causal", "scale"))
+    if arguments["enable_gqa"] or not constant or not all(isinstance(value, fx.Node) for value in inputs):
+        return None
+    return {name: arguments[name] for name in ("is_causal", "scale")}, inputs
+
+
+def _is_taken_apart(node: fx.Node) -> bool:
+    """Whether a node may give several values, each of which is read by itself."""
+    if node.op == "call_module":
+        several = True
+    elif _is_item(node):
+        several = _is_taken_apart(_first(node))
+    else:
+        several = str(getattr(node.target, "__name__", node.target)) in _OF_SEVERAL
+    return several and len(node.users) > 0 and all(_is_item(user) for user in node.users)
+
+
+def _origin(node: fx.Node) -> tuple[fx.Node, list[Callable[[Any], Any]]]:
+    """What computes a node's value, and how to get to the part that it is."""
+    items: list[Callable[[Any], Any]] = []
+    while _is_item(node) and _is_taken_apart(_first(node)):
+        place: Any = node.args[1]
+        items.insert(0, operator.attrgetter(place) if node.target is getattr else operator.itemgetter(place))
+        node = _first(node)
+    return node, items
+
+
+def _is_item(node: fx.Node) -> bool:
+    if node.op != "call_function" or not isinstance(node.args[0], fx.Node):
+        return False
+    is_result = node.target is getattr and node.args[1] in _NAMES_OF_RESULTS
+    return is_result or (node.target is operator.getitem and isinstance(node.args[1], int))
+
+
+def _first(node: fx.Node) -> fx.Node:
+    first = node.args[0]
+    assert isinstance(first, fx.Node)
+    return first
 
 
 def _operation_of(layer: nn.Module) -> Operation | None:
@@ -174,6 +284,8 @@ def _operation_of(layer: nn.Module) -> Operation | None:
         return None if padding is None else Convolution(layer.stride, padding, layer.dilation, layer.groups)
     if isinstance(layer, nn.Linear):
         return Dense()
+    if isinstance(layer, nn.Embedding) and layer.max_norm is None and not layer.scale_grad_by_freq:
+        return Embedding(layer.padding_idx) if names == ["weight"] else None
     if isinstance(layer, nn.ReLU):
         return Relu()
     if isinstance(layer, nn.MaxPool2d) and not layer.return_indices:
@@ -206,8 +318,16 @@ def _target(node: fx.Node) -> Callable[..., Any]:
         is_view = node.target == "view" and not any(isinstance(argument, torch.dtype) for argument in node.args)
         name = "reshape" if is_view else str(node.target)
         return lambda first, *args, **kwargs: getattr(first, name)(*args, **kwargs)
-    assert callable(node.target)
-    return node.target
+    target = node.target
+    assert callable(target)
+    if (getattr(target, "__module__", None) or "torch").split(".")[0] in _TORCHS:
+        return formula(target)
+
+    def user_defined(*args: Any, **kwargs: Any) -> Any:
+        with twice_differentiable():
+            return target(*args, **kwargs)
+
+    return user_defined
 
 
 def _with_nodes(node: fx.Node) -> Callable[[Callable[..., Any], Sequence[Any]], Any]:
