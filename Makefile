@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,workflow/studies/$(STUDY).yaml)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo study figure cost test lint publish bench bench-gpu bench-full clean clean-state help
+.PHONY: demo study figure cost test test-all lint publish bench bench-gpu bench-full clean clean-state help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -26,6 +26,9 @@ cost: .venv/ready ## what a study will cost on this device, counted and calibrat
 	@PYTHONPATH=src python -m sharpness.stages.forecast --config $(CONFIG) --schema workflow/schemas/config.schema.yaml
 
 test: lint ## lint, types, unit tests, and a small study end to end
+	python -m pytest -m "not slow"
+
+test-all: lint ## the same with the slow tests: generated spectra by the thousand, every layer of torch
 	python -m pytest
 
 lint: .venv/ready ## style and types
