@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from matrices import Counting, with_spectrum
+from matrices import Counting, not_operators, with_spectrum
 
 from sharpness.estimators import (
     frobenius_norm,
@@ -319,3 +319,36 @@ def test_a_product_that_is_not_finite_is_an_error(value):
     ):
         with pytest.raises(FloatingPointError, match="product 1 with the operator is not finite"):
             estimate()
+
+
+@pytest.mark.parametrize("size", [6, 60])
+@pytest.mark.parametrize("number", range(len(not_operators(torch.eye(2).double()))))
+def test_what_is_no_symmetric_operator_is_refused(number, size):
+    estimates = [
+        lambda operator: trace(operator, num_products=24, generator=stream()),
+        lambda operator: squared_frobenius_norm(operator, num_products=24, generator=stream()),
+        lambda operator: spectral_density(operator, num_probes=2, num_steps=size - 1, generator=stream()),
+    ]
+    for estimate in estimates:
+        operator, error, message = not_operators(with_spectrum(np.linspace(-1, 2, size)))[number]
+        with pytest.raises(error, match=message):
+            estimate(operator)
+
+
+@pytest.mark.parametrize("number", [True, 2.5, None])
+@pytest.mark.parametrize(
+    ("estimate", "names"),
+    [
+        (trace, ["num_products"]),
+        (squared_frobenius_norm, ["num_products"]),
+        (frobenius_norm, ["num_products"]),
+        (spectral_density, ["num_probes", "num_steps"]),
+    ],
+)
+def test_numbers_that_are_not_whole_and_no_generator_are_refused(estimate, names, number):
+    fitting = dict.fromkeys(names, 4)
+    for name in names:
+        with pytest.raises(TypeError, match=f"{name} must be a whole number, got {number}"):
+            estimate(torch.eye(3), **{**fitting, name: number}, generator=stream())
+    with pytest.raises(TypeError, match="generator must be a torch"):
+        estimate(torch.eye(3), **fitting, generator=None)

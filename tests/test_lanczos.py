@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matrices import Counting, with_spectrum
+from matrices import Counting, not_operators, with_spectrum
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator
 
@@ -175,7 +175,7 @@ def test_a_budget_of_exactly_the_pairs_is_used_up():
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_needs_no_more_products_than_the_space_has_dimensions(size):
     matrix = Counting(with_spectrum(np.arange(1.0, size + 1)))
-    pairs = solve(matrix, num_pairs=1, tolerance=0.0, max_products=100)
+    pairs = solve(matrix, num_pairs=1, tolerance=1e-300, max_products=100)
     assert pairs.num_products == matrix.products <= size
     assert pairs.eigenvalues[0].item() == pytest.approx(size)
 
@@ -238,6 +238,49 @@ def test_an_operator_that_is_not_square_is_refused(matrix):
 def test_an_operator_that_is_not_real_is_refused(matrix):
     with pytest.raises(ValueError, match=r"need a real operator of floating point, got one of dtype .*(complex|int64)"):
         solve(matrix, num_pairs=1)
+
+
+@pytest.mark.parametrize("number", range(len(not_operators(torch.eye(2).double()))))
+def test_what_is_no_symmetric_operator_is_refused(number):
+    matrix = with_spectrum(np.linspace(-1, 2, 60))
+    operator, error, message = not_operators(matrix)[number]
+    with pytest.raises(error, match=message):
+        solve(operator, num_pairs=2, tolerance=1e-6)
+    operator, error, message = not_operators(matrix)[number]
+    with pytest.raises(error, match=message):
+        follow_eigenpairs(operator, torch.eye(60).double()[:4], tolerance=1e-6, max_products=40)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1e-3, float("nan"), float("inf"), -float("inf")])
+def test_a_tolerance_that_is_none_is_refused(tolerance):
+    with pytest.raises(ValueError, match=f"tolerance must be positive and finite, such as 1e-3, got {tolerance}"):
+        solve(torch.eye(3), num_pairs=1, tolerance=tolerance)
+    with pytest.raises(ValueError, match="tolerance must be positive"):
+        follow_eigenpairs(torch.eye(3), torch.eye(3)[:1], tolerance=tolerance, max_products=3)
+
+
+@pytest.mark.parametrize("name", ["num_pairs", "max_products", "probe_products"])
+@pytest.mark.parametrize("number", [True, 2.5, 2.0, "2", None])
+def test_a_number_that_is_not_whole_is_refused(name, number):
+    with pytest.raises(TypeError, match=f"{name} must be a whole number, got {number!r}"):
+        solve(torch.eye(3), **{"num_pairs": 1, name: number})
+
+
+def test_whole_numbers_and_tolerances_of_numpy_are_taken():
+    pairs = solve(torch.diag(torch.arange(5.0)), num_pairs=np.int64(2), tolerance=np.float32(1e-3))
+    np.testing.assert_allclose(pairs.eigenvalues.numpy(), [4, 3], atol=1e-2)
+
+
+@pytest.mark.parametrize("generator", [None, 0, torch])
+def test_the_global_generator_is_never_taken_instead(generator):
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, as torch\.Generator\(\)"):
+        top_eigenpairs(torch.eye(3), num_pairs=1, tolerance=1e-3, max_products=3, generator=generator)
+
+
+@pytest.mark.parametrize("vectors", [torch.eye(3)[0], torch.zeros(0, 3), torch.eye(2), torch.eye(4)])
+def test_vectors_that_cannot_be_followed_are_refused(vectors):
+    with pytest.raises(ValueError, match=r"vectors must be rows \[k, 3\], got a tensor of shape"):
+        follow_eigenpairs(torch.eye(3), vectors, tolerance=1e-3, max_products=9)
 
 
 @settings(max_examples=100, deadline=None)
@@ -669,7 +712,7 @@ def test_a_tolerance_out_of_reach_uses_up_the_products_and_gives_the_best_pairs(
     _, vectors = leading(turning(100, 0.5) @ matrix @ turning(100, 0.5).T, 3)
     operator = Counting(matrix)
     followed, fewer = (
-        follow_eigenpairs(of, vectors, tolerance=0.0, max_products=number)
+        follow_eigenpairs(of, vectors, tolerance=1e-300, max_products=number)
         for of, number in ((operator, max_products), (matrix, 3))
     )
     assert followed.num_products == operator.products == max_products

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import nan, pi, sqrt
+from math import inf, nan, pi, sqrt
 
 import torch
 from torch import Tensor
 
-from sharpness.krylov import Krylov, SymmetricOperator, VectorProduct, inner_products, orthonormal_outside
+from sharpness.krylov import (
+    Krylov,
+    SymmetricOperator,
+    VectorProduct,
+    inner_products,
+    length,
+    norms_of_rows,
+    not_symmetric,
+    orthonormal_outside,
+)
 from sharpness.lanczos import Eigenpairs
+from sharpness.solver_settings import check_at_least, check_generator
+
+# Of random vectors, relative to what two of them have in common: more is no rounding.
+_ALLOWED_ASYMMETRY = 0.03
 
 
 @dataclass(frozen=True)
@@ -71,12 +84,14 @@ def trace(operator: SymmetricOperator, *, num_products: int, generator: torch.Ge
         FloatingPointError: a product is not finite.
     """
     product = VectorProduct(operator)
-    _check_at_least("num_products", num_products, 2)
+    check_at_least("num_products", num_products, 2)
+    check_generator(generator)
     if num_products >= product.size:
         return Estimate(_exact_trace(product), 0.0, product.num_products)
     num_vectors = num_products // 2
     tests = sqrt(product.size) * _random_directions(product, num_vectors, generator)
     images = product.rows(tests)
+    _check_symmetry(product, tests, images)
     basis, left_out = _range_of(images)
     basis_images = product.rows(basis)
 
@@ -110,17 +125,23 @@ def squared_frobenius_norm(
         FloatingPointError: a product is not finite.
     """
     product = VectorProduct(operator)
-    _check_at_least("num_products", num_products, 1)
+    check_at_least("num_products", num_products, 1)
+    check_generator(generator)
     known = 0.0 if pairs is None else float(pairs.eigenvalues.square().sum())
     dimension = product.size - (0 if pairs is None else len(pairs.eigenvalues))
     if dimension == 0:
         return Estimate(known, 0.0, 0)
     samples = torch.zeros(num_products, dtype=torch.float64)
+    before: tuple[Tensor, Tensor] | None = None
     for number in range(num_products):
         vector = product.random_direction(generator)
         if pairs is not None:
             (vector,) = orthonormal_outside(pairs.eigenvectors.to(vector), vector[None])
-        samples[number] = known + dimension * product(vector).double().square().sum()
+        image = product(vector)
+        samples[number] = known + dimension * image.double().square().sum()
+        if before is not None:
+            _check_symmetry(product, *(torch.stack(two) for two in zip(before, (vector, image), strict=True)))
+        before = vector, image
     return mean_of(samples, product.num_products)
 
 
@@ -157,13 +178,14 @@ def spectral_density(
         FloatingPointError: a product is not finite.
     """
     product = VectorProduct(operator)
-    _check_at_least("num_probes", num_probes, 1)
-    _check_at_least("num_steps", num_steps, 1)
+    check_at_least("num_probes", num_probes, 1)
+    check_at_least("num_steps", num_steps, 1)
+    check_generator(generator)
     nodes, weights = torch.zeros(2, num_probes, num_steps, dtype=torch.float64)
     for probe in range(num_probes):
         space = Krylov(product, generator, keep_images=False)
         # An invariant subspace is all that the start vector sees: a step beyond it would start from another one.
-        while not space.extend() and space.num_steps < num_steps:
+        while space.extend() > space.negligible and space.num_steps < min(num_steps, product.size):
             pass
         values, vectors = torch.linalg.eigh(space.projected)
         nodes[probe, : space.num_steps] = values.flip(0)
@@ -190,13 +212,33 @@ def _range_of(images: Tensor) -> tuple[Tensor, Tensor]:
     return basis, lost / lost.norm(dim=0)
 
 
+def _check_symmetry(product: VectorProduct, vectors: Tensor, images: Tensor) -> None:
+    """Random ``vectors`` [n, P] tell from their ``images``: x'Ay and y'Ax differ by rounding alone."""
+    projected = inner_products(vectors, images)
+    # Of one that is not symmetric, x'Ay - y'Ax is as large as two random vectors have in common.
+    lengths = norms_of_rows(vectors)[:, None] * norms_of_rows(images) / sqrt(product.size)
+    difference = float(
+        ((projected - projected.T).abs() / (lengths + lengths.T).clamp_min(torch.finfo(torch.float64).tiny)).max()
+    )
+    if difference > _ALLOWED_ASYMMETRY and product.allowed_asymmetry < inf:
+        raise not_symmetric(difference)
+
+
 def _exact_trace(product: VectorProduct) -> float:
     unit = torch.zeros(product.size, dtype=product.dtype, device=product.device)
+    before = unit.clone()  # the image of the unit vector before
     total = 0.0
     for place in range(product.size):
         unit[place] = 1
-        total += float(product(unit)[place])
+        image = product(unit)
         unit[place] = 0
+        total += float(image[place])
+        if place:
+            difference = float((image[place - 1] - before[place]).abs())
+            longer = max(length(image), length(before))
+            if difference > product.allowed_asymmetry * longer:
+                raise not_symmetric(difference / longer)
+        before = image
     return total
 
 
@@ -207,8 +249,3 @@ def _random_directions(product: VectorProduct, num_vectors: int, generator: torc
 def _row_products(left: Tensor, right: Tensor) -> Tensor:
     """Inner product of each row of ``left`` [n, P] with that of ``right``, [n], float64, on the CPU."""
     return torch.stack([(a.double() @ b.double()).cpu() for a, b in zip(left, right, strict=True)])
-
-
-def _check_at_least(name: str, number: int, least: int) -> None:
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}")

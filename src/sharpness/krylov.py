@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from inspect import getattr_static
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch.nn.functional import pad
 
 _ROWS_PER_BLOCK = 16
 _COLUMNS_PER_CHUNK = 2**16
+# Of x'Ay - y'Ax for unit vectors, relative to the largest eigenvalue: more is neither rounding nor a little noise.
+_ALLOWED_ASYMMETRY = 0.01
 
 
 class SymmetricOperator(Protocol):
@@ -54,28 +57,57 @@ class Krylov:
         self.images = Rows(product) if keep_images else None
         self.projected = torch.zeros(0, 0, dtype=torch.float64)  # T, [m, m]
         self._frontier = torch.zeros(0, product.size, dtype=product.dtype, device=product.device)
-        self._coupling = torch.zeros(0, 0, dtype=torch.float64)  # C, [p, m]
+        self.coupling = torch.zeros(0, 0, dtype=torch.float64)  # C, [p, m]
         self._product = product
         self._generator = generator
+        self._ritz: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def size(self) -> int:
+        """P."""
+        return self._product.size
+
+    @property
+    def negligible(self) -> float:
+        """Less is rounding, which two passes of orthogonalisation do not tell from a direction."""
+        return float(torch.finfo(self._product.dtype).eps ** 0.7 * largest_magnitude(self.projected))
 
     @property
     def num_steps(self) -> int:
         """m, the number of products."""
         return len(self.projected)
 
+    def ritz_pairs(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues of T [m], ascending, and its eigenvectors as columns [m, m]: computed once a step."""
+        if self._ritz is None:
+            self._ritz = torch.linalg.eigh(self.projected)
+        return self._ritz
+
     def restart(self) -> None:
-        """Go on from a random vector orthogonal to all there is, if there is room for one."""
-        if self.num_steps + len(self._frontier) == self._product.size:
-            return
+        """Go on from a random vector orthogonal to the basis, uniform on the sphere: the frontier is part of it."""
         vector = self._product.random_direction(self._generator)
         for _ in range(2):
-            _, _, rest = self._split(vector, self._frontier)
-            vector = rest / length(rest)
-        self._frontier = torch.cat([vector[None], self._frontier])
-        self._coupling = pad(self._coupling, (0, 0, 1, 0))
+            _, vector = self.basis.split(vector)
+            vector /= length(vector)
+        _, along, rest = self._split(vector, self._frontier)
+        _, _, rest = self._split(rest, self._frontier)
+        norm = length(rest)
+        if norm > torch.finfo(rest.dtype).eps ** 0.7 and self.num_steps + len(self._frontier) < self.size:
+            self._frontier = torch.cat([self._frontier, (rest / norm)[None]])
+            self.coupling = pad(self.coupling, (0, 0, 0, 1))
+            along = torch.cat([along, along.new_tensor([norm])])
+        self._lead(along.double().cpu())
 
-    def extend(self) -> bool:
-        """One more step, with the frontier's first vector; returns whether its image held no new direction."""
+    def follow(self) -> None:
+        """Go on with all of the last image that lies outside the basis."""
+        self._lead(self.coupling[:, -1])
+
+    def extend(self) -> float:
+        """One more step, with the frontier's first vector; returns the length of its image outside the basis.
+
+        Raises:
+            ValueError: the operator is not symmetric.
+        """
         if not len(self._frontier):
             self.restart()
         vector, others = self._frontier[0], self._frontier[1:]
@@ -84,37 +116,47 @@ class Krylov:
         if self.images is not None:
             self.images.append(image)
         along_basis, along_others, rest = self._split(image, others)
+        before = self.coupling[0]
         # Twice is enough: one pass leaves components of the size of the rounding error.
         _, _, rest = self._split(rest, others)
         self.projected = pad(self.projected, (0, 1, 0, 1))
         self.projected[-1] = self.projected[:, -1] = along_basis.double().cpu()
-        coupling = torch.cat([self._coupling[1:], along_others.double().cpu()[:, None]], dim=1)
+        self._ritz = None
+        self._check_symmetry(before)
+        coupling = torch.cat([self.coupling[1:], along_others.double().cpu()[:, None]], dim=1)
 
         norm = length(rest)
-        # Less is rounding, which two passes do not tell from a direction. Nothing is lost where a sequence ends too
-        # early: the columns of the projection are computed in full.
-        ends = norm <= torch.finfo(rest.dtype).eps ** 0.7 * largest_magnitude(self.projected)
-        ends = ends or self.num_steps + len(others) == self._product.size
-        if not ends:
+        outside = math.hypot(norm, length(along_others))
+        # Nothing is lost where a sequence ends too early: the columns of the projection are computed in full.
+        if norm > self.negligible and self.num_steps + len(others) < self.size:
             others = torch.cat([(rest / norm)[None], others])
             coupling = pad(coupling, (0, 0, 1, 0))
             coupling[0, -1] = norm
-        self._frontier, self._coupling = others, coupling
-        return ends
+        self._frontier, self.coupling = others, coupling
+        return outside
+
+    def _check_symmetry(self, expected: Tensor) -> None:
+        """The last vector's image has the parts along the vectors before that theirs have along it: ``expected``."""
+        difference = largest_magnitude(self.projected[-1, :-1] - expected) if len(expected) else 0.0
+        if difference > self._product.allowed_asymmetry * largest_magnitude(self.projected):
+            raise not_symmetric(difference / largest_magnitude(self.projected))
 
     def estimates(self, coefficients: Tensor) -> Tensor:
         """|A y - θ y| of Ritz vectors given by their ``coefficients`` [n, m], as the recurrence has it: cheap, [n]."""
-        return norms_of_rows(coefficients @ self._coupling.T)
+        return norms_of_rows(coefficients @ self.coupling.T)
 
     def turn(self, coefficients: Tensor) -> None:
         """Where several sequences wait, go on with the residual of the Ritz vector given by ``coefficients`` [m]."""
+        self._lead(self.coupling @ coefficients)
+
+    def _lead(self, direction: Tensor) -> None:
+        """Turn the frontier so that its first vector is the one with the coefficients ``direction`` [p]."""
         num_waiting = len(self._frontier)
-        if num_waiting < 2:
+        if num_waiting < 2 or not float(direction.norm()):
             return
-        residual = self._coupling @ coefficients
-        rotation = torch.linalg.qr(torch.cat([residual[:, None], torch.eye(num_waiting).double()], dim=1)).Q.T
+        rotation = torch.linalg.qr(torch.cat([direction[:, None], torch.eye(num_waiting).double()], dim=1)).Q.T
         self._frontier = rotation.to(self._frontier) @ self._frontier
-        self._coupling = rotation @ self._coupling
+        self.coupling = rotation @ self.coupling
 
     def _split(self, vector: Tensor, frontier: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Coefficients [m] and [p] of ``vector`` along the basis and ``frontier``, and the rest [P]."""
@@ -186,21 +228,48 @@ class VectorProduct:
             torch.promote_types(self._dtype, torch.float32) if self.reference is None else self.reference.dtype
         )
         self.device = torch.device(getattr(operator, "device", "cpu"))
+        # Asked statically: a reference may be made when it is asked for.
+        rough = self.reference is not None or (not with_reference and getattr_static(operator, "reference", None))
+        precise = not rough and self._dtype in (torch.float32, torch.float64)
+        self.allowed_asymmetry = _ALLOWED_ASYMMETRY if precise else math.inf
 
     def __call__(self, vector: Tensor) -> Tensor:
         """The operator times ``vector`` [P], both in the working precision.
 
         Raises:
-            FloatingPointError: the product is not finite.
+            TypeError: the product is of another kind or dtype.
+            ValueError: it has another shape or is on another device.
+            FloatingPointError: it is not finite.
         """
         self.num_products += 1
         if self._in_torch:
-            image: Tensor = (self._operator @ vector.to(self._dtype)).detach().to(self.dtype)
+            image = self._checked(self._operator @ vector.to(self._dtype)).detach().to(self.dtype)
         else:
-            image = torch.tensor(np.asarray(self._operator @ vector.numpy()).reshape(-1), dtype=self.dtype)
+            image = self._in_numpy(vector)
         if not math.isfinite(length(image)):
             raise FloatingPointError(f"product {self.num_products} with the operator is not finite")
         return image
+
+    def _checked(self, image: Any) -> Tensor:
+        place = f"product {self.num_products} with the operator"
+        if not isinstance(image, Tensor):
+            raise TypeError(f"{place} must be a tensor, got {type(image).__name__}")
+        if image.shape != (self.size,):
+            raise ValueError(f"{place} must have the shape [{self.size}], got {list(image.shape)}")
+        if image.dtype != self._dtype:
+            raise TypeError(f"{place} must be of the operator's dtype {self._dtype}, got {image.dtype}")
+        if image.device.type != self.device.type:
+            raise ValueError(f"{place} must be on the operator's device {self.device}, got {image.device}")
+        return image
+
+    def _in_numpy(self, vector: Tensor) -> Tensor:
+        image = np.asarray(self._operator @ vector.numpy())
+        place = f"product {self.num_products} with the operator"
+        if image.size != self.size:
+            raise ValueError(f"{place} must have the shape [{self.size}], got {list(image.shape)}")
+        if image.dtype.kind not in "fiub":
+            raise TypeError(f"{place} must be real numbers, got dtype {image.dtype}")
+        return torch.tensor(image.reshape(-1), dtype=self.dtype)
 
     def rows(self, vectors: Tensor) -> Tensor:
         """The operator times each of the rows ``vectors`` [n, P], as rows."""
@@ -214,6 +283,14 @@ class VectorProduct:
         drawn = torch.randn(self.size, generator=generator, dtype=torch.float64)
         drawn /= length(drawn)
         return drawn.to(device=self.device, dtype=self.dtype)
+
+
+def not_symmetric(difference: float) -> ValueError:
+    """The error of an operator that is none of this project's."""
+    return ValueError(
+        "the operator must be symmetric and the same at each product: "
+        f"x'Ay and y'Ax differ by {difference:.1e} of its largest eigenvalue"
+    )
 
 
 def inner_products(left: Tensor, right: Tensor) -> Tensor:

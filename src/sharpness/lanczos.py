@@ -6,25 +6,22 @@ the Krylov space look for what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from sharpness.completeness import FAILURE, Sequence, Spectrum
 from sharpness.krylov import Krylov, SymmetricOperator, VectorProduct, largest_magnitude, norms_of_rows
 from sharpness.refinement import Refined, refine
+from sharpness.solver_settings import check_generator, check_tolerance, check_whole
 
 Which = Literal["largest", "smallest", "magnitude"]
 
-# What the wanted eigenvalues have most of.
-_RANKINGS: dict[str, Callable[[Tensor], Tensor]] = {
-    "largest": torch.clone,
-    "smallest": torch.neg,
-    "magnitude": torch.abs,
-}
-
+# The ends of the spectrum that the wanted eigenvalues come from.
+_SIGNS: dict[str, tuple[int, ...]] = {"largest": (1,), "smallest": (-1,), "magnitude": (1, -1)}
 
 # With a reference, at most so many products with it for each pair: one computes it anew, the others correct it. Few
 # pairs may have more, since their corrections widen a small span only.
@@ -48,6 +45,10 @@ class Eigenpairs:
     # True: a probe found nothing missing, or the whole space is spanned. False: a probe showed a missed eigenvalue, and
     # the budget ended before the pairs converged again. None: no probe came to its end.
     complete: bool | None
+    # What the probes promise: with a probability of 99 %, every eigenvalue beyond it (above it, below it or further
+    # from zero, as ``which`` has it) is among these pairs, to within the tolerance. Where it is not beyond the last of
+    # them, none is missing. Infinite where nothing was probed. Where there is a reference, of the operator itself.
+    complete_beyond: float
 
 
 def top_eigenpairs(
@@ -63,11 +64,11 @@ def top_eigenpairs(
 ) -> Eigenpairs:
     """The ``num_pairs`` largest, smallest (both algebraically) or largest in magnitude eigenpairs of ``operator``.
 
-    Small residuals do not mean that none was missed. So, after convergence, a random vector orthogonal to the space is
-    followed for ``probe_products`` steps. If that moves a wanted value by more than ``tolerance`` times the largest
-    magnitude, or by a share of that where there are fewer steps than pairs, the search goes on until the pairs converge
-    again, and probes again. A probe sees what stands out from the rest of the spectrum; it does not prove that nothing
-    else is there.
+    Small residuals do not mean that none was missed. So, after convergence, a vector drawn uniformly from all that was
+    not multiplied yet is followed, for ``probe_products`` products in all. If that moves a wanted value by more than
+    ``tolerance`` times the largest magnitude, or by a share of that where there are fewer products than pairs, the
+    search goes on until the pairs converge again, and probes again. A probe that found nothing excludes what stands out
+    from the rest of the spectrum: ``complete_beyond`` says how far, and more products bring it closer to that rest.
 
     An operator with a ``reference`` is trusted up to its noise only: the recurrence decides when to stop, and the pairs
     are then computed anew in the span of the k vectors, with one product with the reference for each, and corrected
@@ -81,17 +82,23 @@ def top_eigenpairs(
             they are used up. Those with a reference, from k to 3 k or 12, come on top.
         generator: of the start vector and the probes, on the CPU.
         which: the wanted end; "magnitude" orders λ and -λ as rounding has it.
-        probe_products: steps of a probe; 0 for none.
+        probe_products: products of a probe; 0 for none.
         certify: False leaves the ``reference`` of an operator of low precision alone; the residuals are then those of
             the operator itself.
 
     Raises:
-        ValueError: the operator is not square, real and of floating point, or an argument does not fit.
+        TypeError: an argument is of the wrong kind.
+        ValueError: the operator is not square, real, of floating point and symmetric, its products have another shape,
+            dtype or device, or an argument does not fit.
         FloatingPointError: a product is not finite.
     """
     product = VectorProduct(operator, with_reference=certify)
-    if which not in _RANKINGS:
-        raise ValueError(f"which must be one of {', '.join(_RANKINGS)}, got {which!r}")
+    if which not in _SIGNS:
+        raise ValueError(f"which must be one of {', '.join(_SIGNS)}, got {which!r}")
+    for name, number in (("num_pairs", num_pairs), ("max_products", max_products), ("probe_products", probe_products)):
+        check_whole(name, number)
+    check_tolerance(tolerance)
+    check_generator(generator)
     if not 1 <= num_pairs <= min(max_products, product.size):
         raise ValueError(
             f"need 1 <= num_pairs <= max_products and the size {product.size} of the operator, "
@@ -100,7 +107,7 @@ def top_eigenpairs(
     if probe_products < 0:
         raise ValueError(f"probe_products must not be negative, got {probe_products}")
     space = Krylov(product, generator, keep_images=product.reference is None)
-    search = _Search(space, _RANKINGS[which], num_pairs, tolerance, min(max_products, product.size))
+    search = _Search(space, _SIGNS[which], num_pairs, tolerance, min(max_products, product.size))
 
     missed: bool | None = None
     pairs = search.converge()
@@ -112,6 +119,7 @@ def top_eigenpairs(
         pairs,
         num_probing=space.num_steps - pairs.num_products,
         complete=True if space.num_steps == product.size else unmissed,
+        complete_beyond=search.promise(),
     )
     return pairs if product.reference is None else search.certified(pairs, product.reference)
 
@@ -133,10 +141,14 @@ def follow_eigenpairs(operator: SymmetricOperator, vectors: Tensor, *, tolerance
         ValueError: there are fewer products than vectors.
         FloatingPointError: a product is not finite.
     """
+    product = VectorProduct(operator, with_reference=False)
+    check_tolerance(tolerance)
+    if vectors.dim() != 2 or not 1 <= len(vectors) <= product.size or vectors.shape[1] != product.size:
+        raise ValueError(f"vectors must be rows [k, {product.size}], got a tensor of shape {list(vectors.shape)}")
+    check_whole("max_products", max_products)
     if max_products < len(vectors):
         raise ValueError(f"max_products must be at least {len(vectors)}, one for each vector, got {max_products}")
-    product = VectorProduct(operator, with_reference=False)
-    return refine(product, vectors, ranking=_RANKINGS["largest"], tolerance=tolerance, max_products=max_products)
+    return refine(product, vectors, ranking=torch.clone, tolerance=tolerance, max_products=max_products)
 
 
 @dataclass(frozen=True)
@@ -144,10 +156,15 @@ class _Search:
     """A Krylov space that grows until it holds the wanted pairs."""
 
     space: Krylov
-    ranking: Callable[[Tensor], Tensor]  # what the wanted eigenvalues have most of
+    signs: tuple[int, ...]  # the ends of the spectrum that they come from
     num_pairs: int
     tolerance: float
     capacity: int  # most steps
+    sequences: list[Sequence] = field(default_factory=list)  # of the probes
+
+    def ranking(self, values: Tensor) -> Tensor:
+        """What the wanted eigenvalues have most of."""
+        return torch.stack([sign * values for sign in self.signs]).amax(dim=0)
 
     def converge(self) -> Eigenpairs:
         """Extend the space until the wanted pairs are within the tolerance or the budget is used up."""
@@ -167,33 +184,86 @@ class _Search:
             self.space.extend()
 
     def probe(self, num_products: int) -> bool | None:
-        """Whether a random vector orthogonal to the space leads to a missed pair; None if it was not followed so far.
+        """Whether a random vector outside the basis leads to a missed pair; None if it was not followed so far.
 
-        The first half of the products follows the random vector alone, which sees further copies of an eigenvalue; the
-        second half what could yet overtake a wanted one: the pair beyond them whose value plus residual is largest.
-        The probe stays orthogonal to the images of the space too, so that it leaves the pairs found as they are.
+        It is followed until its bound on the complement is below the wanted values. What could overtake them yet is
+        then known: the pair beyond them whose value plus residual is largest leads on. Where none could, another
+        random vector does.
         """
-        before = self.ranking(self._ritz()[0][: self.num_pairs])
+        before = self._wanted()
         # Where eigenvalues lie closer together than the tolerance, Ritz vectors mix several: many may be missing, and a
         # short probe brings to light a part of them.
         negligible = self.tolerance * min(1.0, num_products / self.num_pairs)
-        ended = True
+        followed: Sequence | None = None
         for number in range(num_products):
             if self.space.num_steps == self.capacity:
                 return None
-            if ended:
-                self.space.restart()
-            elif number >= num_products / 2:
-                values, coefficients = self._ritz()
-                others = coefficients[self.num_pairs :]
-                reach = self.ranking(values[self.num_pairs :]) + self.space.estimates(others)
-                self.space.turn(others[int(reach.argmax())])
-            ended = self.space.extend()
-            values, _ = self._ritz()
-            gained = self.ranking(values[: self.num_pairs]) - before
-            if float(gained.max()) > negligible * largest_magnitude(values):
+            if (
+                followed is not None
+                and followed.norms[-1] > self.space.negligible
+                and self._complement_reaches_wanted()
+            ):
+                self.space.follow()
+            elif number and not self._complement_reaches_wanted() and self._first_uncertain() < self.num_pairs:
+                followed = None
+                self._turn_to_what_could_overtake()
+            else:
+                followed = self._begin()
+            norm = self.space.extend()
+            if followed is not None:
+                followed.norms.append(norm)
+            if float((self._wanted() - before).max()) > negligible * self._scale():
                 return True
         return False if num_products else None
+
+    def promise(self) -> float:
+        """The ``complete_beyond`` of the wanted pairs."""
+        sign = self.signs[0]
+        if self.space.num_steps == self.space.size:
+            others = self.ranking(self._ritz()[0][self.num_pairs :])
+            return sign * (float(others[0]) if len(others) else -math.inf)
+        if not self.sequences:
+            return sign * math.inf
+        return sign * self._spectrum().upper_bound(self._first_uncertain())
+
+    def _begin(self) -> Sequence:
+        """Lead on with a random vector; each has half of the probability of the one before to be misleading."""
+        steps, failure = self.space.num_steps, FAILURE / len(self.signs)
+        sequence = Sequence(steps, self.space.size - steps, failure / 2 ** (len(self.sequences) + 1))
+        self.sequences.append(sequence)
+        self.space.restart()
+        return sequence
+
+    def _turn_to_what_could_overtake(self) -> None:
+        values, coefficients = self._ritz()
+        others = coefficients[self.num_pairs :]
+        if len(others):
+            reach = self.ranking(values[self.num_pairs :]) + self.space.estimates(others)
+            self.space.turn(others[int(reach.argmax())])
+
+    def _bounds(self) -> dict[int, float]:
+        """Upper bounds on what the complement has at each wanted end: of a smaller one, those of a larger one hold."""
+        projected = self.space.projected
+        return {sign: min(each.largest_eigenvalue(projected, sign) for each in self.sequences) for sign in self.signs}
+
+    def _spectrum(self) -> Spectrum:
+        return Spectrum(*self.space.ritz_pairs(), self.space.coupling, self._bounds())
+
+    def _complement_reaches_wanted(self) -> bool:
+        return max(self._bounds().values()) >= float(self._wanted()[-1]) + self.tolerance * self._scale()
+
+    def _first_uncertain(self) -> int:
+        """The rank of the first wanted value that an eigenvalue may be missing above; their number if there is none."""
+        spectrum, slack = self._spectrum(), self.tolerance * self._scale()
+        wanted = enumerate(self._wanted().tolist())
+        return next((rank for rank, value in wanted if spectrum.most_beyond(value + slack) > rank), self.num_pairs)
+
+    def _wanted(self) -> Tensor:
+        """The ranking of the wanted Ritz values, [k], descending."""
+        return self.ranking(self._ritz()[0][: self.num_pairs])
+
+    def _scale(self) -> float:
+        return largest_magnitude(self._ritz()[0])
 
     def certified(self, pairs: Eigenpairs, reference: VectorProduct) -> Eigenpairs:
         """``pairs`` computed anew from products with ``reference``."""
@@ -219,7 +289,7 @@ class _Search:
 
     def _ritz(self) -> tuple[Tensor, Tensor]:
         """Ritz values from the wanted end inwards, and the coefficients of their vectors as rows."""
-        values, vectors = torch.linalg.eigh(self.space.projected)
+        values, vectors = self.space.ritz_pairs()
         order = self.ranking(values).argsort(descending=True, stable=True)
         return values[order], vectors.T[order]
 
@@ -243,4 +313,5 @@ class _Search:
             num_certifying=0,
             converged=bool((residuals[:-1] <= self.tolerance).all()),
             complete=None,
+            complete_beyond=self.signs[0] * math.inf,
         )

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sharpness.krylov import VectorProduct, inner_products, largest_magnitude, norms_of_rows, orthonormal_outside
+from sharpness.krylov import (
+    VectorProduct,
+    inner_products,
+    largest_magnitude,
+    norms_of_rows,
+    not_symmetric,
+    orthonormal_outside,
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ def refine(
     basis, images = vectors, product.rows(vectors)
     most = min(max_products, product.size)
     while True:
-        values, coefficients = _rayleigh_ritz(basis, images, ranking, num_pairs)
+        values, coefficients = _rayleigh_ritz(product, basis, images, ranking, num_pairs)
         vectors = coefficients @ basis
         errors = coefficients @ images - values.to(images)[:, None] * vectors
         residuals = norms_of_rows(errors) / (max(magnitude, largest_magnitude(values)) or 1.0)
@@ -61,10 +68,13 @@ def refine(
 
 
 def _rayleigh_ritz(
-    basis: Tensor, images: Tensor, ranking: Callable[[Tensor], Tensor], num_pairs: int
+    product: VectorProduct, basis: Tensor, images: Tensor, ranking: Callable[[Tensor], Tensor], num_pairs: int
 ) -> tuple[Tensor, Tensor]:
     """The wanted values [k] in the span of ``basis`` [m, P], and the coefficients [k, m] of their vectors."""
     gram, projected = inner_products(basis, basis), inner_products(basis, images)
+    difference, scale = largest_magnitude(projected - projected.T), largest_magnitude(projected)
+    if difference > product.allowed_asymmetry * scale:
+        raise not_symmetric(difference / scale)
     orthonormal = torch.linalg.inv(torch.linalg.cholesky(gram))
     values, rotation = torch.linalg.eigh(orthonormal @ (projected + projected.T) / 2 @ orthonormal.T)
     order = ranking(values).argsort(descending=True, stable=True)[:num_pairs]

@@ -64,6 +64,7 @@ def spectrum(settings: Settings, part: Part) -> None:
                 "num_probing": pairs.num_probing,
                 "num_certifying": pairs.num_certifying,
                 "complete": pairs.complete,
+                "complete_beyond": pairs.complete_beyond,
                 "search_precision": precision,
                 **norm,
                 "num_examples": len(targets),
