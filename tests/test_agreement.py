@@ -103,3 +103,11 @@ def test_plain_sgd_beside_nudged_runs_is_told_apart_by_its_precision():
     ]
     ways = ways_of(pd.DataFrame(rows))
     assert list(ways["way"]) == ["gamma 0.1", "SGD, precision float32", "SGD, precision bfloat16"]
+
+
+def test_runs_that_all_stopped_before_their_checkpoints_compare_nothing():
+    table = compare(
+        pd.DataFrame({"run": ["one"], "grid": ["ways"]}), pd.DataFrame(columns=["experiment", "grid", "run"])
+    )
+    assert table.empty
+    assert {"way", "quantity", "agrees", "products"} <= set(table)

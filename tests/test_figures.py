@@ -37,6 +37,7 @@ from sharpness.figures.style import style
 from sharpness.figures.variants import variants
 from sharpness.figures.widths import widths
 from sharpness.kinds import INTERACTIVE, KINDS
+from sharpness.stages.figure import figure as figure_stage
 
 STEPS_PER_EPOCH = 10
 EPOCHS = np.array([0, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.3, 1.6, 2, *range(3, 31)])
@@ -414,6 +415,22 @@ def test_lost_runs_lose_no_figure(function, which):
     assert saved(figure) > 1000
     if function in INTERACTIVE:
         assert getattr(interactive, function)(tables[function]).layout.height > 0
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_figure_of_runs_that_all_stopped_before_their_checkpoints_says_so(function, tmp_path):
+    """As the stage draws it: a collected table has the names of its first columns alone."""
+    paths = {measurement: tmp_path / f"{measurement}.csv" for measurement in FUNCTIONS[function]}
+    for measurement, path in paths.items():
+        path.write_text("experiment,grid,run\n")
+        if measurement == "history":
+            history_frame(runs_of(function)).to_csv(path, index=False)
+    outputs = [tmp_path / f"figure.{ending}" for ending in ("png", "pdf")]
+    figure_stage(function, list(paths), list(paths.values()), outputs)
+    assert all(output.stat().st_size > 1000 for output in outputs)
+    tables = {measurement: pd.read_csv(path) for measurement, path in paths.items()}
+    drawn = getattr(import_module(f"sharpness.figures.{function}"), function)(**tables)
+    assert "every run ended before its first checkpoint" in drawn.texts[0].get_text()
 
 
 def test_a_variant_that_was_lost_before_its_checkpoint_is_named_as_diverged():

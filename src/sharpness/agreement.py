@@ -72,6 +72,9 @@ def compare(history: pd.DataFrame, spectrum: pd.DataFrame) -> pd.DataFrame:
         (numbers, of the way); products (with the Hessian, an epoch). Diverged runs have no part in the means.
     """
     history, spectrum = with_columns("history", history), with_columns("spectrum", spectrum)
+    columns = [*_NAMES, "difference", "spread", "ratio", "agrees"]
+    if spectrum.empty:
+        return pd.DataFrame(columns=[*columns, "seeds", "diverged", "products"])
     ways = ways_of(spectrum)
     history = history.drop_duplicates(["grid", "run", "epoch"]).merge(ways, on=_PLACE)
     values = _values(history, trajectory(spectrum).merge(ways, on=_PLACE))
@@ -82,7 +85,6 @@ def compare(history: pd.DataFrame, spectrum: pd.DataFrame) -> pd.DataFrame:
             same = of_grid[(of_grid["way"] == reference) & (of_grid["quantity"] == quantity)]
             names = [*place, reference, way, quantity]
             rows.append(dict(zip(_NAMES, names, strict=True)) | _compared(same, other))
-    columns = [*_NAMES, "difference", "spread", "ratio", "agrees"]
     return pd.DataFrame(rows, columns=columns).merge(_costs(history), on=[*_GRID, "way"], how="left")
 
 

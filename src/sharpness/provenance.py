@@ -70,7 +70,8 @@ def commit(folder: Path) -> str:
 
 def made_by(tables: Iterable[pd.DataFrame]) -> str:
     """What the rows of collected tables were computed by: their columns code, torch, device and threads in a line."""
-    found = pd.concat([table[["code", "torch", "device", "threads"]].drop_duplicates() for table in tables])
+    names = ["code", "torch", "device", "threads"]
+    found = pd.concat([table.reindex(columns=names).drop_duplicates() for table in tables])
     words = {name: ", ".join(map(str, values.dropna().unique())) for name, values in found.items()}
     return "code {code}; torch {torch}; {device}; threads {threads}".format(**words)
 

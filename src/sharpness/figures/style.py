@@ -20,6 +20,13 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.style.context(["default", Path(__file__).parent.parent / "style.mplstyle"])
 
 
+def nothing_measured() -> Figure:
+    """A figure in place of one of which no run has a row: all ended before what was to be measured."""
+    figure = Figure(figsize=(5.2, 1.2), layout="constrained")
+    figure.text(0.5, 0.5, "nothing was measured: every run ended before its first checkpoint", ha="center", va="center")
+    return figure
+
+
 def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
     """``draw``, drawing in the project's style tables that lack no column; its arguments are named as measurements."""
     names = tuple(signature(draw).parameters)
@@ -29,6 +36,8 @@ def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
         tables: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
         whole: Any = {name: with_columns(name, table) for name, table in tables.items()}
         with style():
+            if any(table.empty for table in whole.values()):
+                return nothing_measured()
             return cast("Callable[..., Figure]", draw)(**whole)
 
     return drawn

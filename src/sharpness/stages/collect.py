@@ -23,7 +23,9 @@ def collect(experiment: str, grids: list[str], runs: list[str], tables: list[Pat
     members = pd.DataFrame({"experiment": experiment, "grid": grids, "run": runs})
     # A batch size is a number or "full".
     measured = [pd.read_csv(path, dtype={"batch_size": str}) for path in tables if path.stat().st_size > 1]
-    write_text(members.merge(pd.concat(measured, ignore_index=True), on="run").to_csv(index=False), output)
+    # Where every run stopped before the first planned checkpoint there is no row, and the names of the columns alone.
+    rows = members.merge(pd.concat(measured, ignore_index=True), on="run") if measured else members.iloc[:0]
+    write_text(rows.to_csv(index=False), output)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,8 @@ def _pictures(figures: Figures, tables: Mapping[str, Path], captions: Mapping[st
 
 
 def _interactive(function: str, table: Path | None) -> go.Figure | None:
-    return None if table is None else getattr(interactive_figures, function)(pd.read_csv(table))
+    rows = pd.DataFrame() if table is None else pd.read_csv(table)
+    return None if rows.empty else getattr(interactive_figures, function)(rows)
 
 
 if __name__ == "__main__":
