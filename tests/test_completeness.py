@@ -165,7 +165,7 @@ def test_no_eigenvalue_beyond_what_is_promised_is_missed(
 
 
 def rates_of_spectra(numbers):
-    """By kind of bulk: spectra, complete answers, and those of these that lack a pair: any, or one that was promised."""
+    """By kind of bulk: spectra, complete answers, and those of these that lack a pair, any or one that was promised."""
     counts = {kind: Counter() for kind in KINDS_OF_BULK}
     for number in numbers:
         drawn = np.random.default_rng(number)
@@ -192,7 +192,7 @@ def _count(counts, pairs, eigenvalues, which):
 def _say(name, counts):
     return (
         f"  {name}: {counts['complete']} of {counts['solved']} complete; of these {counts['lack a pair']} lack a pair, "
-        f"{counts['lack a promised pair']} one beyond complete_beyond (at most {FAILURE * counts['complete']:.0f} promised)"
+        f"{counts['lack a promised pair']} one beyond complete_beyond (at most {FAILURE * counts['complete']:.0f})"
     )
 
 
