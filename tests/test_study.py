@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from sharpness.grid import Schedule
 from sharpness.schema import StudyError
+from sharpness.stages.forecast import forecast
+from sharpness.stages.publish import publish
 from sharpness.study import ENDS, KINDS, MEASUREMENTS, Study, study_of
 
 ROOT = Path(__file__).parent.parent
@@ -661,6 +663,11 @@ BAD_VALUES = {
         ["a name in experiments is 'aaaa", "must have at most 100 characters: files are named after it"],
     ),
     "a study longer than a folder's name": (("study",), "a" * 250, ["study is 'aaa", "at most 100 characters"]),
+    "a name that repeats itself": (
+        ("checkpoints", "ab" * 20),
+        {"at_epochs": [1]},
+        ["a name in checkpoints is 'abab", "must not repeat a part twenty times"],
+    ),
     "a study in the place of the data": (("study",), "data", ["study is 'data', the name of the folder"]),
     "two experiments with one figure": (
         ("experiments", "rates_peaks"),
@@ -700,6 +707,11 @@ BAD_VALUES = {
         (*AXES, "gamma"),
         [1, 0.1],
         ["experiments.rates.grids.learning_rate: gamma is 1 and 0.1 at learning rate 0.1"],
+    ),
+    "more panels than an image can have": (
+        ("experiments", "slice", "grids", "run"),
+        [{"learning_rate": [round(0.001 * number, 3) for number in range(1, 52)], "seed": [0, 1]}],
+        ["experiments.slice has 51 configurations, a figure of kind slices shows at most 50"],
     ),
     "a schedule after the end": (
         ("checkpoints", "early", "at_epochs"),
@@ -930,3 +942,21 @@ def test_one_run_under_several_names_is_trained_once():
     names = [{"batch_size": ["full", 100]}, {"batch_size": "full", "learning_rate_epochs": [[4], [5, 9]]}]
     study = expand(small((("experiments", "slice", "grids", "run"), names)))
     assert list(study.experiments["slice"].runs) == ["digits100-simple_cnn-lr0.1-bsfull-e4-seed0"]
+
+
+def test_a_wrong_file_is_refused_before_a_forecast_and_a_publication(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(SMALL + "study: again\n")
+    with pytest.raises(StudyError, match="the key 'study' is given twice, in line 2 and in line"):
+        forecast(path, SCHEMA)
+    with pytest.raises(StudyError, match="the key 'study' is given twice, in line 2 and in line"):
+        publish(path, SCHEMA, tmp_path, tmp_path, tmp_path)
+
+
+def test_a_training_job_that_no_command_could_start_is_refused():
+    parts = message_of(small((("chunks_per_run",), 1000), (("study",), "a_rather_long_name_of_a_study")))
+    assert "chunks_per_run is 1000, with 6 checkpoints of digits100-simple_cnn" in parts
+    dense = {"dense_epochs": 3000, "dense_images": 1}
+    steps = message_of(small((("checkpoints", "early"), dense), (("defaults", "epochs"), 3000)))
+    assert "chunks_per_run is 3, with 30000 checkpoints of digits100-simple_cnn" in steps
+    assert "at most 100,000 can be run" in steps

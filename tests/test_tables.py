@@ -251,9 +251,16 @@ def test_the_same_run_twice_counts_once(gamma_history, gamma_spectrum):
     pd.testing.assert_frame_equal(twice, results_table(gamma_history, gamma_spectrum, validation_epoch=1))
 
 
-def test_an_epoch_outside_the_history_is_refused(gamma_history, gamma_spectrum):
-    with pytest.raises(ValueError, match="got 50; the history ends at 2"):
-        results_table(gamma_history, gamma_spectrum, validation_epoch=50)
+def test_an_epoch_that_is_none_of_the_history_is_refused(gamma_history, gamma_spectrum):
+    with pytest.raises(ValueError, match=r"got 0\.5; the history ends at 2"):
+        results_table(gamma_history, gamma_spectrum, validation_epoch=0.5)
+
+
+def test_an_epoch_that_no_run_reached_has_no_value(gamma_history, gamma_spectrum):
+    table = results_table(gamma_history, gamma_spectrum, validation_epoch=50)
+    assert table["validation_accuracy_mean"].isna().all()
+    assert table["test_accuracy_mean"].notna().any()
+    assert "Val. acc. (50)" in as_markdown(table, caption="")
 
 
 def test_markdown_has_the_posters_columns_and_mean_with_spread(gamma_history, gamma_spectrum):

@@ -5,7 +5,9 @@ Free of torch and pandas: the workflow imports it each time it plans.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from sharpness.schema import StudyError, known_words
 if TYPE_CHECKING:
     from sharpness.study import Experiment, Study
 
+_LOOP = re.compile(r"(.+?)\1{19}")
 # Folders of results that are no study's.
 _TAKEN_STUDIES = ("data",)
 # Rules that keep one log and one cost for the whole study.
@@ -26,6 +29,11 @@ _TAKEN_TABLES = ("report",)
 _SHARED_BY_VARIANTS = ("checkpoints", "num_examples", "tolerance", "loss_examples", "num_steps", "measure_every")
 # As far out a figure of slices shows k.
 _SHOWN_SCALES = 8
+# Of a figure: more panels would be more pixels than an image may have.
+_MOST_PANELS = 50
+_MOST_DENSITIES = 200
+# Bytes of a command that the system takes (128 KiB), less what is not files and steps.
+_LONGEST_COMMAND = 100_000
 
 
 def check(study: Study) -> None:
@@ -37,9 +45,12 @@ def check(study: Study) -> None:
     _check_names(study)
     for experiment in study.experiments.values():
         _check_kind(experiment, study.config)
+        _check_panels(experiment, study.config)
         check_pooling(experiment.name, experiment.kind, dict(experiment.grids))
         for run in experiment.runs.values():
             _check_evaluation(run, study.config)
+    for run_name in study.runs:
+        _check_command(study, run_name)
     for run_name, measurement, name in study.measured:
         _check_measurement(study.runs[run_name], measurement, name, study.config)
         if not study.parts(run_name, measurement, name):
@@ -67,9 +78,51 @@ def check_run(run: Run) -> None:
         raise ValueError(f"batch_size must be at least {smallest} for {run.model}, got {run.batch_size}")
 
 
+def _check_command(study: Study, run: str) -> None:
+    """A training job has the files and the steps of all its checkpoints in its command."""
+    file = len(f"results/{study.name}/runs/{run}/checkpoints/{study.num_chunks}.safetensors ")
+    length = file * study.num_chunks + sum(len(f"{step} ") for chunk in study.chunks[run] for step in chunk)
+    if length > _LONGEST_COMMAND:
+        num_steps = sum(map(len, study.chunks[run]))
+        raise StudyError(
+            f"chunks_per_run is {study.num_chunks}, with {num_steps} checkpoints of {run}: the command that trains it "
+            f"would have {length:,} characters of files and steps, at most {_LONGEST_COMMAND:,} can be run"
+        )
+
+
+def _check_panels(experiment: Experiment, config: Mapping[str, Any]) -> None:
+    kind = KINDS[experiment.kind]
+    if not kind.figures:
+        return
+    each = kind.shown is None
+    panels = {replace(run, seed=0) if each else (run.data, run.model, grid) for grid, run in experiment.pairs}
+    if len(panels) > _MOST_PANELS:
+        what = "configurations" if each else "grids of networks"
+        raise StudyError(
+            f"experiments.{experiment.name} has {len(panels)} {what}, a figure of kind {experiment.kind} shows at most "
+            f"{_MOST_PANELS}: give the others experiments of their own"
+        )
+    for name in experiment.measure["density"] if experiment.kind == "density" else ():
+        schedule = config["density"][name]["checkpoints"]
+        if schedule != ENDS:
+            number = max(len(Schedule.of(config["checkpoints"][schedule]).steps(run)) for _, run in experiment.pairs)
+            if number > _MOST_DENSITIES:
+                raise StudyError(
+                    f"density.{name}.checkpoints is {schedule!r}, which keeps {number} checkpoints, a figure shows at "
+                    f"most {_MOST_DENSITIES}"
+                )
+
+
 def _check_names(study: Study) -> None:
     if study.name in _TAKEN_STUDIES:
         raise StudyError(f"study is {study.name!r}, the name of the folder that all studies share in results")
+    for section in ("study", "checkpoints", *MEASUREMENTS, "experiments"):
+        names = [study.name] if section == "study" else study.config.get(section, {})
+        looping = next((name for name in names if _LOOP.search(name)), None)
+        if looping is not None:
+            raise StudyError(
+                f"a name in {section} is {looping!r}, must not repeat a part twenty times: Snakemake refuses such names"
+            )
     if ENDS in study.config["checkpoints"]:
         raise StudyError(f"checkpoints.{ENDS}: the name is taken by the best and the last checkpoint")
     if CLAIMS in study.experiments:

@@ -42,6 +42,11 @@ class Experiment:
         return [(grid, run.name) for grid, runs in self.grids.items() for run in runs]
 
     @property
+    def pairs(self) -> list[tuple[str, Run]]:
+        """Grid and run of every member, as ``members``."""
+        return [(grid, run) for grid, runs in self.grids.items() for run in runs]
+
+    @property
     def figures(self) -> dict[str, str]:
         """Its figures by name, each with the function that draws it: the first has the experiment's own name."""
         functions = KINDS[self.kind].figures

@@ -216,7 +216,8 @@ def results_table(history: pd.DataFrame, spectrum: pd.DataFrame, *, validation_e
 
 
 def _measured_runs(history: pd.DataFrame, validation_epoch: float) -> pd.DataFrame:
-    if not np.isclose(history["epoch"], validation_epoch).any():
+    # Where all runs ended before, there is no value; where they did not, it is none of the epochs looked at.
+    if not np.isclose(history["epoch"], validation_epoch).any() and history["epoch"].max() > validation_epoch:
         raise ValueError(
             f"validation_epoch must be an epoch of the history, got {validation_epoch}; "
             f"the history ends at {history['epoch'].max():g}"
