@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from sharpness.device import undisturbed
+from sharpness.estimators import frobenius_norm, spectral_density, trace
 from sharpness.hessian import HessianOperator, HessianProduct
-from sharpness.lanczos import top_eigenpairs
+from sharpness.lanczos import follow_eigenpairs, top_eigenpairs
 from sharpness.loss import Loss, flatten
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
@@ -412,6 +414,31 @@ def test_nor_do_they_change_a_bit_of_values_and_gradients(problem, surroundings)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("surroundings", SURROUNDINGS.values(), ids=SURROUNDINGS)
+def test_nor_do_they_change_a_bit_of_eigenpairs_and_estimates(problem, surroundings):
+    operator = operator_of(problem("conv", dtype=torch.float32), precision="float32")
+
+    def everything():
+        random = torch.Generator().manual_seed(0)
+        pairs = top_eigenpairs(operator, num_pairs=3, tolerance=1e-4, max_products=60, generator=random)
+        followed = follow_eigenpairs(operator, pairs.eigenvectors, tolerance=1e-4, max_products=20)
+        found = (
+            trace(operator, num_products=9, generator=random),
+            frobenius_norm(operator, num_products=9, generator=random),
+        )
+        density = spectral_density(operator, num_probes=2, num_steps=4, generator=random)
+        tensors = [pairs.eigenvalues, pairs.eigenvectors, pairs.residuals, followed.eigenvectors, density.nodes]
+        return tensors, [estimate.value for estimate in found]
+
+    tensors, numbers = everything()
+    with surroundings():
+        before = settings_seen()
+        others, other_numbers = everything()
+        assert settings_seen() == before
+    assert all(torch.equal(one, other) for one, other in zip(tensors, others, strict=True))
+    assert numbers == other_numbers
+
+
 class Grid(nn.Module):
     """Makes a tensor anew at every call, of whatever type new tensors have."""
 
@@ -607,6 +634,18 @@ def test_products_from_threads_are_those_of_one_after_the_other(problem, form, c
         assert len(products) == len(vectors)
         for product, right in zip(products, expected[number % num_operators], strict=True):
             assert torch.equal(product, right)
+
+
+def test_full_precision_lasts_until_the_last_thread_has_left_it():
+    cpu, place = torch.device("cpu"), torch.backends.mkldnn.matmul
+    with rough_products():
+        first, second = undisturbed(cpu), undisturbed(cpu)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert place.fp32_precision == "ieee"
+        second.__exit__(None, None, None)
+        assert place.fp32_precision == "bf16"
 
 
 def test_eigenpairs_from_threads_are_those_of_one_after_the_other(problem):

@@ -44,18 +44,18 @@ class Curvature:
 
     probabilities: Tensor  # [n, classes, ...], zero where there is no label
     likeliest: Tensor  # [n, 1, ...], the class
-    sure: Tensor  # [n, 1, ...], whether that class is next to certain
+    shift: Tensor  # [n, 1, ...], -1 where that class is next to certain, else 0
 
     @property
     def tensors(self) -> list[Tensor]:
         """All that it holds."""
-        return [self.probabilities, self.likeliest, self.sure]
+        return [self.probabilities, self.likeliest, self.shift]
 
     def times(self, tangent: Tensor) -> Tensor:
         """Its product with the tangent of the logits, of the same shape: p (t - Σ p t)."""
         # The same for any shift of t, and without cancellation where that of a certain class is zero.
         tangent = tangent.to(self.probabilities.dtype)
-        tangent = tangent - torch.where(self.sure, tangent.gather(1, self.likeliest), 0)
+        tangent = torch.addcmul(tangent, tangent.gather(1, self.likeliest), self.shift)
         product = self.probabilities * tangent
         product -= self.probabilities * product.sum(dim=1, keepdim=True)
         return product
@@ -76,8 +76,8 @@ def gradient_and_curvature(logits: Tensor, targets: Tensor) -> tuple[Tensor, Cur
     others = probabilities.masked_fill(is_target, 0).sum(dim=1, keepdim=True)
     gradient = torch.where(is_target, torch.where(sure, -others, probabilities - 1), probabilities)
     unlabelled = (targets == IGNORED).unsqueeze(1)
-    curvature = Curvature(probabilities.masked_fill(unlabelled, 0), likeliest, sure)
-    return gradient.masked_fill(unlabelled, 0), curvature
+    shift = -sure.to(probabilities.dtype)
+    return gradient.masked_fill(unlabelled, 0), Curvature(probabilities.masked_fill(unlabelled, 0), likeliest, shift)
 
 
 def _is(classes: Tensor, logits: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +18,8 @@ from sharpness.closure import version
 
 _log = logging.getLogger(__name__)
 
-# Where torch is told how exactly a device multiplies numbers of single precision. None of it has a type.
-_PLACES_OF_PRECISION: dict[str, tuple[Any, ...]] = {
-    "cpu": tuple(getattr(torch.backends.mkldnn, name) for name in ("matmul", "conv", "rnn")),
-    "cuda": (torch.backends.cuda.matmul, *(getattr(torch.backends.cudnn, name) for name in ("conv", "rnn"))),
-}
-_FULL_PRECISION = ("none", "ieee")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def choose_device(*, threads: int) -> torch.device:
@@ -79,40 +76,92 @@ def tensor_float_32() -> Iterator[None]:
             place.fp32_precision = precision
 
 
-# Forward mode, the weights put into a network for a call, and settings belong to the process and not to a thread.
-_ALONE = threading.RLock()
-
-
 @contextmanager
-def undisturbed(device: torch.device, default_dtype: torch.dtype | None = None) -> Iterator[None]:
-    """Within it, what the caller asked torch for does not matter, and one thread at a time goes on.
+def undisturbed(device: torch.device, *, default_device: torch.device | str = "cpu") -> Iterator[None]:
+    """Within it, what the caller asked torch for does not matter.
 
     That is autocast, a default device, and less than single precision in products of single precision.
 
     Args:
-        device: on which everything happens within it, new tensors included.
-        default_dtype: of new tensors within it; None leaves it to the caller.
+        device: on which is computed.
+        default_device: of new tensors.
     """
-    with _ALONE, ExitStack() as settings:
+    with ExitStack() as settings:
         for kind in {"cpu", device.type}:
             if torch.is_autocast_enabled(kind):
                 settings.enter_context(torch.autocast(kind, enabled=False))
-        if torch.get_default_device().type != "cpu":
-            settings.enter_context(device)
-        if default_dtype not in (None, torch.get_default_dtype()):
-            settings.callback(torch.set_default_dtype, torch.get_default_dtype())
-            torch.set_default_dtype(default_dtype)
-        for place in _PLACES_OF_PRECISION.get(device.type, ()):
-            if place.fp32_precision not in _FULL_PRECISION:
-                settings.callback(_give_back, place, place.fp32_precision)
-                place.fp32_precision = "ieee"
+        if torch.get_default_device() != torch.device("cpu"):
+            settings.enter_context(torch.device(default_device))
+        settings.enter_context(_EXACT[device.type] if device.type in _EXACT else nullcontext())
         yield
 
 
-def _give_back(place: Any, precision: str) -> None:
-    place.fp32_precision = "none"  # what applies to all backends
-    if place.fp32_precision != precision:
-        place.fp32_precision = precision
+def on_its_device(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function of an operator be ``undisturbed``; an operator that does not say its device is on the CPU."""
+
+    @functools.wraps(function)
+    def undisturbed_function(*args: P.args, **kwargs: P.kwargs) -> R:
+        operator = args[0] if args else kwargs.get("operator")
+        with undisturbed(torch.device(getattr(operator, "device", "cpu"))):
+            return function(*args, **kwargs)
+
+    return undisturbed_function
+
+
+@contextmanager
+def alone(device: torch.device, *, default_dtype: torch.dtype | None = None) -> Iterator[None]:
+    """Within it one thread at a time goes on, ``undisturbed``: what belongs to the process may be changed.
+
+    That is forward mode, the weights put into a network for a call, and the default type.
+
+    Args:
+        device: on which everything happens, new tensors included.
+        default_dtype: of new tensors; None leaves it to the caller.
+    """
+    with _ALONE, undisturbed(device, default_device=device), ExitStack() as settings:
+        if default_dtype not in (None, torch.get_default_dtype()):
+            settings.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(default_dtype)
+        yield
+
+
+_ALONE = threading.RLock()
+
+
+class _FullPrecision:
+    """Within it numbers of single precision are multiplied as such, until the last of all threads has left it."""
+
+    def __init__(self, *places: Any) -> None:  # of torch's settings, which have no type
+        self._places = places
+        self._lock = threading.Lock()
+        self._within = 0
+        self._before: list[tuple[Any, str]] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._within += 1
+            if self._within == 1:
+                precisions = [(place, place.fp32_precision) for place in self._places]
+                self._before = [(place, set_to) for place, set_to in precisions if set_to not in ("none", "ieee")]
+                for place, _ in self._before:
+                    place.fp32_precision = "ieee"
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if not self._within:
+                for place, precision in self._before:
+                    place.fp32_precision = "none"  # what applies to all backends
+                    if place.fp32_precision != precision:
+                        place.fp32_precision = precision
+
+
+_EXACT = {
+    "cpu": _FullPrecision(*(getattr(torch.backends.mkldnn, name) for name in ("matmul", "conv", "rnn"))),
+    "cuda": _FullPrecision(
+        torch.backends.cuda.matmul, *(getattr(torch.backends.cudnn, name) for name in ("conv", "rnn"))
+    ),
+}
 
 
 def misled_by_onednn(model: nn.Module) -> bool:

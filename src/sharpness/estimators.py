@@ -8,6 +8,7 @@ from math import inf, nan, pi, sqrt
 import torch
 from torch import Tensor
 
+from sharpness.device import on_its_device
 from sharpness.krylov import (
     Krylov,
     SymmetricOperator,
@@ -66,6 +67,7 @@ def mean_of(samples: Tensor, num_products: int) -> Estimate:
     return Estimate(float(samples.mean()), spread / sqrt(len(samples)), num_products)
 
 
+@on_its_device
 def trace(operator: SymmetricOperator, *, num_products: int, generator: torch.Generator) -> Estimate:
     """The trace of ``operator`` by XTrace, or exactly where the products suffice for that.
 
@@ -108,6 +110,7 @@ def trace(operator: SymmetricOperator, *, num_products: int, generator: torch.Ge
     return mean_of(inside + outside, product.num_products)
 
 
+@on_its_device
 def squared_frobenius_norm(
     operator: SymmetricOperator, *, num_products: int, generator: torch.Generator, pairs: Eigenpairs | None = None
 ) -> Estimate:
@@ -145,6 +148,7 @@ def squared_frobenius_norm(
     return mean_of(samples, product.num_products)
 
 
+@on_its_device
 def frobenius_norm(
     operator: SymmetricOperator, *, num_products: int, generator: torch.Generator, pairs: Eigenpairs | None = None
 ) -> Estimate:
@@ -159,6 +163,7 @@ def leading_frobenius_norm(pairs: Eigenpairs) -> float:
     return float(pairs.eigenvalues.norm())
 
 
+@on_its_device
 def spectral_density(
     operator: SymmetricOperator, *, num_probes: int, num_steps: int, generator: torch.Generator
 ) -> SpectralDensity:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sharpness import arguments
 from sharpness.cross_entropy import num_terms
-from sharpness.device import tensor_float_32, undisturbed
+from sharpness.device import alone, tensor_float_32
 from sharpness.double_backward import State
 from sharpness.forms import Form, by_parameter, checked_form
 from sharpness.layout import Layout
@@ -185,7 +185,7 @@ class HessianOperator:
         loss = Loss(model, l2=l2, batch_statistics=batch_statistics)
         device, dtype = arguments.device_of(model), torch.float64 if precision == "float64" else torch.float32
         product = HessianProduct(loss, precision=low_precision(precision), parameters=parameters)
-        with undisturbed(device):
+        with alone(device):
             weights, buffers = (flat.to(dtype) for flat in flatten(model))
             examples = arguments.examples(inputs, targets, dtype, device)
         if examples[0].is_complex() and precision == "bfloat16":
@@ -244,7 +244,7 @@ class HessianOperator:
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
         # Whatever mode the caller is in: some operations are differentiated by autograd.
-        with undisturbed(self.device, self._default_dtype), torch.inference_mode(False), torch.no_grad():
+        with alone(self.device, default_dtype=self._default_dtype), torch.inference_mode(False), torch.no_grad():
             yield
 
     def _linearise(self) -> None:

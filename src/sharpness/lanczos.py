@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sharpness.completeness import FAILURE, Sequence, Spectrum
+from sharpness.device import on_its_device
 from sharpness.krylov import Krylov, SymmetricOperator, VectorProduct, largest_magnitude, norms_of_rows
 from sharpness.refinement import Refined, refine
 from sharpness.solver_settings import check_generator, check_tolerance, check_whole
@@ -51,6 +52,7 @@ class Eigenpairs:
     complete_beyond: float
 
 
+@on_its_device
 def top_eigenpairs(
     operator: SymmetricOperator,
     *,
@@ -124,6 +126,7 @@ def top_eigenpairs(
     return pairs if product.reference is None else search.certified(pairs, product.reference)
 
 
+@on_its_device
 def follow_eigenpairs(operator: SymmetricOperator, vectors: Tensor, *, tolerance: float, max_products: int) -> Refined:
     """The largest eigenpairs of ``operator`` from the eigenvectors of one that was nearly the same.
 

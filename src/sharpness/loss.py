@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sharpness.cross_entropy import num_terms
-from sharpness.device import misled_by_onednn, undisturbed, without_onednn
+from sharpness.device import alone, misled_by_onednn, without_onednn
 from sharpness.differentiable import without_dropout
 from sharpness.kernels import kernels_of
 from sharpness.layout import Layout
@@ -70,7 +70,7 @@ class Loss:
 
     def logits(self, weights: Tensor, buffers: Tensor, inputs: Tensor, *, training: bool = False) -> Tensor:
         """Outputs of the network before the softmax, [n, classes, ...]."""
-        with undisturbed(weights.device):
+        with alone(weights.device):
             return self._logits(weights, buffers, inputs, training=training)
 
     def _logits(self, weights: Tensor, buffers: Tensor, inputs: Tensor, *, training: bool = False) -> Tensor:
@@ -103,7 +103,7 @@ class Loss:
 
     def summed(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy summed over the examples, without the L2 term: chunks of it add up."""
-        with undisturbed(weights.device):
+        with alone(weights.device):
             return functional.cross_entropy(self._logits(weights, buffers, inputs), targets, reduction="sum")
 
     def penalty(self, weights: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class Loss:
             low_precision: convolutions and matrix products run in bfloat16; everything else is as precise as the
                 weights are.
         """
-        with undisturbed(weights.device), torch.inference_mode(False), torch.enable_grad():
+        with alone(weights.device), torch.inference_mode(False), torch.enable_grad():
             leaf = weights.detach().requires_grad_()
             with torch.autocast(weights.device.type, torch.bfloat16, enabled=low_precision):
                 outputs = self._logits(leaf, buffers, inputs, training=training)
@@ -186,7 +186,7 @@ class Loss:
             chunk_size = 512 if weights.is_cuda else 128
         cross_entropy = torch.zeros((), dtype=weights.dtype, device=weights.device)
         correct = torch.zeros((), dtype=weights.dtype, device=weights.device)
-        with undisturbed(weights.device):
+        with alone(weights.device):
             for some, labels in zip(torch.split(inputs, chunk_size), torch.split(targets, chunk_size), strict=True):
                 outputs = self._outputs(self._forward_only, weights, buffers, some)
                 cross_entropy += functional.cross_entropy(outputs, labels, reduction="sum")
