@@ -77,7 +77,7 @@ POSSIBLE = {
     "gamma_outside": st.just(1) | st.floats(-0.0, 1000),
     "num_directions": st.integers(1, 12),
     "direction_examples": st.integers(1, 100),
-    "direction_tolerance": st.floats(-0.0, 1),
+    "direction_tolerance": st.floats(0, 1, exclude_min=True),
     "direction_products": st.integers(12, 100),
     "direction_precision": PRECISION,
     "epochs": st.integers(1, 100),

@@ -960,3 +960,12 @@ def test_a_training_job_that_no_command_could_start_is_refused():
     steps = message_of(small((("checkpoints", "early"), dense), (("defaults", "epochs"), 3000)))
     assert "chunks_per_run is 3, with 30000 checkpoints of digits100-simple_cnn" in steps
     assert "at most 100,000 can be run" in steps
+
+
+def test_directions_that_could_not_be_followed_or_found_are_refused():
+    expand(small(*varied(num_directions=4)))
+    message = message_of(small(*varied(num_directions=5)))
+    assert "variants.top_only.follow_products must be at least 5, its num_directions, where they are renewed" in message
+    expand(small(*varied(num_directions=5, renew_every=None)))
+    message = message_of(small((("defaults", "direction_tolerance"), 0)))
+    assert "direction_tolerance must be positive where gamma is not 1, got 0" in message

@@ -266,6 +266,11 @@ def _check_measurement(run: Run, measurement: str, name: str, config: Mapping[st
             raise StudyError(
                 f"{place}.{key} must be at most {settings['max_products']}, its max_products, got {settings[key]}"
             )
+    if settings.get("renew_every") is not None and settings["follow_products"] < settings["num_directions"]:
+        raise StudyError(
+            f"{place}.follow_products must be at least {settings['num_directions']}, its num_directions, "
+            f"where they are renewed, got {settings['follow_products']}"
+        )
     if measurement == "slices" and (0 not in settings["scales"] or max(settings["scales"]) <= 0):
         raise StudyError(
             f"{place}.scales is {settings['scales']}, must have 0 and a positive k: widths are measured from there"

@@ -89,6 +89,10 @@ class Run:
                 f"direction_examples must be between 1 and num_training, got {self.direction_examples} "
                 f"with num_training {self.num_training}"
             )
+        if self.is_nudged and not self.direction_tolerance > 0:
+            raise ValueError(
+                f"direction_tolerance must be positive where gamma is not 1, got {self.direction_tolerance}"
+            )
         if self.is_nudged and self.direction_products < self.num_directions:
             raise ValueError(
                 f"direction_products must be at least num_directions, got {self.direction_products} "
