@@ -294,6 +294,56 @@ def test_images_of_one_grey_are_an_error(tmp_path):
         data.load(path, num_training=5, device="cpu")
 
 
+NAN = float("nan")
+WRONG = {
+    "pixels that are not numbers": ({"training_images": [NAN]}, "1 pixels of the training split are not finite"),
+    "infinite pixels": ({"test_images": [float("inf"), NAN]}, "2 pixels of the test split are not finite"),
+    "a label too large": ({"validation_labels": [6]}, "labels of the validation split must be from 0 to 5, got 0 to 6"),
+    "a negative label": ({"training_labels": [-1]}, "labels of the training split must be from 0 to 5, got -1 to 5"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_images_and_labels_that_cannot_be_are_named_with_their_file(tmp_path, name):
+    changes, reason = WRONG[name]
+    tensors, path = saved(tmp_path, torch.float32)
+    for tensor, values in changes.items():
+        for place, value in enumerate(values):
+            tensors[tensor].view(-1)[place] = value
+    tensors["validation_labels"][-1] = 0
+    tensors["training_labels"][-1] = 5
+    originals.save(tensors, {"num_classes": "6"}, path)
+    with pytest.raises(ValueError, match=reason) as refused:
+        data.load(path, num_training=40, device="cpu")
+    assert str(refused.value).startswith(str(path))
+    assert "grey" not in str(refused.value)
+
+
+def test_a_set_without_its_parts_is_named(tmp_path):
+    tensors, path = saved(tmp_path)
+    for lost in ("test_labels", "training_images"):
+        originals.save({name: tensor for name, tensor in tensors.items() if name != lost}, {"num_classes": "6"}, path)
+        with pytest.raises(ValueError, match=f"{path} holds no images with their labels as its {lost[:4]}"):
+            data.load(path, num_training=5, device="cpu")
+    originals.save({**tensors, "test_labels": tensors["test_labels"][:-1]}, {"num_classes": "6"}, path)
+    with pytest.raises(ValueError, match=f"{path} has not as many labels as images in its test split"):
+        data.load(path, num_training=5, device="cpu")
+
+
+def test_a_data_set_is_known_by_its_contents(tmp_path):
+    tensors, path = saved(tmp_path)
+
+    def digest(**changes):
+        originals.save({**tensors, **changes}, {"num_classes": "6"}, path)
+        return data.load(path, num_training=5, device="cpu").digest
+
+    labels = tensors["training_labels"]
+    assert digest() == digest(training_labels=labels.clone())
+    assert (
+        len({digest(), digest(training_labels=labels.flip(0)), digest(test_images=tensors["test_images"].flip(0))}) == 3
+    )
+
+
 def test_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     tensors, path = saved(tmp_path)
     before = path.read_bytes()

@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import save_file
 
 from sharpness import closure, state
-from sharpness.checkpoints import ChunkWriter, load_checkpoints
+from sharpness.checkpoints import ChunkWriter, load_checkpoints, save_checkpoints
 from sharpness.data import Dataset, Split
 from sharpness.grid import chunks_of
 from sharpness.interruption import Interrupted
 from sharpness.loss import Loss, flatten
+from sharpness.sealed import open_sealed, save_sealed
 from sharpness.stages import train as stage
 from sharpness.state import StateFolder, identity
 from sharpness.training import Directions, Training
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
 
 STEPS_PER_EPOCH = 5
 CPU = torch.device("cpu")
-ENVIRONMENT = {"torch": torch.__version__, "device": "cpu", "threads": "1"}
+ENVIRONMENT = {"code": "0a", "torch": torch.__version__, "device": "cpu", "threads": "1", "data_digest": "1b"}
 NUDGED = {"gamma": 0.1, "num_directions": 2, "direction_examples": 5, "direction_products": 9}
 KINDS = {
     "plain": {},
@@ -522,7 +523,60 @@ def of_an_earlier_layout(job, _):
     return job
 
 
+def flipped(path_of, *, bit=0):
+    """One bit of a file of the job's other than it was written, in its last tensor."""
+
+    def spoil(job, _):
+        path = path_of(job)
+        contents = bytearray(path.read_bytes())
+        contents[-1] ^= 1 << bit
+        path.write_bytes(contents)
+        return job
+
+    return spoil
+
+
+def with_kept(**changes):
+    """A kept checkpoint in whose place lies another, of the same step."""
+
+    def spoil(job, _):
+        path = job.folder / "kept" / "5.safetensors"
+        there = load_checkpoints(path, device=CPU)
+        save_checkpoints(replace(there, **{name: change(there) for name, change in changes.items()}), path)
+        return job
+
+    return spoil
+
+
+def halved(there):
+    (one,) = there.snapshots
+    return [replace(one, weights=one.weights[:-1].clone())]
+
+
+def doubled(there):
+    (one,) = there.snapshots
+    return [replace(one, weights=one.weights.double())]
+
+
 SPOILT = {
+    "a flipped bit": (flipped(lambda job: job.state), "cannot be read (is damaged: its tensor"),
+    "a flipped bit of a kept checkpoint": (
+        flipped(lambda job: job.folder / "kept" / "5.safetensors"),
+        "cannot be read",
+    ),
+    # A hard link of its chunk: damage to one is damage to both.
+    "a flipped bit of a chunk": (flipped(lambda job: job.chunks[0], bit=7), "cannot be read"),
+    "a kept checkpoint of another run": (with_kept(run=lambda there: replace(there.run, seed=1)), "is of digits22-"),
+    "a kept checkpoint of other code": (
+        with_kept(environment=lambda there: {**there.environment, "code": "0b"}),
+        "has beside it",
+    ),
+    "a kept checkpoint of other data": (
+        with_kept(environment=lambda there: {**there.environment, "data_digest": "1c"}),
+        "has beside it",
+    ),
+    "a kept checkpoint of another shape": (with_kept(snapshots=halved), "has weights of"),
+    "a kept checkpoint of another type": (with_kept(snapshots=doubled), "has weights of"),
     **{f"cut at {length}": (truncated(length), "cannot be read") for length in (0, 1, 7, 8, 100, 0.3, 0.5, 0.99)},
     "another seed": (of_other(seed=1), "is the state of another run"),
     "another learning rate": (of_other(learning_rate=0.06), "is the state of another run"),
@@ -601,7 +655,7 @@ def test_a_state_from_another_machine_is_taken_with_a_warning(job_of, said):
     job.stop(9)
     header, tensors = opened(job.state)
     header["environment"]["device"] = "cuda H100"
-    save_file(tensors, job.state, metadata={"state": json.dumps(header)})
+    save_sealed(tensors, header, job.state, entry="state")
     assert job.train() == expected
     (line,) = [line for line in said() if "made elsewhere" in line]
     assert line.startswith(str(job.state))
@@ -609,8 +663,36 @@ def test_a_state_from_another_machine_is_taken_with_a_warning(job_of, said):
 
 
 def opened(path):
-    with state.safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["state"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with open_sealed(path, entry="state") as file:
+        return file.header, {name: file.tensor(name) for name in file.digests}
+
+
+def test_kept_checkpoints_of_another_run_are_refused_by_both_names_when_a_run_is_made_longer(job_of, said):
+    expected = job_of({"epochs": 4}, place="whole").train()
+    other = job_of({"epochs": 2, "learning_rate": 0.01}, place="other")
+    other.train()
+    short, long = job_of({"epochs": 2}), job_of({"epochs": 4})
+    short.train()
+    for path in (other.folder / "kept").iterdir():
+        shutil.copy(path, short.folder / "kept" / path.name)
+
+    assert long.train() == expected
+
+    (line,) = [line for line in said() if "does not go on" in line]
+    assert long.run.name in line
+    assert other.run.name in line
+
+
+@pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
+def test_any_flipped_bit_of_a_state_is_found(job_of, said, where):
+    expected = job_of(place="whole").train()
+    job = job_of()
+    job.stop(9)
+    contents = bytearray(job.state.read_bytes())
+    contents[int(where * len(contents))] ^= 4
+    job.state.write_bytes(contents)
+    assert job.train() == expected
+    assert any("does not go on" in line for line in said())
 
 
 # What must be the same

@@ -1,21 +1,18 @@
-"""Checkpoints on disk: safetensors files with what made them in the header."""
+"""Checkpoints on disk: sealed files of tensors with what made them in the header."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from sharpness.files import replacing
 from sharpness.grid import Run
+from sharpness.sealed import DamagedError, Sealed, open_sealed, save_sealed
 
 Kind = Literal["planned", "best", "last"]
 
@@ -38,7 +35,7 @@ class Checkpoints:
     kind: Kind
     snapshots: list[Snapshot]
     missing: Mapping[int, str]  # planned steps that the run did not reach, and why: "stopped" or "diverged"
-    environment: Mapping[str, str]  # versions, device, threads
+    environment: Mapping[str, str]  # versions, device, threads, data
 
 
 def save_checkpoints(checkpoints: Checkpoints, path: Path) -> None:
@@ -57,9 +54,7 @@ def save_checkpoints(checkpoints: Checkpoints, path: Path) -> None:
         "missing": checkpoints.missing,
         "environment": checkpoints.environment,
     }
-    with replacing(path) as beside:
-        # One entry: safetensors writes several in an order of its own, and equal checkpoints must be equal files.
-        beside.write_bytes(save(tensors, metadata={"provenance": json.dumps(header)}))
+    save_sealed(tensors, header, path)
 
 
 def load_checkpoints(path: Path, *, device: torch.device, steps: list[int] | None = None) -> Checkpoints:
@@ -69,22 +64,36 @@ def load_checkpoints(path: Path, *, device: torch.device, steps: list[int] | Non
         path: written by ``save_checkpoints``.
         device: where the tensors go.
         steps: read only these; None for all.
+
+    Raises:
+        DamagedError: the file is damaged, cut short, or no file of checkpoints.
     """
-    with safe_open(path, framework="pt", device=str(device)) as file:
-        header = json.loads(file.metadata()["provenance"])
-        present = zip(file.get_tensor("steps").tolist(), file.get_tensor("learning_rates").tolist(), strict=True)
+    with open_sealed(path) as file:
+        header = file.header
+        try:
+            run, kind, environment = Run(**header["run"]), header["kind"], header["environment"]
+            missing = {int(step): reason for step, reason in header["missing"].items()}
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedError(f"{path} holds no checkpoints of a run ({error})") from error
+        present = zip(file.tensor("steps").tolist(), file.tensor("learning_rates").tolist(), strict=True)
         snapshots = [
-            Snapshot(step, file.get_tensor(f"weights.{index}"), file.get_tensor(f"buffers.{index}"), learning_rate)
+            _snapshot(file, index, step, learning_rate, device)
             for index, (step, learning_rate) in enumerate(present)
             if steps is None or step in steps
         ]
-    return Checkpoints(
-        run=Run(**header["run"]),
-        kind=header["kind"],
-        snapshots=snapshots,
-        missing={int(step): reason for step, reason in header["missing"].items()},
-        environment=header["environment"],
-    )
+    return Checkpoints(run, kind, snapshots, missing, environment)
+
+
+def _snapshot(file: Sealed, index: int, step: int, learning_rate: float, device: torch.device) -> Snapshot:
+    weights, buffers = (file.tensor(f"{name}.{index}", device) for name in ("weights", "buffers"))
+    return Snapshot(step, weights, buffers, learning_rate)
+
+
+def steps_in(path: Path) -> list[int]:
+    """The steps of the snapshots in a file of checkpoints."""
+    with open_sealed(path) as file:
+        steps: list[int] = file.tensor("steps").tolist()
+    return steps
 
 
 class ChunkWriter:

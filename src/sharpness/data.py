@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from sharpness.device import without_waiting
+from sharpness.sealed import DamagedError, open_sealed
 
 MAX_SHIFT = 4  # pixels; the authors' 12.5 % of 32
 
@@ -31,6 +33,7 @@ class Dataset:
     validation: Split
     test: Split
     num_classes: int
+    digest: str = ""  # of all images and labels of the file that it is from; empty where there is none
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -49,11 +52,14 @@ def load(path: Path, *, num_training: int, device: torch.device | str) -> Datase
         device: where the tensors go.
 
     Raises:
-        ValueError: the training split is smaller.
+        ValueError: the training split is smaller, or an image or a label cannot be one.
+        DamagedError: the file is damaged or cut short.
     """
-    with safe_open(path, framework="pt") as file:
-        num_classes = int(file.metadata()["num_classes"])
-    tensors = load_file(path)
+    with open_sealed(path) as file:
+        tensors = {name: file.tensor(name) for name in file.digests}
+        num_classes = int(file.header.get("num_classes", 0))
+        digest = hashlib.sha256(json.dumps(sorted(file.digests.items())).encode()).hexdigest()
+    _check(tensors, num_classes, path)
     available = len(tensors["training_labels"])
     if not 1 <= num_training <= available:
         raise ValueError(
@@ -65,11 +71,31 @@ def load(path: Path, *, num_training: int, device: torch.device | str) -> Datase
 
     def split(name: str) -> Split:
         images = tensors[f"{name}_images"].to(device)
+        if len(images) != len(tensors[f"{name}_labels"]):
+            raise DamagedError(f"{path} has not as many labels as images in its {name} split: remove it")
         # One multiplication by the same number on every device: a division is rounded differently on some.
         inputs = (images.float() - mean.to(device)) * (1 / std)
         return Split(inputs.contiguous(), tensors[f"{name}_labels"].to(device))
 
-    return Dataset(split("training"), split("validation"), split("test"), num_classes)
+    return Dataset(split("training"), split("validation"), split("test"), num_classes, digest[:12])
+
+
+def _check(tensors: Mapping[str, Tensor], num_classes: int, path: Path) -> None:
+    """Refuse what no prepared data set is: images that are not finite, labels that no class has, parts of a split."""
+    for split in ("training", "validation", "test"):
+        images, labels = tensors.get(f"{split}_images"), tensors.get(f"{split}_labels")
+        if images is None or labels is None or images.dim() != 4 or labels.dim() != 1:
+            raise DamagedError(f"{path} holds no images with their labels as its {split} split: remove it")
+        if labels.dtype != torch.int64 or not len(labels):
+            raise DamagedError(f"{path}: labels of the {split} split must be whole numbers, at least one of them")
+        if not bool(((labels >= 0) & (labels < num_classes)).all()):
+            raise DamagedError(
+                f"{path}: labels of the {split} split must be from 0 to {num_classes - 1}, "
+                f"got {int(labels.min())} to {int(labels.max())}"
+            )
+        if images.is_floating_point() and not bool(torch.isfinite(images).all()):
+            number = int((~torch.isfinite(images)).sum())
+            raise DamagedError(f"{path}: {number:,} pixels of the {split} split are not finite numbers")
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, float]:

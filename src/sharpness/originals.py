@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from safetensors.torch import save as serialise
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import check_integrity
 
 from sharpness import sources
-from sharpness.files import replacing
+from sharpness.sealed import save_sealed
 from sharpness.sources import SourceError
 
 CIFARS = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}
@@ -120,6 +119,5 @@ def _read_digits() -> tuple[Tensor, Tensor]:
 
 
 def save(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
-    """Write the tensors into a safetensors file, which appears whole or not at all."""
-    with replacing(path) as beside:
-        beside.write_bytes(serialise(tensors, metadata))
+    """Write the tensors into a sealed file, which appears whole or not at all."""
+    save_sealed(tensors, metadata, path)

@@ -18,19 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from sharpness import closure
-from sharpness.checkpoints import Checkpoints, Snapshot, load_checkpoints, save_checkpoints
+from sharpness.checkpoints import Checkpoints, Snapshot, load_checkpoints, save_checkpoints, steps_in
 from sharpness.files import replacing
 from sharpness.grid import Run
+from sharpness.sealed import open_sealed, save_sealed
 from sharpness.training import Directions, Patience, Progress, Record, Training
 
 _log = logging.getLogger(__name__)
 
 _NAME = "state.safetensors"
+_ENTRY = "state"
+# What a kept checkpoint has in common with the run that goes on from it, wherever that was trained.
+_SHARED = ("code", "torch", "data_digest")
 
 
 class StateError(Exception):
@@ -77,18 +79,16 @@ class StateFolder:
         """Replace the saved state."""
         header, tensors = _packed(progress)
         header |= {"identity": self.identity, "environment": self.environment}
-        with replacing(self.folder / _NAME) as beside:
-            beside.write_bytes(save(tensors, metadata={"state": json.dumps(header)}))
+        save_sealed(tensors, header, self.folder / _NAME, entry=_ENTRY)
 
     def keep(self, run: Run, snapshot: Snapshot) -> None:
-        """Write a planned snapshot, if it is not there."""
+        """Write a planned snapshot."""
         path = self._kept / f"{snapshot.step}.safetensors"
-        if not path.exists():
-            save_checkpoints(Checkpoints(run, "planned", [snapshot], {}, self.environment), path)
+        save_checkpoints(Checkpoints(run, "planned", [snapshot], {}, self.environment), path)
 
     def link(self, chunk: Path) -> None:
         """Let the file of a chunk stand for its snapshots."""
-        steps = _steps_in(chunk)
+        steps = steps_in(chunk)
         if steps:
             _link(chunk, self._kept / f"{steps[0]}-{steps[-1]}-{len(steps)}.safetensors")
             for step in steps:
@@ -104,8 +104,8 @@ class StateFolder:
         for path in sorted(self.folder.parent.glob(f"*/{_NAME}")):
             try:
                 header = self._header(path, training.run)
-            except (StateError, SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-                _log.warning("%s %s: training does not go on from it", path, _reason(error))
+            except (StateError, OSError, ValueError, KeyError, TypeError) as error:
+                _log.warning("%s %s: training does not go on from it", path, _reason(error, path))
                 continue
             if _within(header, training.run.epochs):
                 found.append((header["epoch"], header["index"], path.parent == self.folder, path, header))
@@ -114,8 +114,8 @@ class StateFolder:
                 snapshots = self._snapshots(path.parent, training, header)
                 progress = _unpacked(path, header, training)
                 self._take_over(path.parent)
-            except (StateError, SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-                _log.warning("%s %s: training does not go on from it", path, _reason(error))
+            except (StateError, OSError, ValueError, KeyError, TypeError) as error:
+                _log.warning("%s %s: training does not go on from it", path, _reason(error, path))
                 continue
             _log.info("going on from %s: epoch %d, update %d", path, progress.epoch, progress.index)
             return progress, snapshots
@@ -123,11 +123,13 @@ class StateFolder:
         return None
 
     def _header(self, path: Path, run: Run) -> dict[str, Any]:
-        with safe_open(path, framework="pt") as file:
-            header: dict[str, Any] = json.loads(file.metadata()["state"])
+        with open_sealed(path, entry=_ENTRY) as file:
+            header = file.header
         for name, ours in self.identity.items():
-            if header["identity"].get(name) != ours:
-                raise StateError(f"is the state of another {name}")
+            theirs = header["identity"].get(name)
+            if theirs != ours:
+                names = f" ({Run(**theirs).name} in place of {Run(**ours).name})" if name == "run" else ""
+                raise StateError(f"is the state of another {name}{names}")
         if header["environment"] != self.environment:
             _log.warning("%s was made elsewhere (%s): the last bits may differ", path, header["environment"])
         if header["ended"] == "finished" and header["epoch"] <= run.epochs:
@@ -136,7 +138,7 @@ class StateFolder:
 
     def _snapshots(self, folder: Path, training: Training, header: Mapping[str, Any]) -> list[Snapshot]:
         step = (header["epoch"] - 1) * training.run.steps_per_epoch + header["index"]
-        places = {kept: path for path in (folder / "kept").glob("[0-9]*.safetensors") for kept in _steps_in(path)}
+        places = {kept: path for path in (folder / "kept").glob("[0-9]*.safetensors") for kept in steps_in(path)}
         snapshots = []
         for planned in sorted(training.planned_steps):
             if planned > step:
@@ -145,8 +147,21 @@ class StateFolder:
                 if header["ended"] == "diverged" and planned == step:
                     break  # it was lost right there
                 raise StateError(f"lacks the checkpoint of step {planned}")
-            snapshots += load_checkpoints(places[planned], device=training.weights.device, steps=[planned]).snapshots
+            kept = load_checkpoints(places[planned], device=training.weights.device, steps=[planned])
+            self._check_kept(kept, places[planned], training)
+            snapshots += kept.snapshots
         return snapshots
+
+    def _check_kept(self, kept: Checkpoints, path: Path, training: Training) -> None:
+        if dataclasses.replace(kept.run, epochs=training.run.epochs) != training.run:
+            raise StateError(f"is of {training.run.name}, but {path} beside it is of {kept.run.name}")
+        for name in _SHARED:
+            ours, theirs = self.environment.get(name), kept.environment.get(name)
+            if ours != theirs:
+                raise StateError(f"has beside it {path}, of another {name} ({theirs} in place of {ours})")
+        for snapshot in kept.snapshots:
+            _check_tensor("weights", snapshot.weights, training.weights)
+            _check_tensor("buffers", snapshot.buffers, training.buffers)
 
     def _take_over(self, other: Path) -> None:
         """Link what a run of another length kept, in place of what this one did."""
@@ -207,12 +222,13 @@ def _packed(progress: Progress) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _unpacked(path: Path, header: Mapping[str, Any], training: Training) -> Progress:
-    with safe_open(path, framework="pt", device=str(training.weights.device)) as file:
+    with open_sealed(path, entry=_ENTRY) as file:
         # A run of another length may be training, and have saved again since.
-        saved = json.loads(file.metadata()["state"])
-        if (saved["epoch"], saved["index"]) != (header["epoch"], header["index"]):
+        if (file.header["epoch"], file.header["index"]) != (header["epoch"], header["index"]):
             raise StateError("was replaced while it was read")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        tensors = {name: file.tensor(name, training.weights.device) for name in file.digests}
+    _check_tensor("weights", tensors["weights"], training.weights)
+    _check_tensor("buffers", tensors["buffers"], training.buffers)
     descent = training.descent()
     descent.weights, descent.buffers = tensors["weights"], tensors["buffers"]
     descent.largest_loss, descent.velocity = tensors["largest_loss"], tensors.get("velocity")
@@ -245,10 +261,10 @@ def _unpacked(path: Path, header: Mapping[str, Any], training: Training) -> Prog
     )
 
 
-def _steps_in(path: Path) -> list[int]:
-    with safe_open(path, framework="pt") as file:
-        steps: list[int] = file.get_tensor("steps").tolist()
-    return steps
+def _check_tensor(name: str, found: Tensor, expected: Tensor) -> None:
+    if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+        kinds = (f"{list(tensor.shape)} in {str(tensor.dtype)[6:]}" for tensor in (found, expected))
+        raise StateError("has {name} of {}, the run's network {}".format(*kinds, name=name))
 
 
 def _link(source: Path, place: Path) -> None:
@@ -262,5 +278,6 @@ def _link(source: Path, place: Path) -> None:
             shutil.copyfile(source, beside)
 
 
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, StateError) else f"cannot be read ({error})"
+def _reason(error: Exception, path: Path) -> str:
+    words = str(error).removeprefix(f"{path} ")
+    return words if isinstance(error, StateError) else f"cannot be read ({words})"
