@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -79,3 +80,93 @@ def test_a_word_that_is_no_setting_is_refused(run):
 
     assert done.returncode != 0
     assert "--bench" in done.stdout + done.stderr
+
+
+# Sources that are edited while a job runs
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from sharpness.stages import run_stage
+from sharpness import {imported}
+
+def slow(begun: Path, end: Path, output: Path) -> None:
+    begun.touch()
+    while not end.exists():
+        time.sleep(0.01)
+    output.write_text("computed")
+
+run_stage(slow)
+"""
+
+
+@pytest.fixture
+def run_slowly(tmp_path):
+    """Run a stage in a copy of the package, and edit a file of it meanwhile; the finished process."""
+    package = shutil.copytree(
+        Path(sharpness.__file__).parent, tmp_path / "src" / "sharpness", ignore=shutil.ignore_patterns("__pycache__")
+    )
+
+    def run(edited, text, *, before=""):
+        begun, end = tmp_path / "begun", tmp_path / "end"
+        words = ["--begun", str(begun), "--end", str(end), "--output", str(tmp_path / "out")]
+        with subprocess.Popen(
+            [sys.executable, "-c", before + SLOW.format(imported="nudge"), *words],
+            env=os.environ | {"PYTHONPATH": str(package.parent)},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            while not begun.exists() and process.poll() is None:
+                time.sleep(0.01)
+            path = package / edited
+            whole = path.read_text()
+            path.write_text(text(whole))
+            end.touch()
+            said = process.stderr.read()
+        path.write_text(whole)
+        return process.returncode, said
+
+    return run
+
+
+@pytest.mark.parametrize("edited", ["nudge.py", "stages/__init__.py", "__init__.py"])
+def test_a_job_whose_sources_are_edited_while_it_runs_fails_by_their_name(run_slowly, edited):
+    status, said = run_slowly(edited, lambda text: text + "\n# Edited.\n")
+    assert status == 1
+    assert said.startswith(f"slow: sharpness/{edited} changed while this job ran")
+    assert said.count("\n") == 1
+
+
+def test_an_edit_of_what_a_job_does_not_run_is_not_its_affair(run_slowly):
+    assert run_slowly("hessian.py", lambda text: text + "\n# Edited.\n") == (0, "")
+
+
+def test_an_edit_between_the_beginning_of_a_job_and_its_imports_is_found_at_once(run_slowly):
+    before = "import sharpness.stages, sharpness.closure\nfrom pathlib import Path\n"
+    before += "path = Path(sharpness.closure.__file__).with_name('nudge.py')\n"
+    before += "path.write_text(path.read_text() + '# Edited.')\n"
+    status, said = run_slowly("hessian.py", str, before=before)
+    assert status == 1
+    assert "slow: sharpness/nudge.py changed while this job ran" in said
+
+
+def test_the_version_of_the_code_is_that_at_the_start(tmp_path):
+    package = shutil.copytree(Path(sharpness.__file__).parent, tmp_path / "src" / "sharpness")
+    program = """
+from pathlib import Path
+import sharpness.stages
+from sharpness import closure
+before = closure.version("sharpness.stages.train")
+path = Path(closure.__file__).with_name("training.py")
+path.write_text(path.read_text() + "# Edited.")
+assert closure.version("sharpness.stages.train") == before
+print(before)
+"""
+    said = []
+    for _ in range(2):
+        variables = os.environ | {"PYTHONPATH": str(package.parent)}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=True
+        )
+        said.append(done.stdout)
+    assert said[0] != said[1]

@@ -8,10 +8,40 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import sys
 from functools import cache
 from pathlib import Path
 
 _ROOT = Path(__file__).parent.parent
+# What each source file held when this process began, by its path; nothing where nobody asked for it.
+_at_start: dict[str, bytes] = {}
+
+
+class SourcesChangedError(ValueError):
+    """Sources were edited while they ran; the message is a sentence that names them."""
+
+
+def remember() -> None:
+    """Take down what every source file of this package holds, before any of them is imported.
+
+    From then on ``version`` is of these contents: those that run, whatever is edited meanwhile.
+    """
+    _at_start.update({str(path): _digest(path) for path in (_ROOT / str(__package__)).rglob("*.py")})
+
+
+def check_unchanged() -> None:
+    """Check that what this process has imported of this package is still what ``remember`` took down.
+
+    Raises:
+        SourcesChangedError: it is not, so that nobody can say which code computed what.
+    """
+    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    changed = sorted(path for path, digest in _at_start.items() if path in loaded and _digest(Path(path)) != digest)
+    if changed:
+        names = ", ".join(str(Path(path).relative_to(_ROOT)) for path in changed)
+        raise SourcesChangedError(
+            f"{names} changed while this job ran, so that its results would be of neither version: run it again"
+        )
 
 
 def sources(module: str) -> list[str]:
@@ -35,12 +65,18 @@ def sources(module: str) -> list[str]:
 
 
 def version(module: str) -> str:
-    """Of the code that ``module`` runs: a hash over its sources, in hexadecimal digits.
+    """Of the code that ``module`` runs: a hash over its sources, in hexadecimal digits; as ``remember`` found them.
 
     Raises:
         ModuleNotFoundError: there is no such module in this package.
     """
-    return hashlib.sha256(b"".join(Path(source).read_bytes() for source in sources(module))).hexdigest()
+    digests = (_at_start.get(source) or _digest(Path(source)) for source in sources(module))
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _digest(path: Path) -> bytes:
+    """Of a file's contents; of none where there is no file any more."""
+    return hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest()
 
 
 @cache

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -20,6 +21,15 @@ _log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_WORKSPACE = ":4096:8"
+# Variables by which libraries choose other kernels, and so other last bits.
+_CHOOSING = re.compile(
+    "(ATEN|BLIS|CUBLAS|CUBLASLT|CUDNN|DNNL|GOMP|KMP|MKL|NVIDIA_TF32|OMP|ONEDNN|OPENBLAS"
+    "|TORCH_(ALLOW|BLAS|CUBLAS|CUDNN|LINALG|MKLDNN))_.+"
+)
+# Of these, what a column of its own tells, and what says only what is printed.
+_CHOOSING_NOTHING = re.compile(r"\w+_(NUM_THREADS|VERBOSE\w*|DISPLAY_\w+|LOG\w*)")
 
 
 def choose_device(*, threads: int) -> torch.device:
@@ -39,7 +49,7 @@ def choose_device(*, threads: int) -> torch.device:
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     # cuBLAS is deterministic only with a workspace of a fixed size; it reads this when it starts.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", _WORKSPACE)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
     where = socket.gethostname()
@@ -195,10 +205,19 @@ def environment(stage: str, device: torch.device) -> dict[str, str]:
     """
     return {
         "code": version(stage)[:12],
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "device": _name(device),
         "threads": str(torch.get_num_threads()),
+        "kernels": _kernels(os.environ),
     }
+
+
+def _kernels(variables: Mapping[str, str]) -> str:
+    """The variables by which somebody chose other kernels than the libraries would, with their values."""
+    names = sorted(filter(_CHOOSING.fullmatch, variables))
+    own = {"CUBLAS_WORKSPACE_CONFIG": _WORKSPACE}
+    chosen = [name for name in names if not _CHOOSING_NOTHING.fullmatch(name) and own.get(name) != variables[name]]
+    return " ".join(f"{name}={variables[name]}" for name in chosen)
 
 
 def _name(device: torch.device) -> str:

@@ -13,15 +13,20 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-import tyro
+from sharpness import closure
 
-from sharpness.files import write_table
+closure.remember()  # before the modules that a stage runs are imported
+
+import tyro  # noqa: E402
+
+from sharpness.files import write_table  # noqa: E402
 
 
 def run_stage(stage: Callable[..., None]) -> None:
     """Run ``stage`` with the arguments of the command line, as its signature says, and ``--benchmark FILE``: its cost.
 
-    Bad input (a ValueError) ends it with one line on standard error and exit status 1.
+    Bad input (a ValueError) ends it with one line on standard error and exit status 1, and so does an edit of the
+    sources while it runs.
     """
     starting = time.process_time()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -29,7 +34,9 @@ def run_stage(stage: Callable[..., None]) -> None:
     parser.add_argument("--benchmark", type=Path)
     own, words = parser.parse_known_args()
     try:
+        closure.check_unchanged()
         tyro.cli(stage, args=words, config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands))
+        closure.check_unchanged()
     except ValueError as error:
         sys.exit(f"{stage.__name__}: {error}")
     if own.benchmark is not None:
