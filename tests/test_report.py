@@ -13,10 +13,11 @@ from plotly.offline import get_plotlyjs
 
 from sharpness import provenance
 from sharpness.claims.poster import CLAIMS
-from sharpness.costs import Cost, costs_of, jobs_of
+from sharpness.costs import Cost, Jobs, costs_of, jobs_of
 from sharpness.figures import interactive
 from sharpness.figures.palette import BLUE, EIGENVALUES, RED
 from sharpness.provenance import Place, Training
+from sharpness.records import RecordError
 from sharpness.report import Caption, Origin, Picture, Table, caption_of, render
 from sharpness.study import KINDS
 
@@ -428,7 +429,26 @@ class TestOrigin:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{header}\n{row}\n")
 
-        assert costs_of(jobs_of(tmp_path)) == [Cost("figure", 2, 22, 1), Cost("train", 2, 12, 10)]
+        own = Jobs(["a", "b"], [0, 0], ["train spectrum-leading-0"], ["figure-peaks", "figure-steps", "claims"])
+        assert costs_of(jobs_of(tmp_path, own)) == [Cost("figure", 2, 22, 1), Cost("train", 2, 12, 10)]
+
+    def test_jobs_of_other_studies_in_the_folder_do_not_count(self, tmp_path):
+        for name in ("runs/a/benchmarks/train", "runs/a/benchmarks/spectrum-old-0", "runs/b/benchmarks/train"):
+            path = tmp_path / f"{name}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("seconds,cpu_seconds,host\n10,9,one\n")
+        own = Jobs(["a"], [0], ["train spectrum-leading-0"], ["claims"])
+        assert costs_of(jobs_of(tmp_path, own)) == [Cost("train", 1, 10, 9)]
+
+    @pytest.mark.parametrize(
+        "text", ["", "seconds,cpu_seconds\n", "seconds,cpu_seconds\n1.5", "seconds\n1.5\n", "\0\n"]
+    )
+    def test_a_damaged_file_of_a_job_is_named(self, tmp_path, text):
+        path = tmp_path / "benchmarks" / "claims.csv"
+        path.parent.mkdir()
+        path.write_text(text)
+        with pytest.raises(RecordError, match=r"benchmarks/claims.csv is damaged"):
+            jobs_of(tmp_path, Jobs([], [], [], ["claims"]))
 
     def test_histories_say_of_what_and_where_their_runs_were_trained(self):
         fields = {"model": "simple_cnn", "data": "digits", "num_training": 1300, "torch": "2.0", "device": "cpu AVX2"}

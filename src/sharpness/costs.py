@@ -1,12 +1,32 @@
-"""What a study cost: the benchmark files that every job leaves, summed by part."""
+"""What a study cost: the benchmark files that its jobs leave, summed by part."""
 
 from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from sharpness.records import RecordError
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs of a study, by the names of their benchmark files; of other studies' jobs there may be files too."""
+
+    runs: list[str]
+    kinds: list[int]  # of each run, which of ``names``
+    names: list[str]  # of all jobs of a run, with blanks between them
+    others: list[str]  # of no single run
+
+    def files(self, results: Path) -> Iterator[Path]:
+        """Their benchmark files in the study's folder, whether they are there or not."""
+        for run, kind in zip(self.runs, self.kinds, strict=True):
+            for name in self.names[kind].split():
+                yield results / "runs" / run / "benchmarks" / f"{name}.csv"
+        for name in self.others:
+            yield results / "benchmarks" / f"{name}.csv"
 
 
 @dataclass(frozen=True)
@@ -19,13 +39,25 @@ class Cost:
     cpu_seconds: float
 
 
-def jobs_of(results: Path) -> list[dict[str, str]]:
-    """The benchmark file of each job of the study whose results are in a folder, and which part of the study it is."""
-    jobs = []
-    for path in sorted(results.glob("**/benchmarks/*.csv")):
-        with path.open() as file:
-            jobs += [{"part": path.stem.partition("-")[0], **row} for row in csv.DictReader(file)]
-    return jobs
+def jobs_of(results: Path, jobs: Jobs) -> list[dict[str, str]]:
+    """The benchmark file of each job of the study whose results are in a folder, and which part of the study it is.
+
+    Raises:
+        RecordError: one of them is damaged.
+    """
+    found = []
+    for path in jobs.files(results):
+        if path.exists():
+            with path.open(encoding="utf-8", errors="replace") as file:
+                rows = list(csv.DictReader(file))
+            if len(rows) != 1 or not all(_is_number(rows[0].get(name)) for name in ("seconds", "cpu_seconds")):
+                raise RecordError(f"{path} is damaged: remove it, and only what that job cost is lost")
+            found.append({"part": path.stem.partition("-")[0], **rows[0]})
+    return found
+
+
+def _is_number(text: str | None) -> bool:
+    return text is not None and text.replace(".", "", 1).isdigit()
 
 
 def costs_of(jobs: Iterable[Mapping[str, str]]) -> list[Cost]:

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from sharpness import data
-from sharpness.checkpoints import Snapshot, load_checkpoints
+from sharpness import belonging, closure, data
+from sharpness.checkpoints import Checkpoints, Snapshot, load_checkpoints
 from sharpness.data import Dataset
 from sharpness.device import choose_device, environment
 from sharpness.files import write_table
@@ -20,7 +21,11 @@ from sharpness.hessian import HessianOperator, HessianProduct, Precision, low_pr
 from sharpness.initialisation import loss_of
 from sharpness.lanczos import Eigenpairs, top_eigenpairs
 from sharpness.loss import Loss
+from sharpness.records import COLUMNS, is_lost, settings_digest, sized
 from sharpness.streams import stream
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +37,8 @@ class Part:
     data: Path  # the prepared data set
     checkpoints: list[Path]
     steps: list[int]  # those to be measured; none means all
+    run: str  # whose checkpoints they are, by name
+    record: Path  # which its training left beside them
     settings_name: str  # of the settings in the study
     threads: int
     output: Path  # the table
@@ -44,6 +51,7 @@ class Subject:
     run: Run
     loss: Loss
     dataset: Dataset
+    start: tuple[Tensor, Tensor] | None = None  # weights [P] and buffers [B] before training
     # By precision and parameters: what the checkpoints share.
     products: dict[tuple[Precision, str], HessianProduct] = field(default_factory=dict)
 
@@ -125,6 +133,7 @@ def measure(
     part: Part,
     rows_of: Callable[[Subject, Snapshot], Iterable[Mapping[str, object]]],
     *,
+    settings: DataclassInstance,
     stage: str,
     when_diverged: Mapping[str, object],
 ) -> None:
@@ -134,36 +143,84 @@ def measure(
         part: what to measure and where to write.
         rows_of: the rows of one checkpoint; the run and its fields, settings, kind of checkpoint, step and epoch are
             put before them, and behind them what they were computed by.
+        settings: of the measurement.
         stage: the module that measures.
         when_diverged: the row of the first planned checkpoint that a run did not reach because it diverged, with no
             value in the columns of what would have been measured: a run that diverges is a result, not a gap.
+
+    Raises:
+        DamagedError: a checkpoint is damaged, or of another run, another training or other data.
+        closure.SourcesChangedError: the code was edited meanwhile.
     """
     device = choose_device(threads=part.threads)
+    made_by = {"settings_digest": settings_digest(asdict(settings)), **environment(stage, device)}
+    measurement = stage.rpartition(".")[2]
+    # Every column in every table, also where nothing could be measured.
+    empty = dict.fromkeys(COLUMNS[measurement])
     rows: list[dict[str, object]] = []
     subject: Subject | None = None
     for path in part.checkpoints:
-        checkpoints = load_checkpoints(path, device=device, steps=part.steps or None)
+        checkpoints = checkpoints_of(part, path, device=device, steps=part.steps)
         run = checkpoints.run
         subject = subject or subject_of(run, part.data, device)
+        belonging.check_data(checkpoints, path, digest=subject.dataset.digest, data=part.data)
+        belonging.check_network(checkpoints, path, subject.start)
+        made_by["data_digest"] = subject.dataset.digest
         where = {"run": run.name, **asdict(run), "settings": part.settings_name, "checkpoint": checkpoints.kind}
+        where["trained_by"] = checkpoints.environment.get("code")
         for number, snapshot in enumerate(checkpoints.snapshots, start=1):
-            when = {"step": snapshot.step, "epoch": snapshot.step / run.steps_per_epoch}
+            here = where | _at(run, snapshot.step)
             try:
-                rows += [{**where, **when, **row} for row in rows_of(subject, snapshot)]
+                rows += _measured(subject, snapshot, rows_of, {**here, **empty}, measurement)
             except FloatingPointError as error:
                 # The weights are finite, but not the curvature: as good as not reached.
                 _log.warning("step %d: %s", snapshot.step, error)
-                rows.append({**where, **when, **when_diverged})
+                rows.append({**here, **empty, **when_diverged, "diverged": True})
             _log.info("measured step %d, %d of %d in %s", snapshot.step, number, len(checkpoints.snapshots), path.name)
-        lost = [step for step in part.steps if checkpoints.missing.get(step) == "diverged"]
-        if lost:
-            rows.append({**where, "step": lost[0], "epoch": lost[0] / run.steps_per_epoch, **when_diverged})
-    made_by = environment(stage, device)
-    write_table([{**row, **made_by} for row in rows], part.output)
+        if lost := [step for step in part.steps if step in checkpoints.missing]:
+            reason = checkpoints.missing[lost[0]]
+            values = when_diverged if reason == "diverged" else {}
+            rows.append({**where, **_at(run, lost[0]), **empty, **values, reason: True})
+    closure.check_unchanged()
+    write_table(sized({**row, **made_by} for row in rows), part.output)
+
+
+def _at(run: Run, step: int) -> dict[str, object]:
+    return {"step": step, "epoch": step / run.steps_per_epoch, "diverged": False, "stopped": False}
+
+
+def _measured(
+    subject: Subject,
+    snapshot: Snapshot,
+    rows_of: Callable[[Subject, Snapshot], Iterable[Mapping[str, object]]],
+    before: Mapping[str, object],
+    measurement: str,
+) -> list[dict[str, object]]:
+    """The rows of one checkpoint.
+
+    Raises:
+        FloatingPointError: what was measured is not finite.
+    """
+    rows = [{**before, **row} for row in rows_of(subject, snapshot)]
+    if any(is_lost(row, measurement) for row in rows if not row["diverged"]):
+        raise FloatingPointError("what was measured is not finite")
+    return rows
+
+
+def checkpoints_of(part: Part, path: Path, *, device: torch.device, steps: list[int]) -> Checkpoints:
+    """Read checkpoints of the run that a part is of; no steps means all.
+
+    Raises:
+        DamagedError: the file is damaged, of another run or of another training, or lacks a step.
+    """
+    checkpoints = load_checkpoints(path, device=device, steps=steps or None)
+    belonging.check_training(checkpoints, path, run=part.run, record=part.record)
+    belonging.check_steps(checkpoints, path, steps)
+    return checkpoints
 
 
 def subject_of(run: Run, data_path: Path, device: torch.device) -> Subject:
     """Open a run's data and build its loss."""
     dataset = data.load(data_path, num_training=run.num_training, device=device)
-    loss, _, _ = loss_of(run, dataset)
-    return Subject(run=run, loss=loss, dataset=dataset)
+    loss, weights, buffers = loss_of(run, dataset)
+    return Subject(run=run, loss=loss, dataset=dataset, start=(weights, buffers))

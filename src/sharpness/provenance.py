@@ -69,11 +69,12 @@ def commit(folder: Path) -> str:
 
 
 def made_by(tables: Iterable[pd.DataFrame]) -> str:
-    """What the rows of collected tables were computed by: their columns code, torch, device and threads in a line."""
-    names = ["code", "torch", "device", "threads"]
+    """What the rows of collected tables were computed by: code, torch, device, threads, chosen kernels."""
+    names = ["code", "torch", "device", "threads", "kernels"]
     found = pd.concat([table.reindex(columns=names).drop_duplicates() for table in tables])
     words = {name: ", ".join(map(str, values.dropna().unique())) for name, values in found.items()}
-    return "code {code}; torch {torch}; {device}; threads {threads}".format(**words)
+    kernels = f"; {words['kernels']}" if words["kernels"] else ""
+    return "code {code}; torch {torch}; {device}; threads {threads}".format(**words) + kernels
 
 
 def training_of(histories: Iterable[pd.DataFrame]) -> Training:

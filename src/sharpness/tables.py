@@ -63,7 +63,8 @@ def trajectory(spectrum: pd.DataFrame) -> pd.DataFrame:
 def peaks(spectrum: pd.DataFrame) -> pd.DataFrame:
     """Height and time of the largest eigenvalue's peak, one row per grid and run.
 
-    A diverged run (one with an eigenvalue that is not finite) shows its highest finite value and has no final one.
+    A diverged run (one of which the table says so; without a column for it, one with an eigenvalue that is not finite)
+    shows its highest finite value and has no final one.
     """
     largest = trajectory(spectrum).query("rank == 0")
     rows = [
@@ -82,7 +83,7 @@ def _peak(run: pd.DataFrame) -> dict[str, Any]:
         "peak_epoch": highest["epoch"],
         "peak_step": highest["step"],
         "final_eigenvalue": final if np.isfinite(final) else np.nan,
-        "diverged": len(finite) < len(run),
+        "diverged": bool(run["diverged"].eq(True).any()) if "diverged" in run else len(finite) < len(run),
     }
 
 

@@ -4,15 +4,17 @@ import os
 import re
 import sys
 from dataclasses import asdict, replace
+from base64 import urlsafe_b64encode
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
 
 sys.path.insert(0, f"{workflow.basedir}/src")
 
-from sharpness import closure, dates, forkserver
+from sharpness import closure, dates, forkserver, planned
 from sharpness import sources as data_sources
 from sharpness.grid import flags
+from sharpness.records import RecordError
 from sharpness.schema import StudyError
 from sharpness.study import ENDS, KINDS, MEASUREMENTS, study_of
 from sharpness.study_file import only_study, read_study
@@ -83,6 +85,24 @@ def installed(package):
 
 
 RESULTS = f"results/{STUDY.name}"
+
+
+def is_recorded(path):
+    """Whether Snakemake has a record of how a file was made, or that it is being made."""
+    name = urlsafe_b64encode(path.encode()).decode()
+    longest = os.pathconf(".", "PC_NAME_MAX") - 1
+    pieces = [name[begin : begin + longest] for begin in range(0, len(name), longest)]
+    place = Path(*(f"@{piece}" for piece in pieces[:-1]), pieces[-1])
+    return any((Path(".snakemake") / kind / place).exists() for kind in ("metadata", "incomplete"))
+
+
+# What was made by other settings or other code, Snakemake makes anew where it knows; where not, the results tell.
+if workflow.is_main_process:
+    try:
+        planned.check_finished(STUDY, Path(RESULTS), is_recorded=is_recorded, torch=version("torch"))
+    except RecordError as error:
+        sys.exit(str(error))
+
 RUN_FOLDER = f"{RESULTS}/runs/{{run}}"
 
 
@@ -183,6 +203,13 @@ def tables_of_runs(wildcards):
         for run in STUDY.experiments[wildcards.experiment].runs
         for table in STUDY.tables(wildcards.experiment, run, wildcards.measurement)
     ]
+
+
+def wanted_tables(wildcards):
+    """What each of these tables must hold, in words."""
+    experiment = STUDY.experiments[wildcards.experiment]
+    runs = [run for _, run in experiment.members]
+    return [asked.words(runs) for _, asked in planned.wanted(STUDY, experiment, wildcards.measurement)]
 
 
 def collected_tables():

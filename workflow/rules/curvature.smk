@@ -9,6 +9,7 @@ for measurement in MEASUREMENTS:
             data=lambda wildcards: f"results/data/{STUDY.runs[wildcards.run].data}.safetensors",
             checkpoints=lambda wildcards: part_files(wildcards.run, wildcards.part),
             before=checkpoints_before(measurement),
+            record=f"{RUN_FOLDER}/run.yaml",
             code=sources(f"sharpness.stages.{measurement}"),
         output:
             table=f"{RUN_FOLDER}/{measurement}/{{settings}}-{{part}}.csv",
@@ -27,5 +28,6 @@ for measurement in MEASUREMENTS:
         shell:
             "python -m sharpness.stages.{params.stage} {params.settings:q} --part.settings-name {wildcards.settings}"
             " --part.data {input.data:q} --part.checkpoints {input.checkpoints:q} --part.steps {params.steps}"
+            " --part.run {wildcards.run} --part.record {input.record:q}"
             " --part.threads {threads} --part.output {output.table:q} {params.before:q}"
             " --benchmark {params.benchmark:q} 2> {log:q}"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
-
 from sharpness.agreement import compare
 from sharpness.files import write_text
 from sharpness.provenance import made_by
+from sharpness.reading import read_table
 from sharpness.stages import run_stage
 
 
@@ -22,7 +21,7 @@ def agreement(history: Path, spectrum: Path, caption: str, markdown: Path, csv: 
         markdown: output.
         csv: output.
     """
-    frames = pd.read_csv(history), pd.read_csv(spectrum)
+    frames = read_table(history, "history"), read_table(spectrum, "spectrum")
     table, source = compare(*frames), made_by(frames)
     write_text(f"{caption}\n\n{table.to_markdown(index=False, floatfmt='.3g')}\n\nComputed by {source}.\n", markdown)
     write_text(table.assign(made_by=source).to_csv(index=False), csv)

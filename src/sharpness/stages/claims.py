@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pandas as pd
-
 from sharpness.claims.collected import collected
 from sharpness.claims.deciding import as_markdown, decide
 from sharpness.files import write_text
 from sharpness.provenance import made_by
+from sharpness.reading import check_origins, read_table
 from sharpness.stages import run_stage
 
 
@@ -34,7 +33,8 @@ def claims(
         markdown: output.
         csv: output.
     """
-    frames = [pd.read_csv(path) for path in tables]
+    frames = [read_table(path, measurement) for path, measurement in zip(tables, measurements, strict=True)]
+    check_origins(zip(measurements, tables, frames, strict=True))
     study = collected(zip(kinds, measurements, frames, strict=True), json.loads(settings))
     verdicts = decide(study, validation_epoch=validation_epoch)
     source = made_by(frames)

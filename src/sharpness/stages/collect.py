@@ -4,28 +4,46 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
-
-from sharpness.files import write_text
+from sharpness.files import write_table
+from sharpness.records import NOTHING, SIZE, Origins, Wanted, check, read_rows, sized
 from sharpness.stages import run_stage
 
 
-def collect(experiment: str, grids: list[str], runs: list[str], tables: list[Path], output: Path) -> None:
+def collect(
+    experiment: str,
+    measurement: str,
+    grids: list[str],
+    runs: list[str],
+    tables: list[Path],
+    wanted: list[str],
+    output: Path,
+) -> None:
     """Put the runs' tables below one another, with the experiment and the grid of each.
 
     Args:
         experiment: its name.
+        measurement: what the tables hold.
         grids: the name of a grid for each of ``runs``; a run of two grids is listed, and stands in the table, twice.
         runs: names of runs.
         tables: the runs' tables, each with the run and its fields in every row.
+        wanted: of each table, what the study asks for; ``Wanted`` in words.
         output: the table.
     """
-    members = pd.DataFrame({"experiment": experiment, "grid": grids, "run": runs})
-    # A batch size is a number or "full".
-    measured = [pd.read_csv(path, dtype={"batch_size": str}) for path in tables if path.stat().st_size > 1]
-    # Where every run stopped before the first planned checkpoint there is no row, and the names of the columns alone.
-    rows = members.merge(pd.concat(measured, ignore_index=True), on="run") if measured else members.iloc[:0]
-    write_text(rows.to_csv(index=False), output)
+    measured: dict[str, list[dict[str, str]]] = {run: [] for run in runs}
+    origins = Origins()
+    columns: dict[str, str] = {}
+    for path, words in zip(tables, wanted, strict=True):
+        asked = Wanted.of(words, runs, measurement)
+        rows = read_rows(path, measurement)
+        check(rows, asked, path)
+        origins.add(rows, measurement, path)
+        columns |= rows[0]
+        measured[asked.run] += [row for row in rows if row.pop("stopped", "") != "True"]
+    members = zip(grids, runs, strict=True)
+    collected = [{"experiment": experiment, "grid": grid, **row} for grid, run in members for row in measured[run]]
+    # Where every run stopped before the first planned checkpoint, there is no row.
+    names = [name for name in columns if name not in ("stopped", SIZE)]
+    write_table(sized(collected), output, otherwise=["experiment", "grid", *names, NOTHING])
 
 
 if __name__ == "__main__":

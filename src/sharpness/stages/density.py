@@ -55,7 +55,7 @@ def density(settings: Settings, part: Part) -> None:
         yield {"quantity": "frobenius_norm", **_of(norm), **size}
         yield from ({**row, **size} for row in _nodes(whole))
 
-    measure(part, rows, stage="sharpness.stages.density", when_diverged={"quantity": "trace"})
+    measure(part, rows, settings=settings, stage="sharpness.stages.density", when_diverged={"quantity": "trace"})
 
 
 def _of(estimate: Estimate) -> dict[str, object]:

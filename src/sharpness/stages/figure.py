@@ -6,11 +6,10 @@ import logging
 from importlib import import_module
 from pathlib import Path
 
-import pandas as pd
-
 from sharpness.figures.style import style
 from sharpness.files import replacing
 from sharpness.provenance import made_by
+from sharpness.reading import read_table
 from sharpness.stages import run_stage
 
 
@@ -19,7 +18,9 @@ def figure(name: str, measurements: list[str], tables: list[Path], outputs: list
     # Which glyphs of a font a PDF keeps, in pages.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     draw = getattr(import_module(f"sharpness.figures.{name}"), name)
-    frames = {measurement: pd.read_csv(table) for measurement, table in zip(measurements, tables, strict=True)}
+    frames = {
+        measurement: read_table(table, measurement) for measurement, table in zip(measurements, tables, strict=True)
+    }
     with style():
         picture = draw(**frames)
         for output in outputs:

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sharpness.checkpoints import Snapshot, load_checkpoints
+from sharpness.checkpoints import Snapshot
 from sharpness.gradients import batch_sharpness, fraction_inside, gradient_noise, subspace_overlap
 from sharpness.lanczos import Eigenpairs
-from sharpness.measuring import Part, Subject, measure
+from sharpness.measuring import Part, Subject, checkpoints_of, measure
 from sharpness.stages import run_stage
 
 
@@ -43,7 +43,7 @@ def gradients(settings: Settings, part: Part, before: Before) -> None:
     def rows(subject: Subject, snapshot: Snapshot) -> Iterator[dict[str, object]]:
         for path in before.checkpoints if not earlier else ():
             device = snapshot.weights.device
-            for other in load_checkpoints(path, device=device, steps=before.steps).snapshots:
+            for other in checkpoints_of(part, path, device=device, steps=before.steps).snapshots:
                 earlier.append((other.step, _sharpest(settings, subject, other).eigenvectors))
         pairs = _sharpest(settings, subject, snapshot)
         step, subspace = earlier[-1] if earlier else (None, None)
@@ -61,7 +61,13 @@ def gradients(settings: Settings, part: Part, before: Before) -> None:
         }
         earlier[:] = [(snapshot.step, pairs.eigenvectors)]
 
-    measure(part, rows, stage="sharpness.stages.gradients", when_diverged={"num_eigenvalues": settings.num_eigenvalues})
+    measure(
+        part,
+        rows,
+        settings=settings,
+        stage="sharpness.stages.gradients",
+        when_diverged={"num_eigenvalues": settings.num_eigenvalues},
+    )
 
 
 def _sharpest(settings: Settings, subject: Subject, snapshot: Snapshot) -> Eigenpairs:

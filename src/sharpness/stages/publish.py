@@ -5,6 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from sharpness.planned import jobs, wanted
+from sharpness.published import Publication
+from sharpness.records import RecordError
 from sharpness.stages import run_stage
 from sharpness.stages.agreement import agreement
 from sharpness.stages.claims import claims
@@ -29,9 +32,19 @@ def publish(config: Path, schema: Path, results: Path, captions: Path, citation:
         results: the study's folder.
         captions: the folder of the report's captions.
         citation: the project's CITATION.cff.
+
+    Raises:
+        RecordError: what would be published is not of the study as it stands, or of more than one code or data set.
     """
     study = study_of(read_study(config), schema, source=str(config))
     published = results / "published"
+    try:
+        _check(study, results / "runs", published)
+    except RecordError as error:
+        raise RecordError(
+            f"{error}. Nothing was published: run the study first (make study STUDY={study.name}), and remove from "
+            f"{published} what it no longer is"
+        ) from None
     for experiment in study.experiments.values():
         print(f"{experiment.name}: {_publish(study, experiment, results / 'runs', published)}")
     lacking = [experiment.name for experiment in study.experiments.values() if not is_published(experiment, published)]
@@ -68,11 +81,38 @@ def tables_of(study: Study, experiment: Experiment, run: str) -> list[str]:
     return [table for measurement in experiment.collected for table in study.tables(experiment.name, run, measurement)]
 
 
+def _check(study: Study, runs: Path, published: Path) -> None:
+    """Check all that will be published, before any of it is."""
+    publication = Publication(study)
+    for experiment in study.experiments.values():
+        finished = _finished(study, experiment, runs)
+        if _stays(experiment, finished, published):
+            for measurement, name in experiment.collected.items():
+                if (path := published / f"tables/{name}.csv").exists():
+                    publication.add_collected(experiment, measurement, path)
+            continue
+        kept = published / "runs" / experiment.name
+        for run in experiment.runs:
+            folder = runs if run in finished else kept
+            if _are_in(folder, tables_of(study, experiment, run)):
+                publication.add_run(experiment, run, folder)
+    publication.check_origins()
+
+
+def _finished(study: Study, experiment: Experiment, runs: Path) -> list[str]:
+    return [run for run in experiment.runs if _are_in(runs, tables_of(study, experiment, run))]
+
+
+def _stays(experiment: Experiment, finished: list[str], published: Path) -> bool:
+    """Whether an experiment was published, and is not whole here."""
+    return is_published(experiment, published) and len(finished) < len(experiment.runs)
+
+
 def _publish(study: Study, experiment: Experiment, runs: Path, published: Path) -> str:
     """Keep what is finished of one experiment; says in words how far it is."""
     kept = published / "runs" / experiment.name
-    finished = [run for run in experiment.runs if _are_in(runs, tables_of(study, experiment, run))]
-    if is_published(experiment, published) and len(finished) < len(experiment.runs):
+    finished = _finished(study, experiment, runs)
+    if _stays(experiment, finished, published):
         # Runs of one machine beside those of another only where nothing is whole.
         return f"published before, and stays ({len(finished)} of {len(experiment.runs)} runs are finished here)"
     for run in finished:
@@ -100,8 +140,9 @@ def _complete(study: Study, experiment: Experiment, kept: Path, published: Path)
     tidy = {measurement: published / f"tables/{name}.csv" for measurement, name in experiment.collected.items()}
     grids, runs = map(list, zip(*experiment.members, strict=True))
     for measurement, path in tidy.items():
-        tables = [kept / table for run in experiment.runs for table in study.tables(experiment.name, run, measurement)]
-        collect(experiment.name, grids, runs, tables, path)
+        tables = wanted(study, experiment, measurement)
+        words = [asked.words(runs) for _, asked in tables]
+        collect(experiment.name, measurement, grids, runs, [kept / table for table, _ in tables], words, path)
     drawn_from = KINDS[experiment.kind].measurements
     for name, function in experiment.figures.items():
         outputs = [published / f"figures/{name}.{ending}" for ending in ("pdf", "png")]
@@ -121,6 +162,7 @@ def _report(study: Study, results: Path, published: Path, captions: Path, citati
     report(
         study=study.name,
         results=results,
+        jobs=jobs(study),
         claims=published / f"tables/{CLAIMS}.csv",
         figures=Figures(
             names=list(study.figures),

@@ -9,14 +9,14 @@ from importlib import import_module
 from inspect import getdoc
 from pathlib import Path
 
-import pandas as pd
 import plotly.graph_objects as go
 import yaml
 
 from sharpness import provenance
-from sharpness.costs import costs_of, jobs_of
+from sharpness.costs import Jobs, costs_of, jobs_of
 from sharpness.figures import interactive as interactive_figures
 from sharpness.files import write_text
+from sharpness.reading import read_table
 from sharpness.report import Caption, Origin, Picture, Table, caption_of, render
 from sharpness.stages import run_stage
 
@@ -51,6 +51,7 @@ class Tables:
 def report(
     study: str,
     results: Path,
+    jobs: Jobs,
     claims: Path,
     figures: Figures,
     interactive: Interactive,
@@ -65,6 +66,7 @@ def report(
     Args:
         study: its name.
         results: its folder, for what each job cost.
+        jobs: the study's own.
         claims: the table of verdicts.
         figures: in the order of the page.
         interactive: of which the tables are drawn anew.
@@ -75,19 +77,19 @@ def report(
         output: the page.
     """
     texts = {path.stem: caption_of(path.read_text()) for path in captions}
-    jobs = jobs_of(results)
+    done = jobs_of(results, jobs)
     origin = Origin(
-        training=provenance.training_of(pd.read_csv(path) for path in histories),
-        places=provenance.places_of(jobs),
+        training=provenance.training_of(read_table(path, "history") for path in histories),
+        places=provenance.places_of(done),
         versions=provenance.versions(),
         machine=provenance.machine(),
         commit=provenance.commit(Path(provenance.__file__).parent),
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        costs=costs_of(jobs),
+        costs=costs_of(done),
     )
     page = render(
         study,
-        claims=pd.read_csv(claims),
+        claims=read_table(claims),
         claims_caption=texts["claims"],
         pictures=_pictures(figures, dict(zip(interactive.names, interactive.tables, strict=True)), texts),
         tables=[
@@ -117,8 +119,8 @@ def _pictures(figures: Figures, tables: Mapping[str, Path], captions: Mapping[st
 
 
 def _interactive(function: str, table: Path | None) -> go.Figure | None:
-    rows = pd.DataFrame() if table is None else pd.read_csv(table)
-    return None if rows.empty else getattr(interactive_figures, function)(rows)
+    rows = None if table is None else read_table(table, function)
+    return None if rows is None or rows.empty else getattr(interactive_figures, function)(rows)
 
 
 if __name__ == "__main__":

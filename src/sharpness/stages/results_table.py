@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
-
 from sharpness import rendering, tables
 from sharpness.files import write_text
 from sharpness.provenance import made_by
+from sharpness.reading import read_table
 from sharpness.stages import run_stage
 
 
@@ -32,7 +31,7 @@ def results_table(
         tex: output.
         csv: output.
     """
-    frames = [pd.read_csv(path) for path in (history, spectrum)]
+    frames = [read_table(history, "history"), read_table(spectrum, "spectrum")]
     table = tables.results_table(*frames, validation_epoch=validation_epoch)
     source = made_by(frames)
     write_text(f"{rendering.as_markdown(table, caption=caption)}\nComputed by {source}.\n", markdown)

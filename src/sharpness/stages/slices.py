@@ -63,7 +63,7 @@ def slices(settings: Settings, part: Part) -> None:
                 "num_examples": settings.num_examples,
             }
 
-    measure(part, rows, stage="sharpness.stages.slices", when_diverged={"k": 0.0})
+    measure(part, rows, settings=settings, stage="sharpness.stages.slices", when_diverged={"k": 0.0})
 
 
 if __name__ == "__main__":

@@ -70,7 +70,9 @@ def spectrum(settings: Settings, part: Part) -> None:
                 "num_examples": len(targets),
             }
 
-    measure(part, rows, stage="sharpness.stages.spectrum", when_diverged={"which": "largest", "rank": 0})
+    measure(
+        part, rows, settings=settings, stage="sharpness.stages.spectrum", when_diverged={"which": "largest", "rank": 0}
+    )
 
 
 def _frobenius_norm(

@@ -62,7 +62,7 @@ def steps(settings: Settings, part: Part) -> None:
                     yield {"direction": name, "alpha": alpha, "batch": number, "loss_after": after, **measured}
 
     lost = {"direction": "top", "alpha": settings.alphas[0], "batch": 0}
-    measure(part, rows, stage="sharpness.stages.steps", when_diverged=lost)
+    measure(part, rows, settings=settings, stage="sharpness.stages.steps", when_diverged=lost)
 
 
 def _unit_vector(like: Tensor, generator: torch.Generator) -> Tensor:

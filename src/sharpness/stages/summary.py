@@ -6,26 +6,36 @@ import csv
 from pathlib import Path
 
 from sharpness.costs import costs_of, jobs_of
+from sharpness.planned import jobs
 from sharpness.stages import run_stage
+from sharpness.study import study_of
+from sharpness.study_file import read_study
 
 WIDTH = 118  # of a line in the terminal
 
 
-def summary(study: str, results: Path, report: Path) -> None:
-    """Print the tables of results, the verdicts, the cost of each part, and where figures and report are."""
-    print(f"\nThe study {study}\n")
+def summary(config: Path, schema: Path, results: Path) -> None:
+    """Print the tables of results, the verdicts, the cost of each part, and where figures and report are.
+
+    Args:
+        config: the study's file.
+        schema: that of all studies.
+        results: the study's folder.
+    """
+    study = study_of(read_study(config), schema, source=str(config))
+    print(f"\nThe study {study.name}\n")
     claims = results / "tables" / "claims.md"
-    for table in sorted(set((results / "tables").glob("*.md")) - {claims}):
-        print(table.read_text().rstrip() + "\n")
+    for name in sorted(study.result_tables):
+        print((results / "tables" / f"{name}.md").read_text().rstrip() + "\n")
     _print_verdicts(claims.with_suffix(".csv"))
     print(f"More: {claims}\n")
     print(f"{'part':<16}{'jobs':>6}{'seconds':>10}{'CPU seconds':>13}")
-    for cost in costs_of(jobs_of(results)):
+    for cost in costs_of(jobs_of(results, jobs(study))):
         print(f"{cost.part:<16}{cost.num_jobs:>6}{cost.seconds:>10.0f}{cost.cpu_seconds:>13.0f}")
     print("\nFigures:")
-    for figure in sorted((results / "figures").glob("*.pdf")):
-        print(f"  {figure}")
-    print(f"Report: {report} (one file, opens without a network)")
+    for name in sorted(study.figures):
+        print(f"  {results / 'figures' / name}.pdf")
+    print(f"Report: {results / 'report.html'} (one file, opens without a network)")
 
 
 def _print_verdicts(claims: Path) -> None:

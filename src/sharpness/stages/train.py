@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from torch import Tensor
 
-from sharpness import data
+from sharpness import closure, data
 from sharpness.checkpoints import Checkpoints, ChunkWriter, Snapshot, save_checkpoints
 from sharpness.data import Dataset
 from sharpness.device import choose_device, environment
@@ -21,6 +21,7 @@ from sharpness.grid import Run, chunks_of
 from sharpness.initialisation import loss_of
 from sharpness.interruption import Interrupted, Interruption
 from sharpness.loss import Loss
+from sharpness.records import settings_digest, sized
 from sharpness.reporting import Reporter
 from sharpness.stages import run_stage
 from sharpness.state import StateFolder, identity
@@ -47,7 +48,7 @@ class Job:
     best: Path  # output: the checkpoint of the highest validation accuracy
     last: Path  # output: the checkpoint after the last step
     history: Path  # output: one row per evaluated epoch
-    record: Path  # output: every field of the run
+    record: Path  # output: every field of the run, and what trained it
 
 
 def train(run: Run, job: Job) -> None:
@@ -71,7 +72,7 @@ def execute(
     device = choose_device(threads=job.threads)
     dataset = data.load(job.data, num_training=run.num_training, device=device)
     loss, weights, buffers = loss_of(run, dataset)
-    made_by = environment(stage, device)
+    made_by = environment(stage, device) | {"data_digest": dataset.digest}
     same = identity(
         run, num_evaluated=job.num_evaluated, evaluation_epochs=job.evaluation_epochs, data=job.data, stage=stage
     )
@@ -151,11 +152,15 @@ def _write(
     run: Run, job: Job, progress: Progress, history: list[Record], writer: ChunkWriter, made_by: dict[str, str]
 ) -> None:
     assert progress.ended is not None
+    closure.check_unchanged()
     writer.close(reason=progress.ended)
     save_checkpoints(Checkpoints(run, "best", [progress.best], {}, made_by), job.best)
     save_checkpoints(Checkpoints(run, "last", [progress.last], {}, made_by), job.last)
-    write_table([{"run": run.name, **asdict(run), **asdict(record), **made_by} for record in history], job.history)
-    write_text(yaml.safe_dump({"run": run.name, **asdict(run)}, sort_keys=False), job.record)
+    settings = {"evaluation_examples": job.num_evaluated, "evaluation_epochs": job.evaluation_epochs}
+    behind = {"settings_digest": settings_digest(settings), **made_by}
+    rows = [{"run": run.name, **asdict(run), **asdict(record), **behind} for record in history]
+    write_table(sized(rows), job.history)
+    write_text(yaml.safe_dump({"run": run.name, **asdict(run), "environment": made_by}, sort_keys=False), job.record)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def variants(settings: Settings, part: Part) -> None:
             descent.step(*batch, directions, gamma=settings.gamma, gamma_outside=settings.gamma_outside)
             age += 1
 
-    measure(part, rows, stage="sharpness.stages.variants", when_diverged={"diverged": True})
+    measure(part, rows, settings=settings, stage="sharpness.stages.variants", when_diverged={"diverged": True})
 
 
 @dataclass(frozen=True)

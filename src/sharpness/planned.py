@@ -1,0 +1,112 @@
+"""What a study asks of the tables in its folder, and which jobs are its own. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from sharpness import closure
+from sharpness.costs import Jobs
+from sharpness.records import Origins, RecordError, Wanted, check, read_rows, settings_digest
+from sharpness.study import CLAIMS, Experiment, Study
+
+
+def wanted(study: Study, experiment: Experiment, measurement: str) -> list[tuple[str, Wanted]]:
+    """The tables of one measurement of an experiment's runs, from the folder that has all runs, and what each holds."""
+    return [
+        (table, asked)
+        for run in experiment.runs
+        for table, asked in zip(
+            study.tables(experiment.name, run, measurement),
+            _of_run(study, experiment, run, measurement),
+            strict=True,
+        )
+    ]
+
+
+def _of_run(study: Study, experiment: Experiment, run: str, measurement: str) -> Iterator[Wanted]:
+    if measurement == "history":
+        settings = {key: study.config[key] for key in ("evaluation_examples", "evaluation_epochs")}
+        last = study.runs[run].epochs
+        epochs = [epoch for epoch in settings["evaluation_epochs"] or range(1, last + 1) if epoch <= last]
+        yield Wanted(run, measurement, "", settings_digest(settings), [0, *sorted(epochs)])
+        return
+    for name in experiment.measure[measurement]:
+        digest = settings_digest(study.settings(measurement, name))
+        for steps in study.parts(run, measurement, name).values():
+            yield Wanted(run, measurement, name, digest, steps)
+
+
+def jobs(study: Study) -> Jobs:
+    """The jobs of a study."""
+    of_runs = {run: ["train"] for run in study.runs}
+    for run, measurement, settings in study.measured:
+        of_runs[run] += [f"{measurement}-{settings}-{part}" for part in study.parts(run, measurement, settings)]
+    names = list(dict.fromkeys(" ".join(of_run) for of_run in of_runs.values()))
+    kinds = [names.index(" ".join(of_run)) for of_run in of_runs.values()]
+    collected = [table for experiment in study.experiments.values() for table in experiment.collected.values()]
+    others = [f"collect-{table}" for table in collected] + [f"figure-{name}" for name in study.figures]
+    return Jobs(list(of_runs), kinds, names, [*others, *study.result_tables, CLAIMS, "report"])
+
+
+def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], bool], torch: str) -> None:
+    """Check finished tables of which nobody knows how they were made but they themselves.
+
+    Args:
+        study: what they must be of.
+        results: its folder.
+        is_recorded: whether it is known of a file how it was made, so that it is made anew where that changed.
+        torch: the version that is installed.
+
+    Raises:
+        RecordError: one was computed by other settings or code, or on other data than the others.
+    """
+    origins = Origins()
+    checked: set[Path] = set()
+    for experiment in study.experiments.values():
+        for measurement, name in experiment.collected.items():
+            for table, asked in wanted(study, experiment, measurement):
+                path = results / "runs" / table
+                if path not in checked and path.exists() and not is_recorded(str(path)):
+                    checked.add(path)
+                    rows = read_rows(path, measurement)
+                    check(rows, asked, path)
+                    _check_code(study, asked, rows[0], path, torch)
+                    origins.add(rows[:1], measurement, path)
+            path = results / "tables" / f"{name}.csv"
+            if path.exists() and not is_recorded(str(path)):
+                _check_members(experiment, measurement, path)
+
+
+def _check_code(study: Study, asked: Wanted, row: dict[str, str], path: Path, torch: str) -> None:
+    training = "train_nudged" if study.runs[asked.run].is_nudged else "train"
+    stage = training if asked.measurement == "history" else asked.measurement
+    facts = [
+        (f"code of the stage {stage}", row["code"], closure.version(f"sharpness.stages.{stage}")[:12]),
+        (f"code of the stage {training}", row.get("trained_by"), closure.version(f"sharpness.stages.{training}")[:12]),
+        ("torch", row["torch"].partition("+")[0], torch.partition("+")[0]),
+    ]
+    for what, theirs, ours in facts:
+        if theirs not in (None, ours):
+            raise RecordError(
+                f"{path} was computed with the {what} {theirs}, here it is {ours}, and Snakemake has no record of it: "
+                "remove it (or all results of the study), and it is made anew"
+            )
+
+
+def _check_members(experiment: Experiment, measurement: str, path: Path) -> None:
+    if different := differing_members(experiment, measurement, read_rows(path, measurement)):
+        raise RecordError(
+            f"{path} {different}, unlike the study, and Snakemake has no record of it: remove it, and it is made anew"
+        )
+
+
+def differing_members(experiment: Experiment, measurement: str, rows: Iterable[Mapping[str, str]]) -> str:
+    """In words, which run a collected table has and its experiment has not, or the other way round."""
+    found, members = {(row["grid"], row["run"]) for row in rows}, set(experiment.members)
+    if beyond := found - members:
+        return "has the run {1} of the grid {0}".format(*min(beyond))
+    # A run that stopped before its first checkpoint has no rows but those of its history.
+    may_lack = {run for run, of_run in experiment.runs.items() if of_run.stop_patience is not None}
+    absent = [(grid, run) for grid, run in members - found if measurement == "history" or run not in may_lack]
+    return "lacks the run {1} of the grid {0}".format(*min(absent)) if absent else ""

@@ -1,0 +1,236 @@
+"""What the table of a measurement holds, and whether one that is read is whole and what a study asks for.
+
+Standard library only: planning reads tables too.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# What each measurement writes of a checkpoint, a history of an epoch, at least.
+COLUMNS = {
+    "history": ("training_loss", "validation_loss", "validation_accuracy", "test_accuracy", "distance"),
+    "spectrum": ("which", "rank", "eigenvalue", "residual", "num_products", "complete", "num_examples"),
+    "density": ("quantity", "value", "residual", "standard_error", "probe", "weight", "num_examples", "num_weights"),
+    "slices": ("k", "loss", "scale", "eigenvalue", "residual", "num_examples"),
+    "steps": ("direction", "alpha", "batch", "loss_after", "loss_before", "eigenvalue", "residual"),
+    "variants": ("start_step", "loss", "eigenvalue", "residual", "num_products", "overlap", "direction_age"),
+    "gradients": (
+        *("learning_rate_now", "eigenvalue", "residual", "rate_times_eigenvalue", "overlap", "overlap_with_step"),
+        *("gradient_norm", "fraction_inside", "batch_fraction_inside", "batch_sharpness", "batch_sharpness_error"),
+        *("noise_largest", "noise_trace", "noise_trace_error", "num_eigenvalues", "num_batches", "num_examples"),
+    ),
+}
+# Of these, what is a finite number wherever the run, or the variant, has not diverged.
+FINITE = {
+    "history": ("training_loss", "validation_accuracy"),
+    "spectrum": ("eigenvalue",),
+    "density": ("value",),
+    "slices": ("scale", "eigenvalue"),
+    "steps": ("loss_before", "eigenvalue"),
+    "variants": ("eigenvalue",),
+    "gradients": ("eigenvalue", "gradient_norm"),
+}
+# Before them: of which run, by which settings, at which checkpoint; and why nothing could be measured there.
+PLACE = ("run", "settings", "checkpoint", "step", "epoch", "diverged", "stopped", "trained_by")
+PLACE_IN_A_HISTORY = ("run", "step", "epoch", "diverged")
+# Behind them: what computed them, and of what.
+MADE_BY = ("settings_digest", "code", "torch", "device", "threads", "kernels", "data_digest")
+SIZE = "table_size"  # rows x columns of the table as it was written, in every row: what is cut short is known by it
+
+NOTHING = "nothing_measured"  # in its place where a collected table has no rows, since every run had stopped before
+
+
+class RecordError(ValueError):
+    """A table is damaged, or not what the study asks for; the message is a sentence that names it."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The table of one run that a study asks for."""
+
+    run: str
+    measurement: str
+    settings: str  # their name; of a history empty
+    digest: str  # of their values
+    steps: Sequence[int]  # at which there must be rows, of a history the epochs; none: the best and the last checkpoint
+
+    def words(self, runs: Sequence[str]) -> str:
+        """Short, for a command line that names the runs and the measurement once."""
+        return f"{runs.index(self.run)} {self.settings or '-'} {self.digest} {_in_ranges(self.steps)}".strip()
+
+    @classmethod
+    def of(cls, words: str, runs: Sequence[str], measurement: str) -> Wanted:
+        """What ``words`` made short."""
+        run, settings, digest, *ranges = words.split()
+        return cls(runs[int(run)], measurement, settings.strip("-"), digest, _from_ranges(ranges))
+
+
+class Origins:
+    """By which code, and of which data, the tables of a study were computed: by one each."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[str, object]] = {}
+
+    def add(self, rows: Iterable[Mapping[str, str]], measurement: str, place: object) -> None:
+        """Take the rows of a table; ``place`` names it.
+
+        Raises:
+            RecordError: a table before had another code of the same stage, another torch or other data.
+        """
+        for row in rows:
+            training = "train_nudged" if _is_nudged(row) else "train"
+            stage = training if measurement == "history" else measurement
+            self._add(f"code of the stage {stage}", row["code"], place)
+            self._add("torch", row["torch"].partition("+")[0], place)
+            # Tables of an older version do not say these.
+            if "data_digest" in row:
+                self._add(f"data set {row['data']}", row["data_digest"], place)
+            if "trained_by" in row:
+                self._add(f"code of the stage {training}", row["trained_by"], place)
+
+    def _add(self, what: str, value: str, place: object) -> None:
+        before, where = self._seen.setdefault(what, (value, place))
+        if before != value:
+            raise RecordError(
+                f"{where} was computed with the {what} {before}, {place} with {value}: a study has one of them; remove "
+                "the results of the other, and they are made anew"
+            )
+
+
+def _is_nudged(row: Mapping[str, str]) -> bool:
+    return (float(row["gamma"]), float(row["gamma_outside"])) != (1, 1)
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """A hash of settings that is the same for 1 and 1.0, and for any order of the keys."""
+    text = "; ".join(f"{key} {_canonical(value)}" for key, value in sorted(settings.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _canonical(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(_canonical, value))
+    return repr(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def sized(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the size of their table in each."""
+    rows = list(rows)
+    columns = {column for row in rows for column in row} | {SIZE}
+    return [{**row, SIZE: f"{len(rows)}x{len(columns)}"} for row in rows]
+
+
+def is_lost(row: Mapping[str, Any], measurement: str) -> bool:
+    """Whether a number that a measurement must have is not finite; such a run has diverged."""
+    return not all(_is_finite(row.get(column)) for column in FINITE[measurement])
+
+
+def read_rows(path: Path, measurement: str) -> list[dict[str, str]]:
+    """The rows of a table, as text.
+
+    Raises:
+        RecordError: it is empty, cut short, lacks a column, or a number in it is none and its run has not diverged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = [*csv.reader(file, strict=True)] or [[]]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} is damaged or no table ({error}): {_ADVICE}") from None
+    if not header:
+        raise RecordError(f"{path} is empty: {_ADVICE}")
+    if header[-1] == NOTHING and not lines:
+        return []
+    place = PLACE_IN_A_HISTORY if measurement == "history" else PLACE
+    for column in (*place, *COLUMNS[measurement], *MADE_BY, SIZE):
+        if column not in header and not (column == "stopped" and "experiment" in header):
+            raise RecordError(f"{path} lacks the column {column}: {_ADVICE}")
+    rows = [dict(zip(header, line, strict=False)) for line in lines if len(line) == len(header)]
+    if len(rows) < len(lines) or {row[SIZE] for row in rows} != {f"{len(rows)}x{len(header)}"}:
+        told = f", not {rows[0][SIZE]} as when it was written" if rows else ""
+        raise RecordError(f"{path} is not whole: {len(lines)} rows of {len(header)} columns{told}: {_ADVICE}")
+    for number, row in enumerate(rows, start=2):
+        if "True" not in (row["diverged"], row.get("stopped")) and is_lost(row, measurement):
+            found = next(name for name in FINITE[measurement] if not _is_finite(row[name]))
+            raise RecordError(
+                f"{path}, line {number}: {found} is {row[found] or 'empty'}, and nothing says that the run diverged: "
+                f"{_ADVICE}"
+            )
+    return rows
+
+
+def check(rows: Sequence[Mapping[str, str]], wanted: Wanted, path: Path) -> None:
+    """Check that the table of a run is the one that a study asks for.
+
+    Raises:
+        RecordError: it is of another run or other settings, or lacks a step.
+    """
+    for run in {row["run"] for row in rows} - {wanted.run}:
+        raise RecordError(f"{path} is of the run {run}, not of {wanted.run}: {_ADVICE}")
+    name = f"{wanted.measurement}.{wanted.settings}" if wanted.settings else "evaluation_examples, evaluation_epochs"
+    if any(row["settings_digest"] != wanted.digest or row.get("settings", "") != wanted.settings for row in rows):
+        raise RecordError(f"{path} was measured with other settings than the study's {name}: {_ADVICE}")
+    if different := differing(rows, wanted):
+        raise RecordError(f"{path} {different}: {_ADVICE}")
+
+
+def differing(rows: Sequence[Mapping[str, str]], wanted: Wanted) -> str:
+    """In words, which steps, epochs or ends are planned and absent before the run ended, or present and not planned."""
+    if not wanted.steps:
+        absent = [end for end in ("best", "last") if end not in {row["checkpoint"] for row in rows}]
+        return f"lacks the checkpoint {', '.join(absent)}" if absent else ""
+    what = "epoch" if wanted.measurement == "history" else "step"
+    present = {_step(row, what) for row in rows}
+    end = min((_step(row, what) for row in rows if _is_end(row)), default=math.inf)
+    if "stopped" not in rows[-1] and rows[-1].get("stop_patience"):
+        end = min(end, max(present))  # it may have stopped there
+    absent = [str(step) for step in wanted.steps if step not in present and step < end]
+    if absent:
+        return f"lacks the {what}s {', '.join(absent)}, which the study plans"
+    if beyond := sorted(present - set(wanted.steps) - {end}):
+        return f"has the {what}s {', '.join(map(str, beyond))}, which the study does not plan"
+    return ""
+
+
+_ADVICE = "remove it, and it is made anew"
+
+
+def _step(row: Mapping[str, str], column: str) -> int:
+    """At which step, or epoch; the steps of a variant are counted from its checkpoint on."""
+    return int(float(row.get("start_step") or row[column]))
+
+
+def _is_end(row: Mapping[str, str]) -> bool:
+    """Whether the run was lost or stopped there; the divergence of a variant is its own."""
+    return row.get("stopped") == "True" or (row.get("diverged") == "True" and not row.get("start_step"))
+
+
+def _in_ranges(steps: Sequence[int]) -> str:
+    """Ascending numbers, those at equal distances as "first-last/distance"."""
+    ranges, begin = [], 0
+    while begin < len(steps):
+        end = begin + 1
+        distance = steps[end] - steps[begin] if end < len(steps) else 1
+        while end < len(steps) and steps[end] - steps[end - 1] == distance:
+            end += 1
+        ranges.append(f"{steps[begin]}-{steps[end - 1]}/{distance}")
+        begin = end
+    return " ".join(ranges)
+
+
+def _from_ranges(ranges: Iterable[str]) -> list[int]:
+    numbers = [tuple(map(int, text.replace("/", "-").split("-"))) for text in ranges]
+    return [step for first, last, distance in numbers for step in range(first, last + 1, distance)]
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
