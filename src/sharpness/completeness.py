@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 # The probability that what is said of missed eigenvalues is wrong, over the draws of all random vectors of a search.
-FAILURE = 0.01
+FAILURE = 0.001
 _BISECTIONS = 60
 
 
@@ -31,18 +31,22 @@ class Sequence:
     dimension: int  # of the complement that the random vector is uniform in
     failure: float  # the probability with which its bounds may be wrong
     norms: list[float] = field(default_factory=list)  # the length of the residual after each step
-    _bounds: dict[tuple[int, int], float] = field(default_factory=dict)  # by sign and number of steps
+    _known: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)  # by sign and number of steps
 
-    def largest_eigenvalue(self, projected: Tensor, sign: int) -> float:
-        """An upper bound on the eigenvalues of ``sign`` B, from the operator ``projected`` [m, m] on the basis."""
+    def largest_eigenvalue(self, projected: Tensor, sign: int) -> tuple[float, float]:
+        """The largest Ritz value of ``sign`` B, and an upper bound on its eigenvalues.
+
+        Args:
+            projected: [m, m], of the operator on the basis.
+            sign: 1 or -1.
+        """
         num_steps = len(self.norms)
-        if (sign, num_steps) not in self._bounds:
+        if (sign, num_steps) not in self._known:
             steps = slice(self.first, self.first + num_steps)
-            ritz_values = torch.linalg.eigvalsh(sign * projected[steps, steps])
-            self._bounds[sign, num_steps] = largest_eigenvalue(
-                ritz_values, self.norms, dimension=self.dimension, failure=self.failure
-            )
-        return self._bounds[sign, num_steps]
+            values = torch.linalg.eigvalsh(sign * projected[steps, steps])
+            bound = largest_eigenvalue(values, self.norms, dimension=self.dimension, failure=self.failure)
+            self._known[sign, num_steps] = float(values.max()), bound
+        return self._known[sign, num_steps]
 
 
 def largest_eigenvalue(ritz_values: Tensor, norms: list[float], *, dimension: int, failure: float) -> float:

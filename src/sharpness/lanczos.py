@@ -43,12 +43,12 @@ class Eigenpairs:
     num_probing: int  # further products, of the probe that found nothing missing before it or the budget ended
     num_certifying: int  # products with the reference: k, and those that correct; 0 where there is none
     converged: bool  # whether every residual of the k pairs is within the tolerance
-    # True: a probe found nothing missing, or the whole space is spanned. False: a probe showed a missed eigenvalue, and
-    # the budget ended before the pairs converged again. None: no probe came to its end.
+    # True: with a probability of 99.9 %, none of the wanted pairs is missing, or the whole space is spanned. False: a
+    # probe showed a missed eigenvalue, and the budget ended before the pairs converged again. None: neither.
     complete: bool | None
-    # What the probes promise: with a probability of 99 %, every eigenvalue beyond it (above it, below it or further
-    # from zero, as ``which`` has it) is among these pairs, to within the tolerance. Where it is not beyond the last of
-    # them, none is missing. Infinite where nothing was probed. Where there is a reference, of the operator itself.
+    # What the probes promise with that probability: every eigenvalue beyond it (above it, below it or further from
+    # zero, as ``which`` has it) is among these pairs, to within the tolerance. Infinite where nothing was probed. Where
+    # there is a reference, this and ``complete`` are of the operator itself.
     complete_beyond: float
 
 
@@ -70,7 +70,8 @@ def top_eigenpairs(
     not multiplied yet is followed, for ``probe_products`` products in all. If that moves a wanted value by more than
     ``tolerance`` times the largest magnitude, or by a share of that where there are fewer products than pairs, the
     search goes on until the pairs converge again, and probes again. A probe that found nothing excludes what stands out
-    from the rest of the spectrum: ``complete_beyond`` says how far, and more products bring it closer to that rest.
+    from the rest of the spectrum: ``complete_beyond`` says how far. More products bring it closer to that rest; once it
+    is short of the last wanted value, the pairs are ``complete``.
 
     An operator with a ``reference`` is trusted up to its noise only: the recurrence decides when to stop, and the pairs
     are then computed anew in the span of the k vectors, with one product with the reference for each, and corrected
@@ -116,12 +117,12 @@ def top_eigenpairs(
     while pairs.converged and (missed := search.probe(probe_products)):
         pairs = search.converge()
 
-    unmissed = None if missed is None else not missed
+    beyond, is_whole = search.promise()
     pairs = replace(
         pairs,
         num_probing=space.num_steps - pairs.num_products,
-        complete=True if space.num_steps == product.size else unmissed,
-        complete_beyond=search.promise(),
+        complete=True if is_whole and not missed else (False if missed else None),
+        complete_beyond=beyond,
     )
     return pairs if product.reference is None else search.certified(pairs, product.reference)
 
@@ -189,9 +190,9 @@ class _Search:
     def probe(self, num_products: int) -> bool | None:
         """Whether a random vector outside the basis leads to a missed pair; None if it was not followed so far.
 
-        It is followed until its bound on the complement is below the wanted values. What could overtake them yet is
-        then known: the pair beyond them whose value plus residual is largest leads on. Where none could, another
-        random vector does.
+        It is followed until its bound on the complement is well below the wanted values. What could overtake them yet
+        is then known: the pair beyond them whose value plus residual is largest leads on. Once nothing could, another
+        random vector is followed.
         """
         before = self._wanted()
         # Where eigenvalues lie closer together than the tolerance, Ritz vectors mix several: many may be missing, and a
@@ -201,17 +202,17 @@ class _Search:
         for number in range(num_products):
             if self.space.num_steps == self.capacity:
                 return None
-            if (
-                followed is not None
-                and followed.norms[-1] > self.space.negligible
-                and self._complement_reaches_wanted()
-            ):
-                self.space.follow()
-            elif number and not self._complement_reaches_wanted() and self._first_uncertain() < self.num_pairs:
-                followed = None
-                self._turn_to_what_could_overtake()
-            else:
+            certain = number > 0 and self._first_uncertain() == self.num_pairs
+            if followed is not None and followed.norms[-1] > self.space.negligible:
+                if certain or not self._is_below(followed):
+                    self.space.follow()
+                else:
+                    followed = None
+                    self._turn_to_what_could_overtake()
+            elif followed is not None or certain or not number:
                 followed = self._begin()
+            else:
+                self._turn_to_what_could_overtake()
             norm = self.space.extend()
             if followed is not None:
                 followed.norms.append(norm)
@@ -219,23 +220,24 @@ class _Search:
                 return True
         return False if num_products else None
 
-    def promise(self) -> float:
-        """The ``complete_beyond`` of the wanted pairs."""
+    def promise(self) -> tuple[float, bool]:
+        """The ``complete_beyond`` of the wanted pairs, and whether none of them can be missing."""
         sign = self.signs[0]
         if self.space.num_steps == self.space.size:
             others = self.ranking(self._ritz()[0][self.num_pairs :])
-            return sign * (float(others[0]) if len(others) else -math.inf)
+            return sign * (float(others[0]) if len(others) else -math.inf), True
         if not self.sequences:
-            return sign * math.inf
-        return sign * self._spectrum().upper_bound(self._first_uncertain())
+            return sign * math.inf, False
+        first = self._first_uncertain()
+        return sign * self._spectrum().upper_bound(first), first == self.num_pairs
 
     def _begin(self) -> Sequence:
-        """Lead on with a random vector; each has half of the probability of the one before to be misleading."""
-        steps, failure = self.space.num_steps, FAILURE / len(self.signs)
-        sequence = Sequence(steps, self.space.size - steps, failure / 2 ** (len(self.sequences) + 1))
-        self.sequences.append(sequence)
+        """Lead on with a random vector: the probability of the n-th one to mislead is 1 / n (n + 1) of that of all."""
+        steps, number = self.space.num_steps, len(self.sequences) + 1
+        failure = FAILURE / len(self.signs) / (number * (number + 1))
+        self.sequences.append(Sequence(steps, self.space.size - steps, failure))
         self.space.restart()
-        return sequence
+        return self.sequences[-1]
 
     def _turn_to_what_could_overtake(self) -> None:
         values, coefficients = self._ritz()
@@ -244,26 +246,33 @@ class _Search:
             reach = self.ranking(values[self.num_pairs :]) + self.space.estimates(others)
             self.space.turn(others[int(reach.argmax())])
 
-    def _bounds(self) -> dict[int, float]:
-        """Upper bounds on what the complement has at each wanted end: of a smaller one, those of a larger one hold."""
-        projected = self.space.projected
-        return {sign: min(each.largest_eigenvalue(projected, sign) for each in self.sequences) for sign in self.signs}
-
-    def _spectrum(self) -> Spectrum:
-        return Spectrum(*self.space.ritz_pairs(), self.space.coupling, self._bounds())
-
-    def _complement_reaches_wanted(self) -> bool:
-        return max(self._bounds().values()) >= float(self._wanted()[-1]) + self.tolerance * self._scale()
+    def _is_below(self, sequence: Sequence) -> bool:
+        """Whether its bounds are in the lower half of the way from what it has seen to the last wanted value."""
+        last = float(self._wanted()[-1]) + self._slack()
+        bounds = (sequence.largest_eigenvalue(self.space.projected, sign) for sign in self.signs)
+        return all(bound <= (seen + last) / 2 for seen, bound in bounds)
 
     def _first_uncertain(self) -> int:
         """The rank of the first wanted value that an eigenvalue may be missing above; their number if there is none."""
-        spectrum, slack = self._spectrum(), self.tolerance * self._scale()
+        spectrum, slack = self._spectrum(), self._slack()
         wanted = enumerate(self._wanted().tolist())
         return next((rank for rank, value in wanted if spectrum.most_beyond(value + slack) > rank), self.num_pairs)
+
+    def _spectrum(self) -> Spectrum:
+        """With the bounds of all probes: what holds for the complement of a part of the basis holds for that of all."""
+        projected = self.space.projected
+        bounds = {
+            sign: min(each.largest_eigenvalue(projected, sign)[1] for each in self.sequences) for sign in self.signs
+        }
+        return Spectrum(*self.space.ritz_pairs(), self.space.coupling, bounds)
 
     def _wanted(self) -> Tensor:
         """The ranking of the wanted Ritz values, [k], descending."""
         return self.ranking(self._ritz()[0][: self.num_pairs])
+
+    def _slack(self) -> float:
+        """How far an eigenvalue may be beyond the Ritz value of its rank."""
+        return self.tolerance * (self._scale() or 1.0)
 
     def _scale(self) -> float:
         return largest_magnitude(self._ritz()[0])
