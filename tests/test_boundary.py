@@ -126,6 +126,12 @@ def test_labels_may_be_of_any_type_of_whole_numbers(problem, kind):
     assert torch.equal(operator_of(plain.part(inputs=plain.inputs, targets=others)) @ vector, operator @ vector)
 
 
+def test_logits_with_their_classes_last_are_told(problem):
+    plain = problem(lambda: nn.Sequential(nn.Flatten(2), nn.Linear(36, 3)))
+    with pytest.raises(ValueError, match=r"the classes are the second axis, as in logits\.movedim\(-1, 1\)"):
+        operator_of(plain.part(inputs=plain.inputs, targets=torch.zeros(7, 2).long()))
+
+
 LABELS = {
     "too large": (lambda y: y.index_fill(0, torch.tensor([4]), 3), r"targets\[4\] is 3, but the network has 3 classes"),
     "negative": (lambda y: y.index_fill(0, torch.tensor([2, 5]), -1), r"targets\[2\] is -1, .* 0 to 2, or -100"),
@@ -240,6 +246,15 @@ def test_whole_numbers_stay_what_they_are(problem, generator):
             vector = vector_for(operator)
             expected = plain.product(plain.weights, vector.double())
             assert (operator @ vector - expected).norm() < tolerance * expected.norm()
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int64, torch.bool, torch.complex128])
+@pytest.mark.parametrize("form", [nn.Identity, Watched])
+def test_inputs_of_a_type_that_the_network_does_not_take_are_named(problem, form, kind):
+    for network in (lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, 3), form()), classified(form)):
+        plain = problem(network)
+        with pytest.raises(TypeError, match=f"does not take inputs of {kind} "):
+            operator_of(plain.part(inputs=plain.inputs.to(kind), targets=plain.targets))
 
 
 @pytest.mark.parametrize("chunks_fitting", [1, 1000])
@@ -587,6 +602,23 @@ def test_what_is_no_vector_of_the_operators_is_refused(problem, change, sentence
     assert operator.shape[0] == 117
     with pytest.raises((ValueError, TypeError), match=sentence):
         operator @ change(vector_for(operator))
+
+
+def test_named_takes_a_vector_of_numpy_apart_and_no_other_shape(problem):
+    operator = operator_of(problem("conv"))
+    vector = vector_for(operator)
+    named = operator.named(vector.numpy())
+    assert all(torch.equal(named[name], part) for name, part in operator.named(vector).items())
+    for wrong in (vector[1:], vector[:, None], vector.numpy()[:3]):
+        with pytest.raises(ValueError, match=rf"need a vector \[{len(vector)}\], got shape"):
+            operator.named(wrong)
+
+
+def test_settings_may_be_whole_numbers_of_numpy(problem):
+    plain = problem("conv")
+    operator = operator_of(plain, chunk_size=np.int64(3), memory_budget=np.int64(2**30), l2=np.float32(0))
+    vector = vector_for(operator)
+    assert torch.equal(operator @ vector, operator_of(plain) @ vector)
 
 
 def test_numpy_does_not_take_the_operator_for_a_number(problem):

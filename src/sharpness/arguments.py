@@ -33,8 +33,8 @@ def one_of(name: str, word: object, known: Sequence[str | None]) -> None:
     raise ValueError(f"{name} {word!r} is unknown: {meant}there are {', '.join(map(repr, words))}")
 
 
-def whole_number(name: str, value: object, *, least: int) -> None:
-    """Refuse anything but a whole number of at least ``least``.
+def whole_number(name: str, value: object, *, least: int) -> int:
+    """The value, which must be a whole number of at least ``least``.
 
     Raises:
         TypeError: it is no whole number.
@@ -44,6 +44,7 @@ def whole_number(name: str, value: object, *, least: int) -> None:
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
+    return int(value)
 
 
 def factor(name: str, value: object) -> None:
@@ -127,6 +128,18 @@ def check_inputs(inputs: Tensor) -> None:
     raise ValueError(f"the inputs are not finite: inputs[{number}] has {value}{also}")
 
 
+def check_taken(inputs: Tensor, error: RuntimeError) -> None:
+    """Say what is wrong with the inputs where a network failed with ``error`` because of their type.
+
+    Raises:
+        TypeError: that is so.
+    """
+    said = str(error).splitlines()[0]
+    if not inputs.is_floating_point() and any(word in said for word in ("dtype", "scalar type", "Input type")):
+        kind = "complex numbers" if inputs.is_complex() else "whole numbers, which stay what they are"
+        raise TypeError(f"the network does not take inputs of {inputs.dtype} ({kind}): {said}") from error
+
+
 def check_labels(targets: Tensor, logits: torch.Size) -> None:
     """Refuse labels that are not one for each place of the logits, and such as are no class.
 
@@ -145,6 +158,8 @@ def check_labels(targets: Tensor, logits: torch.Size) -> None:
             cure = f": give targets.squeeze({targets.dim() - 1 if targets.shape[-1] == 1 else 1})"
         elif targets.shape == logits:
             cure = ": give targets.argmax(1) where they are one-hot"
+        elif targets.shape == logits[:-1]:
+            cure = ": the classes are the second axis, as in logits.movedim(-1, 1)"
         raise ValueError(
             f"targets have shape {list(targets.shape)}, one label for each place of logits {list(logits)} is "
             f"{list(expected)}{cure}"
@@ -153,8 +168,9 @@ def check_labels(targets: Tensor, logits: torch.Size) -> None:
     if wrong.any():
         place = wrong.nonzero()[0].tolist()
         raise ValueError(
-            f"targets{place} is {int(targets[tuple(place)])}, but the network has {num_classes} classes: labels are "
-            f"0 to {num_classes - 1}, or {IGNORED} for what has none"
+            f"targets{place} is {int(targets[tuple(place)])}, but the network has {num_classes} "
+            f"{'class' if num_classes == 1 else 'classes'}: labels are 0 to {num_classes - 1}, or {IGNORED} for what "
+            "has none"
         )
     if not num_terms(targets):
         raise ValueError(f"all targets are {IGNORED}, which is ignored: there is nothing to average over")
@@ -194,7 +210,7 @@ def _tensor(name: str, given: object, device: torch.device) -> Tensor:
     if given.device != device:
         raise ValueError(f"{name} {be} on {given.device}, but the network on {device}")
     if given.layout != torch.strided or given.is_nested:
-        raise TypeError(f"{name} must be dense, got {given.layout}")
+        raise TypeError(f"{name} must be dense, got {'a nested tensor' if given.is_nested else given.layout}")
     # A copy where autograd could not use it, since it was made in inference mode.
     return given.clone() if given.is_inference() else given.detach()
 

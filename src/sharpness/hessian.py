@@ -224,8 +224,6 @@ class HessianOperator:
         chunk_size: int,
         memory_budget: int,
     ) -> None:
-        arguments.whole_number("chunk_size", chunk_size, least=1)
-        arguments.whole_number("memory_budget", memory_budget, least=0)
         arguments.check_numbers(inputs, targets)
         self.layout = product.layout
         self.shape = (self.layout.size, self.layout.size)
@@ -233,7 +231,8 @@ class HessianOperator:
         self.device = weights.device
         self._product = product
         self._default_dtype = torch.get_default_dtype()  # of what a network makes anew at every call
-        self._chunk_size, self._memory_budget = chunk_size, memory_budget
+        self._chunk_size = arguments.whole_number("chunk_size", chunk_size, least=1)
+        self._memory_budget = arguments.whole_number("memory_budget", memory_budget, least=0)
         self._reference: HessianOperator | None = None
         self._recorder = Recorder(first=5)  # following an eigenvector takes fewer, at each of many weights
         with self._undisturbed():
@@ -253,7 +252,11 @@ class HessianOperator:
         _check_finite(product.loss.buffer_layout, self._state[1])
         arguments.check_inputs(inputs)
         self._rounded = product.rounded(self._state[0]), product.rounded(self._state[1])  # once for all chunks
-        outputs = product.outputs(*self._rounded, inputs)
+        try:
+            outputs = product.outputs(*self._rounded, inputs)
+        except RuntimeError as error:
+            arguments.check_taken(inputs, error)
+            raise
         places = outputs.shape[1:] if inputs.shape[1:] == outputs.of else targets.shape[1:]
         arguments.check_labels(targets, torch.Size([len(targets), outputs.shape[0], *places]))
         self._num_terms = num_terms(targets)
@@ -334,9 +337,15 @@ class HessianOperator:
                 self._reference.layout = self.layout
             return self._reference
 
-    def named(self, vector: Tensor) -> dict[str, Tensor]:
-        """The parts of ``vector`` [P] by the names of the parameters they belong to, as views in their shapes."""
-        return self.layout.named(vector)
+    def named(self, vector: Tensor | np.ndarray[Any, Any]) -> dict[str, Tensor]:
+        """The parts of ``vector`` [P] by the names of the parameters they belong to, as views in their shapes.
+
+        Raises:
+            ValueError: the vector has another shape.
+        """
+        if list(vector.shape) != [self.shape[0]]:
+            raise ValueError(f"need a vector [{self.shape[0]}], got shape {list(vector.shape)}")
+        return self.layout.named(torch.as_tensor(vector))
 
     def aslinearoperator(self) -> LinearOperator:
         """The operator for scipy's solvers, on numpy vectors."""
