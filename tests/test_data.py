@@ -290,7 +290,7 @@ def test_more_training_images_than_there_are_is_an_error_with_the_number(tmp_pat
 def test_images_of_one_grey_are_an_error(tmp_path):
     tensors, path = saved(tmp_path)
     originals.save({**tensors, "training_images": torch.full((5, 3, 4, 5), 7.0)}, {"num_classes": "6"}, path)
-    with pytest.raises(ValueError, match="one grey"):
+    with pytest.raises(ValueError, match=rf"^{path}: the training images are all of one grey"):
         data.load(path, num_training=5, device="cpu")
 
 

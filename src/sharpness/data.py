@@ -67,7 +67,10 @@ def load(path: Path, *, num_training: int, device: torch.device | str) -> Datase
         )
     for kind in ("images", "labels"):
         tensors[f"training_{kind}"] = tensors[f"training_{kind}"][:num_training]
-    mean, std = _statistics(tensors["training_images"])
+    try:
+        mean, std = _statistics(tensors["training_images"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
     def split(name: str) -> Split:
         images = tensors[f"{name}_images"].to(device)
