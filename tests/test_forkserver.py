@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,18 +26,24 @@ def wait_for(condition, seconds=30.0):
         time.sleep(0.01)
 
 
-class Server:
-    """A server and the socket at which it answers."""
+def is_served(name):
+    connection = forkserver._connected(name)
+    if connection is not None:
+        connection.close()
+    return connection is not None
 
-    def __init__(self, folder):
-        self.address = folder / "server" / "socket"
-        self.address.parent.mkdir()
-        command = [sys.executable, "-P", PROGRAM, "--serve", str(self.address)]
+
+class Server:
+    """A server and the name at which it answers."""
+
+    def __init__(self, name):
+        self.name = f"tests-{os.getpid()}-{name}"
+        command = [sys.executable, "-P", PROGRAM, "--serve", self.name]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, env=ENVIRONMENT)
-        wait_for(self.address.exists)
+        wait_for(lambda: is_served(self.name))
 
     def command(self, *words):
-        return [sys.executable, "-I", "-S", PROGRAM, str(self.address), *words]
+        return [sys.executable, "-I", "-S", PROGRAM, self.name, *words]
 
     def end(self):
         self.process.stdin.close()
@@ -44,8 +51,8 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("forkserver"))
+def server():
+    server = Server("of the module")
     yield server
     server.end()
 
@@ -186,10 +193,10 @@ def test_a_job_of_several_threads_starts_python_itself(start):
     assert has_torch == "False"
 
 
-def test_where_nobody_serves_a_job_starts_python_itself(start, tmp_path):
+def test_where_nobody_serves_a_job_starts_python_itself(start):
     class Nobody:
         command = Server.command
-        address = tmp_path / "socket"
+        name = "nobody"
 
     process = start("", of=Nobody())
 
@@ -197,19 +204,16 @@ def test_where_nobody_serves_a_job_starts_python_itself(start, tmp_path):
     assert process.returncode == 0
 
 
-def test_where_nobody_can_listen_the_server_says_so_and_a_job_starts_python_itself(start, tmp_path):
-    folder = tmp_path / ("long" * 30)
-    folder.mkdir()
-    command = [sys.executable, "-P", PROGRAM, "--serve", str(folder / "socket")]
+def test_where_nobody_can_listen_the_server_says_so_and_a_job_starts_python_itself(start):
+    command = [sys.executable, "-P", PROGRAM, "--serve", "long" * 30]
     server = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
 
     class Nobody:
         command = Server.command
-        address = folder / "socket"
+        name = "long" * 30
 
     assert server.returncode == 1
     assert server.stderr.startswith("Every job starts Python by itself, since nobody can listen at")
-    assert not folder.exists()
     assert start("", of=Nobody()).wait() == 0
 
 
@@ -219,13 +223,13 @@ def test_what_is_no_module_is_pythons_own(server):
     assert done.stdout == "own\n"
 
 
-def test_the_server_ends_with_its_standard_input_and_a_job_goes_on(start, tmp_path):
-    server = Server(tmp_path)
+def test_the_server_ends_with_its_standard_input_and_a_job_goes_on(start):
+    server = Server("that ends")
     process = start("print(input())", of=server)
     process.stdout.readline()
 
     assert server.end() == 0
-    assert not server.address.parent.exists()
+    assert not is_served(server.name)
     assert process.communicate("to the end\n")[0] == "to the end\n"
     assert process.returncode == 0
 
@@ -248,12 +252,12 @@ def test_a_server_ends_with_the_process_that_started_it_and_its_time_counts(tmp_
     )
     (tmp_path / "workflow.py").write_text(
         "import subprocess, time\n"
-        "from pathlib import Path\n"
         "from sharpness import forkserver\n"
         "function = forkserver.start({})\n"
-        "address = Path(function.split()[-3])\n"
-        "while not address.exists(): time.sleep(0.01)\n"
-        "print(address, flush=True)\n"
+        "name = function.split()[-3]\n"
+        "while not (connection := forkserver._connected(name)): time.sleep(0.01)\n"
+        "connection.close()\n"
+        "print(name, flush=True)\n"
         "subprocess.run(['bash', '-c', f'{function} python -m job'], check=True)\n"
     )
     (tmp_path / "whole.py").write_text(
@@ -272,7 +276,45 @@ def test_a_server_ends_with_the_process_that_started_it_and_its_time_counts(tmp_
         timeout=60,
     )
 
-    address, was_forked, seconds = done.stdout.split()
+    name, was_forked, seconds = done.stdout.split()
     assert was_forked == "True"
-    assert not Path(address).parent.exists()
+    assert not is_served(name)
     assert float(seconds) > 1  # the job's own
+
+
+def test_nothing_stays_behind_whoever_is_killed(tmp_path):
+    (tmp_path / "workflow.py").write_text(
+        "import sys, time\n"
+        "from sharpness import forkserver\n"
+        "print(forkserver.start({}).split()[-3], flush=True)\n"
+        "time.sleep(60)\n",
+        encoding="utf-8",
+    )
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = ENVIRONMENT | {"PYTHONPATH": str(Path(PROGRAM).parents[1]), "TMPDIR": str(temporary)}
+    command = [sys.executable, "workflow.py"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as workflow:
+        name = workflow.stdout.readline().strip()
+        wait_for(lambda: is_served(name))
+        found = subprocess.run(["pgrep", "-f", f"serve {name}"], capture_output=True, text=True, check=True).stdout
+        for number in (*map(int, found.split()), workflow.pid):
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+
+    wait_for(lambda: not is_served(name))
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_jobs_are_taken_from_this_user_alone(server):
+    code = (
+        "import os, socket, sys\n"
+        "os.setuid(65534)\n"
+        "connection = socket.socket(socket.AF_UNIX)\n"
+        "connection.connect('\\0' + sys.argv[1])\n"
+        "print(connection.recv(1))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, server.name], capture_output=True, text=True, timeout=30)
+
+    assert done.stdout == "b''\n"

@@ -1,10 +1,11 @@
 """Local jobs as forks of one process, which has imported once what takes seconds to import.
 
-``python forkserver.py --serve SOCKET`` imports packages and forks for each job, until its standard input ends.
-``python forkserver.py SOCKET -m MODULE WORD ...`` is a job's own process: the server's fork gets its words, folder,
+``python forkserver.py --serve NAME`` imports packages and forks for each job, until its standard input ends.
+``python forkserver.py NAME -m MODULE WORD ...`` is a job's own process: the server's fork gets its words, folder,
 environment and standard streams, and every signal; the job's process ends as the fork does. Where nobody serves, it
 becomes ``python -m MODULE WORD ...`` itself. Nothing of this project is imported before the fork, so that a job runs
-the code that lies there when it starts.
+the code that lies there when it starts. The socket has a name and no file (Linux's abstract namespace): whatever is
+killed, nothing stays behind.
 """
 
 # A job's process imports what stands here at every start, and runs without site-packages: only what it needs itself.
@@ -14,6 +15,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -36,15 +38,15 @@ def start(environment: Mapping[str, str]) -> str:
         environment: what the jobs have in addition to this process's own, for libraries that read it when loaded.
     """
     import atexit
+    import secrets
     import shlex
     import subprocess
-    import tempfile
 
-    address = os.path.join(tempfile.mkdtemp(prefix="sharpness-"), "socket")
+    name = f"sharpness-{os.getpid()}-{secrets.token_hex(8)}"
     # Closed when this process ends, however it does.
     server_reads, ours = os.pipe()
     server = subprocess.Popen(
-        ["python", "-P", __file__, "--serve", address],
+        ["python", "-P", __file__, "--serve", name],
         stdin=server_reads,
         env={**os.environ, **environment, **dict.fromkeys(_THREADS, "1")},
         process_group=0,  # Ctrl-C is for the jobs' own processes, which pass it on
@@ -56,7 +58,7 @@ def start(environment: Mapping[str, str]) -> str:
         server.wait()
 
     atexit.register(end)
-    return f'python() {{ command python -I -S {shlex.quote(__file__)} {shlex.quote(address)} "$@"; }}; '
+    return f'python() {{ command python -I -S {shlex.quote(__file__)} {name} "$@"; }}; '
 
 
 def hand_over(connection: socket.socket, words: list[str]) -> int:
@@ -80,12 +82,11 @@ def hand_over(connection: socket.socket, words: list[str]) -> int:
     return int.from_bytes(status, "big", signed=True)
 
 
-def serve(address: str) -> list[str]:
+def serve(name: str) -> list[str]:
     """Serve until standard input ends, and exit; return in each fork that is a job, with its words."""
     import gc
     import importlib
     import select
-    import shutil
 
     for package in PRELOADED:
         with suppress(ImportError):  # a job that needs it will say so
@@ -97,19 +98,18 @@ def serve(address: str) -> list[str]:
     gc.freeze()  # so that a fork's collections do not copy what it shares
     with socket.socket(socket.AF_UNIX) as listener:
         try:
-            listener.bind(address)
-        except OSError as error:  # the path is too long, for one
-            shutil.rmtree(os.path.dirname(address))
-            sys.exit(f"Every job starts Python by itself, since nobody can listen at {address}: {error}")
+            listener.bind(f"\0{name}")
+        except OSError as error:  # the name is too long, for one
+            sys.exit(f"Every job starts Python by itself, since nobody can listen at {name}: {error}")
         listener.listen(1024)
         while True:
             ready, _, _ = select.select([listener.fileno(), 0], [], [])
             if 0 in ready:
-                shutil.rmtree(os.path.dirname(address))
                 _reap()
                 sys.exit()
             connection, _ = listener.accept()
-            if os.fork() == 0:
+            # Anybody may connect to a name; jobs are for this user.
+            if _user_of(connection) == os.geteuid() and os.fork() == 0:
                 listener.close()
                 words = _attend(connection)
                 for number, handler in earlier.items():
@@ -117,6 +117,13 @@ def serve(address: str) -> list[str]:
                 return words
             connection.close()
             _reap()
+
+
+def _user_of(connection: socket.socket) -> int:
+    """Who is at the other end."""
+    size = struct.calcsize("3i")
+    user: int = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1]
+    return user
 
 
 def _reap() -> None:
@@ -129,6 +136,8 @@ def _reap() -> None:
 def _attend(connection: socket.socket) -> list[str]:
     """Start the job that a connection asks for, and exit with it; return in the job, with its words."""
     header, streams, _, _ = socket.recv_fds(connection, _LENGTH, 3)
+    if not header:  # whoever connected has gone
+        os._exit(0)
     with connection.makefile("rb") as file:
         request = json.loads(file.read(int.from_bytes(header, "big")))
     job = os.fork()
@@ -173,12 +182,13 @@ def _is_forked(words: list[str]) -> bool:
     return words[:1] == ["-m"] and all(os.environ.get(name) == "1" for name in _THREADS)
 
 
-def _connected(address: str) -> socket.socket | None:
+def _connected(name: str) -> socket.socket | None:
     """A connection to the server; None where nobody serves."""
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.connect(address)
+        connection.connect(f"\0{name}")
     except OSError:
+        connection.close()
         return None
     return connection
 
