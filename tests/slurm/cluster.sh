@@ -2,7 +2,8 @@
 # A throw-away Slurm on this machine, for the tests: cluster.sh up|down FOLDER
 #
 # A controller, accounting (slurmdbd over MariaDB) and two virtual nodes, gpu1 and gpu2, all on the loopback. Each node
-# claims 4 processors and 2 GPUs, which are character devices that nobody reads; each GPU can be shared by 4 jobs.
+# claims 4 processors and 2 GPUs, which are character devices that nobody reads; each GPU can be shared by 4 jobs. What is
+# submitted to the partition urgent cancels what runs in gpu.
 # Needs root, and Debian's slurmctld, slurmd, slurm-client, slurm-wlm-basic-plugins, slurmdbd, slurm-wlm-mysql-plugin,
 # munge and mariadb-server. Everything it writes is in FOLDER, but for links from /etc/slurm: the inner srun of a job
 # reads its configuration there and nowhere else.
@@ -84,7 +85,10 @@ configure() {
 		AccountingStorageTRES=gres/gpu,gres/shard
 		NodeName=gpu1 NodeHostname=$host NodeAddr=127.0.0.1 Port=16821 CPUs=4 RealMemory=64000 Gres=gpu:h100:2,shard:8 State=UNKNOWN
 		NodeName=gpu2 NodeHostname=$host NodeAddr=127.0.0.1 Port=16822 CPUs=4 RealMemory=64000 Gres=gpu:h100:2,shard:8 State=UNKNOWN
-		PartitionName=gpu Nodes=gpu1,gpu2 Default=YES MaxTime=7-0 State=UP
+		PreemptType=preempt/partition_prio
+		PreemptMode=CANCEL
+		PartitionName=gpu Nodes=gpu1,gpu2 Default=YES MaxTime=7-0 PriorityTier=1 State=UP
+		PartitionName=urgent Nodes=gpu1,gpu2 MaxTime=7-0 PriorityTier=10 PreemptMode=OFF State=UP
 	END
 	for id in $nodes; do
 		printf 'NodeName=%s Name=gpu Type=h100 File=%s/devices/gpu[0-1]\n' "$id" "$folder"
@@ -152,7 +156,7 @@ start_slurm() {
 	for node in $nodes; do
 		alive "$folder/run/slurmd-$node.pid" || slurmd -N "$node"
 	done
-	wait_for 60 "two nodes" bash -c '[ "$(timeout 5 sinfo -h -N -t idle,mix,alloc -o %n | wc -l)" = 2 ]'
+	wait_for 60 "two nodes" bash -c '[ "$(timeout 5 sinfo -h -N -p gpu -t idle,mix,alloc -o %n | wc -l)" = 2 ]'
 	timeout 60 srun --gpus=1 true
 }
 

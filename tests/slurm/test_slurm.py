@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -136,8 +136,8 @@ def test_the_small_study_ends_with_the_bits_of_one_machine(tmp_path, finished):
 SEEDS = {"cancelled": 0, "past its limit": 1, "on a node that goes down": 2, "requeued": 3}
 
 
-def long_study() -> dict[str, Any]:
-    """Four runs that take some ten seconds each, saved every second."""
+def long_study(seeds: Iterable[int] = SEEDS.values()) -> dict[str, Any]:
+    """Runs that take some ten seconds each, saved every second."""
     study = small()
     study["state_seconds"] = 1
     study["defaults"] |= {"num_training": 1300, "batch_size": 8, "epochs": 8}
@@ -148,7 +148,7 @@ def long_study() -> dict[str, Any]:
         "eigenvalues": {
             "kind": "eigenvalues",
             "measure": {"spectrum": ["leading"]},
-            "grids": {"learning_rate": [{"seed": list(SEEDS.values())}]},
+            "grids": {"learning_rate": [{"seed": list(seeds)}]},
         }
     }
     return study
@@ -208,8 +208,7 @@ def at_once(number: str) -> None:
 
 def lose_node_of(number: str, cluster: Path) -> None:
     """The node of a job dies with all that runs on it, Slurm is told, and the node comes back."""
-    shown = ["squeue", "--noheader", "--jobs", number, "-o", "%N"]
-    node = subprocess.run(shown, capture_output=True, text=True, check=True).stdout.strip()
+    node = node_of(number)
     daemon = int((cluster / "run" / f"slurmd-{node}.pid").read_text())
     on_node = ["squeue", "--noheader", "--states=running", "--nodelist", node, "-o", "%i"]
     jobs = subprocess.run(on_node, capture_output=True, text=True, check=True).stdout.split()
@@ -273,6 +272,45 @@ def test_jobs_that_a_cluster_disturbs_go_on_from_their_saved_state_to_the_same_b
     theirs, ours = tables_and_checkpoints(folder), tables_and_checkpoints(undisturbed)
     assert theirs.keys() == ours.keys()
     assert {name for name in theirs if theirs[name] != ours[name]} == set()
+
+
+def node_of(number: str) -> str:
+    shown = ["squeue", "--noheader", "--jobs", number, "-o", "%N"]
+    return subprocess.run(shown, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture
+def forgetful(cluster):
+    """The cluster forgets jobs soon after their end."""
+    config = cluster / "slurm.conf"
+    text = config.read_text()
+    config.write_text(text.replace("MinJobAge=300", "MinJobAge=15"))
+    scontrol("reconfigure")
+    yield cluster
+    config.write_text(text)
+    scontrol("reconfigure")
+
+
+def test_a_controller_that_is_down_preemption_by_cancelling_and_a_short_memory_end_no_study(tmp_path, forgetful):
+    folder, since = project(tmp_path, long_study([0])), now()
+    daemon = int((forgetful / "run" / "slurmctld.pid").read_text())
+    os.kill(daemon, signal.SIGTERM)
+    running = start(folder, *PROFILE, "--retries", "0")  # none of this is the job's own failure
+    try:
+        wait_for(lambda: "Slurm takes no jobs for now" in (folder / "said").read_text(), "sbatch to be refused")
+    finally:
+        subprocess.run(["slurmctld"], check=True)
+    job = Job(folder, 0)
+    number = job.hold()
+    urgent = ["srun", "--partition=urgent", "--exclusive", "--mem=1G", "--nodelist", node_of(number), "true"]
+    subprocess.run(urgent, check=True, timeout=180, capture_output=True)
+    status, said = finish(running, folder)
+
+    assert status == 0, said[-5000:]
+    assert f"Slurm preempted job {number}" in said
+    states = [state.split()[0] for comment, state in accounting("Comment,State", since) if "rule_train" in comment]
+    assert sorted(states) == ["COMPLETED", "PREEMPTED"]
+    assert job.resumed_at() >= 2
 
 
 # Jobs that fail, a queue that does not answer, and GPUs that are shared

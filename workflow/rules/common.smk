@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shlex import quote
 
+from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+
 sys.path.insert(0, f"{workflow.basedir}/src")
 
 from sharpness import closure, dates, forkserver, planned
@@ -47,6 +49,12 @@ try:
 except (StudyError, data_sources.SourceError, dates.DateError) as error:
     # One sentence for the author of the study, without a traceback.
     sys.exit(str(error))
+
+# Imported only where Snakemake submits jobs to Slurm's queue, or could.
+if ExecutorPluginRegistry().is_installed("slurm"):
+    from sharpness import slurm
+
+    slurm.install()
 
 # Relative, so that a project may be moved with its results: inputs of another name are other inputs.
 PROJECT = Path(os.path.relpath(workflow.basedir))
