@@ -2,6 +2,8 @@
 
 import csv
 import math
+import os
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpness.files import replacing, write_table, write_text
+from sharpness.files import DiskFullError, replacing, write_table, write_text
 
 
 def test_the_file_appears_when_the_block_ends_well(tmp_path):
@@ -89,3 +91,30 @@ def test_a_column_that_a_row_lacks_is_empty_in_it(tmp_path):
 def test_text_is_written_whole(tmp_path):
     write_text("learning rate η\n", tmp_path / "folder" / "record.yaml")
     assert (tmp_path / "folder" / "record.yaml").read_text() == "learning rate η\n"
+
+
+@pytest.mark.parametrize("words", ["Python's own", "of a library"])
+def test_a_full_disk_is_said_in_one_sentence_with_the_file_and_what_is_free(tmp_path, words):
+    path = tmp_path / "folder" / "table.csv"
+
+    def write(beside):
+        beside.symlink_to("/dev/full")  # whatever is written there, the disk is full
+        try:
+            beside.write_text("1\n")
+        except OSError as error:
+            if words == "of a library":
+                raise RuntimeError(f"I/O error: {os.strerror(error.errno)} (os error {error.errno})") from None
+            raise
+
+    with pytest.raises(DiskFullError) as caught, replacing(path) as beside:
+        write(beside)
+
+    free = rf"[\d,]+ of [\d,]+ MiB are free in {path.parent}"
+    sentence = f"the disk is full, or your quota of it: no space for {path}; {free}"
+    assert re.fullmatch(sentence, str(caught.value))
+    assert list(path.parent.iterdir()) == []
+
+
+def test_another_error_is_not_called_a_full_disk(tmp_path):
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "file") as beside:
+        (beside / "in a file").write_text("1\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -135,7 +136,7 @@ def test_a_job_runs_the_code_that_lies_there_when_it_starts(start, tmp_path):
         ("raise SystemExit(3)", 3, ""),
         ("raise SystemExit('one clear sentence')", 1, "one clear sentence\n"),
         ("raise RuntimeError('lost')", 1, "RuntimeError: lost\n"),
-        ("os.kill(os.getpid(), 9)", -9, ""),
+        ("os.kill(os.getpid(), 9)", -9, "(on Slurm mem_mb, in slurm/config.yaml)\n"),
         ("os.kill(os.getpid(), 15)", -15, ""),
     ],
 )
@@ -187,9 +188,8 @@ def test_a_job_does_not_outlive_its_process(start):
 def test_a_job_of_several_threads_starts_python_itself(start):
     environment = ENVIRONMENT | {"OMP_NUM_THREADS": "2"}
     process = start("import sys; print('torch' in sys.modules)", environment=environment)
-    number, has_torch = process.communicate()[0].splitlines()
+    _, has_torch = process.communicate()[0].splitlines()
 
-    assert int(number) == process.pid
     assert has_torch == "False"
 
 
@@ -198,10 +198,55 @@ def test_where_nobody_serves_a_job_starts_python_itself(start):
         command = Server.command
         name = "nobody"
 
-    process = start("", of=Nobody())
+    process = start("import sys; print(os.getppid(), 'torch' in sys.modules)", of=Nobody())
 
-    assert process.communicate() == (f"{process.pid}\n", "")
+    assert process.communicate()[0].splitlines()[1] == f"{process.pid} False"
     assert process.returncode == 0
+
+
+class Nobody:
+    """In place of a server."""
+
+    command = Server.command
+    name = forkserver.NOBODY
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_without_a_server_gets_signals_and_may_end_in_its_own_way(start, sign):
+    process = start(ENDS_BY_ITSELF, of=Nobody())
+    for _ in range(2):
+        process.stdout.readline()
+    process.send_signal(sign)
+
+    assert process.wait(timeout=30) == 7
+
+
+def test_a_job_without_a_server_does_not_outlive_its_process(start):
+    process = start("import time; time.sleep(60)", of=Nobody())
+    number = int(process.stdout.readline())
+    process.kill()
+
+    wait_for(lambda: not exists(number))
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_of_a_job_that_is_killed_its_log_and_the_terminal_say_so_and_how_much_memory_it_had(
+    start, server, tmp_path, by_itself
+):
+    code = "import os\nheld = bytearray(300 << 20)\nos.kill(os.getpid(), 9)"
+    (tmp_path / "job.py").write_text(code)
+    command = (Nobody() if by_itself else server).command("-m", "job")
+    with (tmp_path / "log").open("w") as log:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=log, text=True, check=False
+        )
+
+    assert done.returncode == -9
+    (sentence,) = done.stdout.splitlines()
+    assert sentence.endswith(f"; its log: {tmp_path / 'log'}")
+    assert (tmp_path / "log").read_text().splitlines() == [sentence.partition("; its log")[0]]
+    peak = int(re.search(r"job: the job was killed .*, when it had ([\d,]+) MiB", sentence)[1].replace(",", ""))
+    assert 300 <= peak < 3000
 
 
 def test_where_nobody_can_listen_the_server_says_so_and_a_job_starts_python_itself(start):

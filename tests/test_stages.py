@@ -17,12 +17,15 @@ import pytest
 import sharpness
 
 STAGE = """
+import errno
 import time
 from sharpness.stages import run_stage
 
 def burn(seconds: float, sleep: float) -> None:
     if seconds < 0:
         raise ValueError("seconds must be at least 0")
+    if sleep < 0:
+        raise OSError(errno.ENOSPC, "no space")
     end = time.process_time() + seconds
     while time.process_time() < end:
         pass
@@ -170,3 +173,10 @@ print(before)
         )
         said.append(done.stdout)
     assert said[0] != said[1]
+
+
+def test_a_full_disk_is_said_on_both_streams_since_the_log_may_lie_on_it(run):
+    done = run("--seconds", "0", "--sleep=-1")
+
+    assert (done.returncode, done.stderr) == (1, "burn: [Errno 28] no space\n")
+    assert done.stdout == done.stderr

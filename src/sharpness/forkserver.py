@@ -3,9 +3,9 @@
 ``python forkserver.py --serve NAME`` imports packages and forks for each job, until its standard input ends.
 ``python forkserver.py NAME -m MODULE WORD ...`` is a job's own process: the server's fork gets its words, folder,
 environment and standard streams, and every signal; the job's process ends as the fork does. Where nobody serves, it
-becomes ``python -m MODULE WORD ...`` itself. Nothing of this project is imported before the fork, so that a job runs
-the code that lies there when it starts. The socket has a name and no file (Linux's abstract namespace): whatever is
-killed, nothing stays behind.
+starts ``python -m MODULE WORD ...`` by itself. Of a job that was killed it says so, and how much memory that had.
+Nothing of this project is imported before the fork, so that a job runs the code that lies there when it starts. The
+socket has a name and no file (Linux's abstract namespace): whatever is killed, nothing stays behind.
 """
 
 # A job's process imports what stands here at every start, and runs without site-packages: only what it needs itself.
@@ -26,7 +26,9 @@ PRELOADED = ("torch", "torch.func", "pandas", "matplotlib.pyplot", "safetensors.
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _LENGTH = 8  # bytes that tell how long a request is
-_STATUS = 4  # bytes of an exit status
+_ENDED = struct.Struct("iQ")  # how a job ended: its exit status, and the most memory that it had, in KiB
+NOBODY = "nobody"
+"""The name of no server: each job starts Python by itself."""
 # Libraries that compute read these when they are loaded; the server's were, with one thread.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -39,7 +41,6 @@ def start(environment: Mapping[str, str]) -> str:
     """
     import atexit
     import secrets
-    import shlex
     import subprocess
 
     name = f"sharpness-{os.getpid()}-{secrets.token_hex(8)}"
@@ -58,11 +59,21 @@ def start(environment: Mapping[str, str]) -> str:
         server.wait()
 
     atexit.register(end)
+    return through(name)
+
+
+def through(name: str) -> str:
+    """A function of the shell by which ``python`` is run by the server of a name, or by itself and told of."""
+    import shlex
+
     return f'python() {{ command python -I -S {shlex.quote(__file__)} {name} "$@"; }}; '
 
 
-def hand_over(connection: socket.socket, words: list[str]) -> int:
-    """Let the server run ``python *words``; its exit status, negative for the signal that killed it.
+def hand_over(connection: socket.socket, words: list[str]) -> tuple[int, int]:
+    """Let the server run ``python *words``.
+
+    Returns:
+        its exit status, negative for the signal that killed it, and the most memory that it had, in KiB.
 
     Raises:
         OSError, EOFError: the server's process for this job was lost.
@@ -76,10 +87,37 @@ def hand_over(connection: socket.socket, words: list[str]) -> int:
 
     for number in _FORWARDED:
         signal.signal(number, forward)
-    status = connection.recv(_STATUS)
-    if not status:
+    ended = connection.recv(_ENDED.size)
+    if not ended:
         raise EOFError("it closed the connection")
-    return int.from_bytes(status, "big", signed=True)
+    status, peak = _ENDED.unpack(ended)
+    return status, peak
+
+
+def start_itself(words: list[str]) -> tuple[int, int]:
+    """Run ``python *words`` as a child, which gets every signal and ends with this process.
+
+    Returns:
+        as ``hand_over``.
+    """
+    import ctypes
+
+    parent = os.getpid()
+    job = os.fork()
+    if job == 0:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() == parent:
+            os.execvp("python", ["python", *words])
+        os._exit(1)
+
+    def forward(number: int, _: object) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(job, number)
+
+    for number in _FORWARDED:
+        signal.signal(number, forward)
+    _, status, usage = os.wait4(job, 0)
+    return os.waitstatus_to_exitcode(status), usage.ru_maxrss
 
 
 def serve(name: str) -> list[str]:
@@ -146,21 +184,22 @@ def _attend(connection: socket.socket) -> list[str]:
         return _become(request, streams)
     for stream in streams:
         os.close(stream)
-    status = _ended(job, connection)
+    ended = _ENDED.pack(*_ended(job, connection))
     with suppress(OSError):  # nobody waits for it any more
-        connection.sendall(status.to_bytes(_STATUS, "big", signed=True))
+        connection.sendall(ended)
     os._exit(0)
 
 
-def _ended(job: int, connection: socket.socket) -> int:
-    """Pass signals on to a job until it ends; its exit status. Without a process that waits for it, it is killed."""
+def _ended(job: int, connection: socket.socket) -> tuple[int, int]:
+    """Pass signals on to a job until it ends, and say how. Without a process that waits for it, it is killed."""
     import select
 
     end = os.pidfd_open(job)
     while True:
         ready, _, _ = select.select([end, connection.fileno()], [], [])
         if end in ready:
-            return os.waitstatus_to_exitcode(os.waitpid(job, 0)[1])
+            _, status, usage = os.wait4(job, 0)
+            return os.waitstatus_to_exitcode(status), usage.ru_maxrss
         for number in connection.recv(1) or bytes([signal.SIGKILL]):
             os.kill(job, number)
 
@@ -177,9 +216,9 @@ def _become(request: dict[str, Any], streams: list[int]) -> list[str]:
     return words
 
 
-def _is_forked(words: list[str]) -> bool:
-    """Whether a fork of the server would be what ``python *words`` is."""
-    return words[:1] == ["-m"] and all(os.environ.get(name) == "1" for name in _THREADS)
+def _is_forked() -> bool:
+    """Whether a fork of the server would be what Python is if it is started now."""
+    return all(os.environ.get(name) == "1" for name in _THREADS)
 
 
 def _connected(name: str) -> socket.socket | None:
@@ -187,10 +226,12 @@ def _connected(name: str) -> socket.socket | None:
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(f"\0{name}")
+        if _user_of(connection) == os.geteuid():
+            return connection
     except OSError:
-        connection.close()
-        return None
-    return connection
+        pass
+    connection.close()
+    return None
 
 
 def main(words: list[str]) -> None:
@@ -198,18 +239,45 @@ def main(words: list[str]) -> None:
     first, *rest = words
     if first == "--serve":
         _run(serve(*rest))
-    connection = _connected(first) if _is_forked(rest) else None
-    if connection is None:
+    if rest[:1] != ["-m"]:
         os.execvp("python", ["python", *rest])
+    killed_before = _killed_for_memory()
+    connection = _connected(first) if first != NOBODY and _is_forked() else None
     try:
-        status = hand_over(connection, rest)
+        status, peak = start_itself(rest) if connection is None else hand_over(connection, rest)
     except (OSError, EOFError) as error:
         sys.exit(f"the process that forked for {rest[1]} was lost: {error}")
+    if status == -signal.SIGKILL:
+        _tell_of_kill(rest[1], peak, for_memory=_killed_for_memory() > killed_before)
     if status < 0:
         if -status in _FORWARDED:
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
+
+
+def _killed_for_memory() -> int:
+    """How many processes the kernel has killed for want of memory since the machine was started."""
+    with suppress(OSError), open("/proc/vmstat", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _tell_of_kill(module: str, peak: int, *, for_memory: bool) -> None:
+    """Say in one sentence that a job was killed, in its log and where its standard output goes: the terminal."""
+    log = ""
+    with suppress(OSError):
+        log = os.readlink("/proc/self/fd/2")
+    why = "by the kernel, for want of memory" if for_memory else "by SIGKILL, as the kernel does for want of memory"
+    sentence = (
+        f"{module.rpartition('.')[2]}: the job was killed {why}, when it had {peak / 1024:,.0f} MiB at most: "
+        "run fewer jobs at a time (--cores), or give each more memory (on Slurm mem_mb, in slurm/config.yaml)"
+    )
+    for stream, text in ((2, f"{sentence}\n"), (1, f"{sentence}; its log: {log}\n")):
+        with suppress(OSError):
+            os.write(stream, text.encode(errors="backslashreplace"))
 
 
 def _run(words: list[str]) -> NoReturn:

@@ -74,14 +74,21 @@ JOB_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "4000000000",
 }
 EXPORT = f"export {' '.join(f'{name}={quote(value)}' for name, value in JOB_ENVIRONMENT.items())}; "
-shell.prefix(EXPORT)
+
+
+def run_jobs_by(python):
+    """Let this function of the shell be what starts Python for jobs."""
+    # Snakemake formats it: its braces are the shell's.
+    shell.prefix((EXPORT + python).replace("{", "{{").replace("}", "}}"))
+
+
+run_jobs_by(forkserver.through(forkserver.NOBODY))
 
 
 # Jobs of this process, not those that it submits: theirs are other machines and other environments.
 onstart:
     if not workflow.deployment_settings.deployment_method:
-        # Snakemake formats it: its braces are the shell's.
-        shell.prefix(EXPORT + forkserver.start(JOB_ENVIRONMENT).replace("{", "{{").replace("}", "}}"))
+        run_jobs_by(forkserver.start(JOB_ENVIRONMENT))
 
 
 def installed(package):

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -19,14 +20,14 @@ closure.remember()  # before the modules that a stage runs are imported
 
 import tyro  # noqa: E402
 
-from sharpness.files import write_table  # noqa: E402
+from sharpness.files import is_of_full_disk, write_table  # noqa: E402
 
 
 def run_stage(stage: Callable[..., None]) -> None:
     """Run ``stage`` with the arguments of the command line, as its signature says, and ``--benchmark FILE``: its cost.
 
     Bad input (a ValueError) ends it with one line on standard error and exit status 1, and so does an edit of the
-    sources while it runs.
+    sources while it runs; a full disk, on which standard error may lie, with one on standard output as well.
     """
     starting = time.process_time()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -37,10 +38,16 @@ def run_stage(stage: Callable[..., None]) -> None:
         closure.check_unchanged()
         tyro.cli(stage, args=words, config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands))
         closure.check_unchanged()
+        if own.benchmark is not None:
+            write_table([_cost(starting)], own.benchmark)
     except ValueError as error:
         sys.exit(f"{stage.__name__}: {error}")
-    if own.benchmark is not None:
-        write_table([_cost(starting)], own.benchmark)
+    except Exception as error:
+        if not is_of_full_disk(error):
+            raise
+        with suppress(OSError):
+            print(f"{stage.__name__}: {error}", flush=True)
+        sys.exit(f"{stage.__name__}: {error}")
 
 
 def _cost(starting: float) -> dict[str, object]:
