@@ -1,6 +1,7 @@
 """Files are whole or not there, and tables keep every digit."""
 
 import csv
+import errno
 import math
 import os
 import re
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpness.files import DiskFullError, replacing, write_table, write_text
+from sharpness.files import DiskFullError, replacing, require_space, write_table, write_text
 
 
 def test_the_file_appears_when_the_block_ends_well(tmp_path):
@@ -118,3 +119,16 @@ def test_a_full_disk_is_said_in_one_sentence_with_the_file_and_what_is_free(tmp_
 def test_another_error_is_not_called_a_full_disk(tmp_path):
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "file") as beside:
         (beside / "in a file").write_text("1\n")
+
+
+def test_space_is_tried(tmp_path, monkeypatch):
+    require_space(tmp_path, 1 << 20)
+
+    def refuse(*_):
+        raise OSError(errno.EDQUOT, "quota")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(DiskFullError, match=r"the disk is full, .* MiB are free in"):
+        require_space(tmp_path, 1 << 20)
+
+    assert list(tmp_path.iterdir()) == []

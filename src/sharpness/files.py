@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,24 @@ def replacing(path: Path) -> Iterator[Path]:
         if is_of_full_disk(error) and not isinstance(error, DiskFullError):
             raise DiskFullError(_full(path)) from error
         raise
+
+
+def require_space(folder: Path, num_bytes: int) -> None:
+    """Try whether so much can be written in a folder: a quota tells by refusing only.
+
+    Raises:
+        DiskFullError: it cannot.
+    """
+    path = folder / f".{os.getpid()}.space"
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+    except OSError as error:
+        if is_of_full_disk(error):
+            raise DiskFullError(_full(path.with_name("anything"))) from error
+    finally:
+        with suppress(OSError):
+            path.unlink()
 
 
 def is_of_full_disk(error: Exception) -> bool:

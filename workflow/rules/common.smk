@@ -13,7 +13,7 @@ from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 sys.path.insert(0, f"{workflow.basedir}/src")
 
-from sharpness import closure, dates, forkserver, planned
+from sharpness import closure, dates, failures, files, forkserver, planned
 from sharpness import sources as data_sources
 from sharpness.grid import flags
 from sharpness.records import RecordError
@@ -35,7 +35,9 @@ try:
     ORIGINALS = [name for name, prepared in PREPARED.items() if not Path(prepared).exists()]
     for name in ORIGINALS:
         data_sources.check(name)
-    if workflow.is_main_process:  # jobs on other machines have other clocks
+    if workflow.is_main_process:
+        files.require_space(Path(), 2**20)
+        # Jobs on other machines have other clocks.
         dates.check_dates(
             [
                 *workflow.configfiles,
@@ -46,7 +48,7 @@ try:
                 *(f"results/{STUDY.name}/{kind}" for kind in ("tables", "figures")),
             ]
         )
-except (StudyError, data_sources.SourceError, dates.DateError) as error:
+except (StudyError, data_sources.SourceError, dates.DateError, files.DiskFullError) as error:
     # One sentence for the author of the study, without a traceback.
     sys.exit(str(error))
 
@@ -89,6 +91,11 @@ run_jobs_by(forkserver.through(forkserver.NOBODY))
 onstart:
     if not workflow.deployment_settings.deployment_method:
         run_jobs_by(forkserver.start(JOB_ENVIRONMENT))
+
+
+onerror:
+    # Snakemake tells of a job by its whole command; what it said itself comes last.
+    print("What failed, and the last line of its log:", *failures.last_words(Path(log)), sep="\n", file=sys.stderr)
 
 
 def installed(package):
