@@ -11,9 +11,10 @@ results=results/$study
 mkdir -p .snakemake
 exec 9>.snakemake/run.lock
 flock --nonblock 9 || { echo "Waiting for another run in this folder to end."; flock 9; }
-# A run that was killed leaves Snakemake's own lock behind. Its jobs may still be at work: they write the same bits.
+# A run that was killed leaves Snakemake's own lock behind: one that lives keeps it. The jobs of the former may still be at
+# work: they write the same bits.
 if [ -n "$(ls -A .snakemake/locks 2>/dev/null)" ]; then
-	snakemake --unlock --configfile "$config" --quiet all
+	snakemake --unlock --configfile "$config" --quiet all || true # what is in the way, the run says
 fi
 
 begin=$SECONDS

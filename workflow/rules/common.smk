@@ -13,7 +13,7 @@ from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 sys.path.insert(0, f"{workflow.basedir}/src")
 
-from sharpness import closure, dates, failures, files, forkserver, planned
+from sharpness import closure, dates, failures, files, forkserver, locking, planned
 from sharpness import sources as data_sources
 from sharpness.grid import flags
 from sharpness.records import RecordError
@@ -51,6 +51,8 @@ try:
 except (StudyError, data_sources.SourceError, dates.DateError, files.DiskFullError) as error:
     # One sentence for the author of the study, without a traceback.
     sys.exit(str(error))
+
+locking.install(STUDY.name, PREPARED.values())
 
 # Imported only where Snakemake submits jobs to Slurm's queue, or could.
 if ExecutorPluginRegistry().is_installed("slurm"):
