@@ -6,6 +6,14 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$python && break; done)
 CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,workflow/studies/$(STUDY).yaml)
+ifneq (,$(findstring :,$(CURDIR))$(findstring {,$(CURDIR))$(findstring },$(CURDIR)))
+$(error $(CURDIR): for Python a colon ends a path, and for Snakemake braces are wildcards; give this folder another name)
+endif
+ifneq (,$(filter demo study figure cost publish,$(MAKECMDGOALS)))
+ifeq (,$(wildcard $(CONFIG)))
+$(error STUDY=$(STUDY): there is no $(CONFIG); there are paper $(sort $(basename $(notdir $(wildcard workflow/studies/*.yaml)))))
+endif
+endif
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: demo study figure cost test test-all lint publish bench bench-gpu bench-full clean clean-state help

@@ -12,7 +12,7 @@ _QUIET, _WATCHED = 0.25, 2.0
 
 def busy_seconds() -> float:
     """CPU time that all processes of the machine have used since it started."""
-    user, nice, system = Path("/proc/stat").read_text().split()[1:4]
+    user, nice, system = Path("/proc/stat").read_text(encoding="utf-8").split()[1:4]
     return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 

@@ -14,6 +14,6 @@ ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 
 def machine(threads: int) -> dict[str, Any]:
     """Where this runs and with what: the same in every row of a run."""
-    names = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    names = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in ("torch", "scipy"))
     return {"cpu": names[0] if names else platform.machine(), "threads": threads, "versions": versions}

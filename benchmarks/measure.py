@@ -76,12 +76,12 @@ def _spectrum(job: Job, cache: Path) -> dict[str, Any]:
 
 def _start_of_peak() -> int:
     """Forget the highest use of memory so far; the present one in KiB."""
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     return _kibibytes("VmRSS")
 
 
 def _kibibytes(name: str) -> int:
-    match = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    match = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
     assert match is not None
     return int(match[1])
 

@@ -42,7 +42,7 @@ def measure() -> list[dict[str, Any]]:
     inputs, targets = examples(1_797)
     rest = Split(inputs[_NUM_TRAINING:], targets[_NUM_TRAINING:])
     dataset = Dataset(Split(inputs[:_NUM_TRAINING], targets[:_NUM_TRAINING]), rest, rest, num_classes=10)
-    defaults = yaml.safe_load(_DEFAULTS.read_text())["defaults"]
+    defaults = yaml.safe_load(_DEFAULTS.read_text(encoding="utf-8"))["defaults"]
     rows = []
     for products, tolerance, precision in WAYS:
         way = {"direction_products": products, "direction_tolerance": tolerance, "direction_precision": precision}

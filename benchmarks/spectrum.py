@@ -94,7 +94,12 @@ def _run(job: Job, cache: Path, *, threads: int, limit: float) -> dict[str, Any]
     cache.mkdir(parents=True, exist_ok=True)
     try:
         ended = subprocess.run(
-            [*command, json.dumps(asdict(job))], env=environment, capture_output=True, text=True, timeout=limit
+            [*command, json.dumps(asdict(job))],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            encoding="utf-8",
         )
     except subprocess.TimeoutExpired:
         return {"failure": f"did not end within {limit:.0f} s"}

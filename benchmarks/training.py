@@ -78,7 +78,9 @@ def _cores() -> int:
 
 def _nudging() -> pd.DataFrame:
     command = [sys.executable, "-m", "benchmarks.nudging"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | ENVIRONMENT)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | ENVIRONMENT, encoding="utf-8"
+    )
     return pd.DataFrame(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -123,7 +125,12 @@ class Runs:
         command = [sys.executable, "-m", "benchmarks.training", "--child", network, str(batch), str(threads), device]
         self._children = [
             subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | ENVIRONMENT
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | ENVIRONMENT,
+                encoding="utf-8",
             )
             for _ in range(processes)
         ]

@@ -60,7 +60,7 @@ def main() -> None:
 
 def _large(project: Path) -> Path:
     """A grid of a thousand runs, each with some three hundred checkpoints that are measured."""
-    study = yaml.safe_load((project / "config.yaml").read_text())
+    study = yaml.safe_load((project / "config.yaml").read_text(encoding="utf-8"))
     rates = [round(0.001 * 1.1**power, 6) for power in range(50)]
     study["checkpoints"] = {"many": {"at_epochs": list(range(300))}}
     study["defaults"]["epochs"] = 300
@@ -71,7 +71,7 @@ def _large(project: Path) -> Path:
     measured = {"kind": "eigenvalues", "measure": {"spectrum": ["leading"]}, "grids": {"learning_rate": [grid]}}
     study["experiments"] = {"eigenvalues": measured}
     path = project / "large.yaml"
-    path.write_text(yaml.safe_dump(study))
+    path.write_text(yaml.safe_dump(study), encoding="utf-8")
     return path
 
 
@@ -90,13 +90,13 @@ def _snakemake(project: Path, *words: str) -> _Spent:
     command = [sys.executable, "-m", "snakemake", *words]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     own = 0.0
-    with (project / "said").open("w") as file:
+    with (project / "said").open("w", encoding="utf-8") as file:
         running = subprocess.Popen(command, cwd=project, env=os.environ | {"PATH": path}, stdout=file, stderr=file)
         while running.poll() is None:
             own = _own_cpu_seconds(running.pid) or own
             time.sleep(0.2)
     if running.returncode:
-        raise RuntimeError((project / "said").read_text()[-3000:])
+        raise RuntimeError((project / "said").read_text(encoding="utf-8")[-3000:])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return _Spent(time.monotonic() - began, cpu, own)
@@ -104,7 +104,7 @@ def _snakemake(project: Path, *words: str) -> _Spent:
 
 def _own_cpu_seconds(process: int) -> float:
     """Of a process that runs, without its children; zero once it has ended."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -128,7 +128,7 @@ def _measured_plan(project: Path, study: Path) -> tuple[Counter[str], float, flo
     )
     began = time.monotonic()
     command = [sys.executable, "-c", program, sys.executable, "-m", "snakemake", "-n", "--configfile", str(study)]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True, encoding="utf-8")
     seconds = time.monotonic() - began
     jobs = Counter({rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)})
     return jobs, seconds, jobs.pop("peak") / 2**20

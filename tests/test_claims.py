@@ -1208,7 +1208,9 @@ def test_the_markdown_is_one_table_with_the_verdict_after_the_letter():
 def test_the_claims_depend_on_no_module_that_imports_torch_or_draws():
     paths = sources("sharpness.stages.claims")
 
-    assert not any(re.search(r"^\s*(import|from) torch", Path(path).read_text(), re.MULTILINE) for path in paths)
+    assert not any(
+        re.search(r"^\s*(import|from) torch", Path(path).read_text(encoding="utf-8"), re.MULTILINE) for path in paths
+    )
     assert not any("/figures/" in path for path in paths)
 
 

@@ -96,7 +96,7 @@ def test_no_figure_and_no_stage_that_only_handles_tables_loads_torch(figures_imp
     ],
 )
 def test_a_figure_or_a_table_depends_on_no_module_that_imports_torch(module):
-    texts = {path: Path(path).read_text() for path in sources(f"sharpness.{module}")}
+    texts = {path: Path(path).read_text(encoding="utf-8") for path in sources(f"sharpness.{module}")}
 
     assert [path for path, text in texts.items() if re.search(r"^\s*(import|from) torch", text, re.MULTILINE)] == []
 

@@ -79,7 +79,7 @@ def start(server, tmp_path):
 def exists(number):
     """Whether a process runs; one that has ended but was not waited for does not."""
     try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
@@ -136,7 +136,7 @@ def test_a_job_runs_the_code_that_lies_there_when_it_starts(start, tmp_path):
         ("raise SystemExit(3)", 3, ""),
         ("raise SystemExit('one clear sentence')", 1, "one clear sentence\n"),
         ("raise RuntimeError('lost')", 1, "RuntimeError: lost\n"),
-        ("os.kill(os.getpid(), 9)", -9, "(on Slurm mem_mb, in slurm/config.yaml)\n"),
+        ("os.kill(os.getpid(), 9)", 137, "(on Slurm mem_mb, in slurm/config.yaml)\n"),
         ("os.kill(os.getpid(), 15)", -15, ""),
     ],
 )
@@ -241,7 +241,7 @@ def test_of_a_job_that_is_killed_its_log_and_the_terminal_say_so_and_how_much_me
             command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=log, text=True, check=False
         )
 
-    assert done.returncode == -9
+    assert done.returncode == 137
     (sentence,) = done.stdout.splitlines()
     assert sentence.endswith(f"; its log: {tmp_path / 'log'}")
     assert (tmp_path / "log").read_text().splitlines() == [sentence.partition("; its log")[0]]

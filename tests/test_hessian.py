@@ -727,7 +727,7 @@ def test_products_leave_nothing_behind(problem, network, budget_in_chunks, gener
 
 
 def resident_bytes():
-    with open("/proc/self/statm") as numbers:  # noqa: PTH123
+    with open("/proc/self/statm", encoding="utf-8") as numbers:  # noqa: PTH123
         return int(numbers.read().split()[1]) * 4096
 
 

@@ -93,6 +93,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         read_study(tmp_path)
 
 
+def test_for_a_file_that_is_not_there_the_nearest_is_named(tmp_path):
+    for name in ("digits", "paper"):
+        (tmp_path / f"{name}.yaml").write_text("study: one\n", encoding="utf-8")
+    with pytest.raises(StudyError, match=r"digit\.yaml: cannot be read \(No such .*\); nearest in .*: digits$"):
+        read_study(tmp_path / "digit.yaml")
+    with pytest.raises(StudyError, match=r"nearest in .*: digits, paper$"):
+        read_study(tmp_path / "none.yaml")
+
+
 def test_one_file_is_a_study_and_two_are_not():
     only_study(["a.yaml"])
     with pytest.raises(StudyError, match=r"never merges with another, got a\.yaml and b\.yaml"):

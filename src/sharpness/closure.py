@@ -84,7 +84,7 @@ def _imported(module: str) -> frozenset[str]:
     path = _path(module)
     assert path is not None  # only names with a file are ever asked for
     names = {module.rpartition(".")[0]}  # importing a module runs its packages
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -82,7 +82,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path, *, otherwise: Ite
     A column that a row lacks is empty in it. No rows at all make a file with the names of the columns ``otherwise``.
     """
     columns = dict.fromkeys(column for row in rows for column in row) or dict.fromkeys(otherwise)
-    with replacing(path) as beside, beside.open("w", newline="") as file:
+    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -91,4 +91,4 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path, *, otherwise: Ite
 def write_text(text: str, path: Path) -> None:
     """Write a text file."""
     with replacing(path) as beside:
-        beside.write_text(text)
+        beside.write_text(text, encoding="utf-8")

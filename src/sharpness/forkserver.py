@@ -66,7 +66,7 @@ def through(name: str) -> str:
     """A function of the shell by which ``python`` is run by the server of a name, or by itself and told of."""
     import shlex
 
-    return f'python() {{ command python -I -S {shlex.quote(__file__)} {name} "$@"; }}; '
+    return f'python() {{ command python -X utf8 -I -S {shlex.quote(__file__)} {name} "$@"; }}; '
 
 
 def hand_over(connection: socket.socket, words: list[str]) -> tuple[int, int]:
@@ -237,6 +237,7 @@ def _connected(name: str) -> socket.socket | None:
 def main(words: list[str]) -> None:
     """Serve, or run a job."""
     first, *rest = words
+    _open_streams()
     if first == "--serve":
         _run(serve(*rest))
     if rest[:1] != ["-m"]:
@@ -249,11 +250,22 @@ def main(words: list[str]) -> None:
         sys.exit(f"the process that forked for {rest[1]} was lost: {error}")
     if status == -signal.SIGKILL:
         _tell_of_kill(rest[1], peak, for_memory=_killed_for_memory() > killed_before)
+        sys.exit(128 + signal.SIGKILL)  # of a process that is killed itself the shell has a word to say
     if status < 0:
         if -status in _FORWARDED:
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
+
+
+def _open_streams() -> None:
+    """Let those standard streams be there that were closed, so that no other file takes their place."""
+    for stream, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, open(stream, "w" if stream else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _killed_for_memory() -> int:

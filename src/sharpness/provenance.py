@@ -86,14 +86,16 @@ def training_of(histories: Iterable[pd.DataFrame]) -> Training:
 
 
 def _processor(information: Path) -> str:
-    lines = information.read_text().splitlines() if information.exists() else []
+    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
 
 
 def _git(folder: Path, *words: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, encoding="utf-8"
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""  # no git, no repository, or none that git trusts
     return done.stdout.strip()

@@ -117,7 +117,7 @@ def render(
     }
     rows = _claims(claims)
     measured = [row for row in rows if _is_measured(row)]
-    return environment.from_string(TEMPLATE.read_text()).render(
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         study=study,
         measured=measured,
         not_measured=[row for row in rows if not _is_measured(row)],

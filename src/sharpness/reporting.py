@@ -71,7 +71,7 @@ def _terminal() -> TextIO | None:
     if sys.stderr.isatty():
         return None
     try:
-        return Path("/dev/tty").open("w")
+        return Path("/dev/tty").open("w", encoding="utf-8")
     except OSError:
         return None
 

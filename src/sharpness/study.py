@@ -222,7 +222,7 @@ def study_of(config: Mapping[str, Any], schema_path: Path, *, source: str) -> St
         sharpness.sources.SourceError: the files of a data set are missing or damaged.
     """
     try:
-        check_schema(config, yaml.safe_load(schema_path.read_text()))
+        check_schema(config, yaml.safe_load(schema_path.read_text(encoding="utf-8")))
         experiments = {name: _experiment(name, config) for name in config["experiments"]}
         study = Study(name=config["study"], config=config, experiments=experiments)
         feasibility.check(study)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def read_study(path: Path) -> Any:
     try:
         text = path.read_bytes().decode()
     except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror})") from None
+        raise StudyError(f"{path}: cannot be read ({error.strerror}){_nearest(path)}") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise StudyError(f"{path}: line {line} is not text in UTF-8; save the file in that encoding") from None
@@ -76,6 +77,13 @@ def _as_json(text: str, path: Path, error: yaml.YAMLError) -> Any:
         problem = getattr(error, "problem", None) or error
         raise StudyError(f"{path}: {place}is not valid YAML ({_one_line(problem)})") from None
     return study
+
+
+def _nearest(path: Path) -> str:
+    """What may have been meant by a file that is not there."""
+    names = sorted(other.stem for other in path.parent.glob("*.yaml"))
+    nearest = get_close_matches(path.stem, names) or names
+    return f"; nearest in {path.parent}: {', '.join(nearest)}" if nearest and not path.exists() else ""
 
 
 def _one_line(cause: object) -> str:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from running import SMALL, environment, snakemake
 
-from benchmarks.project import copy_project
+from benchmarks.project import ROOT, copy_project
 
 DATA = "results/data/digits.safetensors"
 
@@ -113,3 +113,98 @@ def test_of_a_run_that_was_killed_the_lock_may_be_removed(folder, start):
     assert "A run in this folder was killed and has left its lock." in locked.stdout + locked.stderr
     assert unlocked.returncode == 0, unlocked.stderr
     assert done.returncode == 0, done.stderr
+
+
+LOCALES = {"ASCII": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "UTF-8": {"LC_ALL": "C.UTF-8"}}
+
+
+def test_a_locale_without_utf_8_and_closed_streams_give_the_same_tables_and_an_odd_path_does_too(folder):
+    odd = folder.rename(folder.with_name("a colon: and a space"))
+    tables = {}
+    for name, variables in LOCALES.items():
+        command = f"exec {sys.executable} -m snakemake -c 2 --configfile one.yaml" + " >&- <&-" * (name == "ASCII")
+        done = subprocess.run(
+            command, shell=True, cwd=odd, env=environment() | variables, stderr=subprocess.PIPE, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()[-3000:]
+        results = odd / "results" / "one"
+        tables[name] = {path.name: path.read_bytes() for path in (results / "tables").iterdir()}
+        (odd / "results" / "one").rename(odd / name)
+
+    assert not tables["ASCII"]["claims.md"].isascii()
+    assert tables["ASCII"] == tables["UTF-8"]
+
+
+def test_a_path_that_snakemake_or_python_cannot_read_is_refused_in_one_sentence(folder):
+    braces = folder.rename(folder.with_name("b{r}ce"))
+    refused = snakemake(braces, "-n", "--configfile", "one.yaml")
+    colon = braces.rename(folder.with_name("co:lon"))
+    elsewhere = snakemake(
+        folder.parent, "-n", "--snakefile", f"{colon}/Snakefile", "--configfile", str(colon / "one.yaml")
+    )
+
+    for done, words in ((refused, "takes braces in the path"), (elsewhere, "takes a colon for the end of a path")):
+        (said,) = [line for line in (done.stdout + done.stderr).splitlines() if line]
+        assert done.returncode == 1
+        assert words in said
+
+
+def test_a_study_that_there_is_not_is_refused_by_make_with_those_that_there_are(folder):
+    for goal in ("demo", "study", "figure", "cost", "publish"):
+        command = ["make", goal, "STUDY=none", "-f", str(ROOT / "Makefile")]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+        assert done.returncode == 2
+        assert "STUDY=none: there is no workflow/studies/none.yaml; there are paper digits " in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+HISTORY = "results/one/runs/digits200-simple_cnn-lr0.1-bs20-e1-seed0/history.csv"
+
+
+def test_a_job_that_the_kernel_kills_is_said_in_one_sentence_at_the_end(folder):
+    (folder / "src" / "sharpness" / "stages" / "train.py").write_text(
+        "import os\nheld = bytearray(200 << 20)\nos.kill(os.getpid(), 9)\n", encoding="utf-8"
+    )
+    for words in ((), ("--no-hooks",)):
+        done = snakemake(folder, "-c", "1", *words, HISTORY, "--configfile", "one.yaml")
+
+        assert done.returncode == 1
+        assert "train: the job was killed by SIGKILL" in done.stdout
+        if not words:
+            last = done.stderr.partition("What failed, and the last line of its log:\n")[2].splitlines()[0]
+            assert last.startswith("results/one/runs/")
+            assert "train.log: train: the job was killed by SIGKILL, as the kernel does for want of memory" in last
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_is_said_in_one_sentence_with_the_file_at_the_end(folder):
+    snakemake(folder, "-c", "1", DATA, "--configfile", "one.yaml")
+    small = folder / "results" / "one"
+    small.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=True)
+    try:
+        done = snakemake(folder, "-c", "1", HISTORY, "--configfile", "one.yaml")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+    assert done.returncode == 1
+    assert "train: the disk is full, or your quota of it: no space for results/one/state/" in done.stdout
+    assert "MiB are free in" in done.stdout
+    assert "What failed, and the last line of its log:" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_on_a_full_disk_nothing_begins(folder):
+    inside = folder / "elsewhere"
+    inside.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(inside)], check=True)
+    try:
+        words = ("-n", "--snakefile", str(folder / "Snakefile"), "--configfile", str(folder / "one.yaml"))
+        done = snakemake(inside, *words)
+    finally:
+        subprocess.run(["umount", str(inside)], check=True)
+
+    (said,) = [line for line in (done.stdout + done.stderr).splitlines() if line]
+    assert done.returncode == 1
+    assert said.startswith("the disk is full")

@@ -13,7 +13,7 @@ from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 sys.path.insert(0, f"{workflow.basedir}/src")
 
-from sharpness import closure, dates, failures, files, forkserver, locking, planned
+from sharpness import closure, dates, failures, files, forkserver, locking, planned, utf8
 from sharpness import sources as data_sources
 from sharpness.grid import flags
 from sharpness.records import RecordError
@@ -21,6 +21,7 @@ from sharpness.schema import StudyError
 from sharpness.study import ENDS, KINDS, MEASUREMENTS, study_of
 from sharpness.study_file import only_study, read_study
 
+utf8.require()
 try:
     only_study(workflow.configfiles)
     for file in workflow.configfiles:
@@ -63,6 +64,12 @@ if ExecutorPluginRegistry().is_installed("slurm"):
 # Relative, so that a project may be moved with its results: inputs of another name are other inputs.
 PROJECT = Path(os.path.relpath(workflow.basedir))
 SOURCE = PROJECT / "src"
+if set("{}") & set(str(workflow.basedir)):
+    sys.exit(
+        f"{workflow.basedir}: Snakemake takes braces in the path of a project for wildcards; give its folder another name"
+    )
+if ":" in str(PROJECT):
+    sys.exit(f"{PROJECT}: Python takes a colon for the end of a path; call snakemake in the project's own folder")
 
 
 def sources(module):
@@ -71,7 +78,8 @@ def sources(module):
 
 
 JOB_ENVIRONMENT = {
-    "PYTHONPATH": str(SOURCE.absolute()),
+    "PYTHONUTF8": "1",  # words and files are the same in every locale
+    "PYTHONPATH": str(SOURCE),
     # glibc's malloc gives large tensors back to the system after every use, and gets them again page by page: a tenth of
     # the time of a measurement on a CPU.
     "MALLOC_MMAP_MAX_": "0",
@@ -97,7 +105,9 @@ onstart:
 
 onerror:
     # Snakemake tells of a job by its whole command; what it said itself comes last.
-    print("What failed, and the last line of its log:", *failures.last_words(Path(log)), sep="\n", file=sys.stderr)
+    said = [line for file in log for line in failures.last_words(Path(file))]
+    if said:
+        print("What failed, and the last line of its log:", *said, sep="\n", file=sys.stderr)
 
 
 def installed(package):

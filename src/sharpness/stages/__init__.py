@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from io import TextIOWrapper
 from pathlib import Path
 
 from sharpness import closure
@@ -30,6 +31,9 @@ def run_stage(stage: Callable[..., None]) -> None:
     sources while it runs; a full disk, on which standard error may lie, with one on standard output as well.
     """
     starting = time.process_time()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # no stream where it was closed
+            stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks is no reason to fail
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--benchmark", type=Path)
@@ -65,11 +69,13 @@ def _cost(starting: float) -> dict[str, object]:
 
 def _seconds_since_start() -> float:
     """Of this process; with what it took before its first line of Python."""
-    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _peak_mebibytes() -> int:
     """Of this process's memory; getrusage's begins with what the process had that started this one."""
-    (kibibytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    (kibibytes,) = re.findall(
+        r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE
+    )
     return int(kibibytes) // 1024

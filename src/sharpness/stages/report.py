@@ -76,7 +76,7 @@ def report(
         citation: the project's CITATION.cff.
         output: the page.
     """
-    texts = {path.stem: caption_of(path.read_text()) for path in captions}
+    texts = {path.stem: caption_of(path.read_text(encoding="utf-8")) for path in captions}
     done = jobs_of(results, jobs)
     origin = Origin(
         training=provenance.training_of(read_table(path, "history") for path in histories),
@@ -93,11 +93,11 @@ def report(
         claims_caption=texts["claims"],
         pictures=_pictures(figures, dict(zip(interactive.names, interactive.tables, strict=True)), texts),
         tables=[
-            Table(name, text.read_text(), texts[kind])
+            Table(name, text.read_text(encoding="utf-8"), texts[kind])
             for name, kind, text in zip(tables.names, tables.kinds, tables.texts, strict=True)
         ],
         origin=origin,
-        citation=yaml.safe_load(citation.read_text()),
+        citation=yaml.safe_load(citation.read_text(encoding="utf-8")),
     )
     write_text(page, output)
 

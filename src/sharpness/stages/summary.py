@@ -26,7 +26,7 @@ def summary(config: Path, schema: Path, results: Path) -> None:
     print(f"\nThe study {study.name}\n")
     claims = results / "tables" / "claims.md"
     for name in sorted(study.result_tables):
-        print((results / "tables" / f"{name}.md").read_text().rstrip() + "\n")
+        print((results / "tables" / f"{name}.md").read_text(encoding="utf-8").rstrip() + "\n")
     _print_verdicts(claims.with_suffix(".csv"))
     print(f"More: {claims}\n")
     print(f"{'part':<16}{'jobs':>6}{'seconds':>10}{'CPU seconds':>13}")
@@ -41,7 +41,7 @@ def summary(config: Path, schema: Path, results: Path) -> None:
 def _print_verdicts(claims: Path) -> None:
     """A line for each claim, as far as a terminal is wide."""
     print("The poster's claims")
-    with claims.open() as file:
+    with claims.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             # What tells two parts of a sentence apart stands at its end.
             sentence, colon, part = row["finding"].partition(": ")
