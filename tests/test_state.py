@@ -29,7 +29,13 @@ pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
 STEPS_PER_EPOCH = 5
 CPU = torch.device("cpu")
 ENVIRONMENT = {"code": "0a", "torch": torch.__version__, "device": "cpu", "threads": "1", "data_digest": "1b"}
-NUDGED = {"gamma": 0.1, "num_directions": 2, "direction_examples": 5, "direction_products": 9}
+NUDGED = {
+    "gamma": 0.1,
+    "direction_tolerance": 0.1,
+    "num_directions": 2,
+    "direction_examples": 5,
+    "direction_products": 9,
+}
 KINDS = {
     "plain": {},
     "momentum": {"momentum": 0.9, "l2": 0.01},

@@ -235,6 +235,50 @@ def test_after_an_edit_that_moves_no_number_results_can_be_kept(project):
     assert [path.read_bytes() for path in results] == before
 
 
+# Results that cannot be what they seem
+
+
+@pytest.fixture
+def unrecorded(project, tmp_path):
+    """The project with its results, of which Snakemake has lost all records."""
+    copied = shutil.copytree(project, tmp_path / "unrecorded", symlinks=True)
+    shutil.rmtree(copied / ".snakemake")
+    return copied
+
+
+def test_results_without_a_record_that_are_of_the_study_and_its_code_stay(unrecorded):
+    assert planned_jobs(unrecorded) == {}
+
+
+def test_results_without_a_record_that_are_of_other_settings_are_refused_by_name(unrecorded):
+    study = yaml.safe_load(SMALL.read_text())
+    more_eigenvalues(study)
+    (unrecorded / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    done = snakemake(unrecorded, "-n", "--configfile", "study.yaml")
+    assert done.returncode == 1
+    assert "more-0.csv was measured with other settings than the study's spectrum.more" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_results_without_a_record_that_are_of_other_code_are_refused_by_name(unrecorded):
+    path = unrecorded / "src" / "sharpness" / "stages" / "steps.py"
+    before = path.stat()
+    path.write_text(path.read_text() + "\n# Edited.\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    done = snakemake(unrecorded, "-n", "--configfile", str(SMALL))
+    assert done.returncode == 1
+    assert "scaled-0.csv was computed with the code of the stage steps" in done.stderr
+
+
+def test_a_table_that_lost_its_rows_ends_the_study_by_its_name(project, tmp_path):
+    copied = shutil.copytree(project, tmp_path / "shortened", symlinks=True)
+    path = next((copied / "results/small/runs").glob("*/steps/scaled-0.csv"))
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-4]))
+    done = snakemake(copied, "--cores", "1", "--show-failed-logs", "--configfile", str(SMALL))
+    assert done.returncode == 1
+    assert f"{path.relative_to(copied)} is not whole" in done.stderr
+
+
 # Results that are not there
 
 
