@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from inspect import getdoc
 from pathlib import Path
+from typing import Any, TypeVar
 
+import pandas as pd
 import plotly.graph_objects as go
 import yaml
 
 from sharpness import provenance
+from sharpness.claims.poster import CLAIMS
 from sharpness.costs import Jobs, costs_of, jobs_of
 from sharpness.figures import interactive as interactive_figures
 from sharpness.files import write_text
 from sharpness.reading import read_table
+from sharpness.records import RecordError
 from sharpness.report import Caption, Origin, Picture, Table, caption_of, render
 from sharpness.stages import run_stage
+
+Content = TypeVar("Content")
+CLAIMS_COLUMNS = (
+    *("claim", "finding", "model", "data", "configuration", "quantity", "measured", "effect", "low", "high"),
+    *("test", "seeds", "diverged", "verdict", "would_decide"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,8 +85,11 @@ def report(
         histories: the collected ones of all experiments.
         citation: the project's CITATION.cff.
         output: the page.
+
+    Raises:
+        RecordError: one of these files is damaged.
     """
-    texts = {path.stem: caption_of(path.read_text(encoding="utf-8")) for path in captions}
+    texts = {path.stem: _read(path, caption_of) for path in captions}
     done = jobs_of(results, jobs)
     origin = Origin(
         training=provenance.training_of(read_table(path, "history") for path in histories),
@@ -89,17 +102,52 @@ def report(
     )
     page = render(
         study,
-        claims=read_table(claims),
+        claims=_claims(claims),
         claims_caption=texts["claims"],
         pictures=_pictures(figures, dict(zip(interactive.names, interactive.tables, strict=True)), texts),
         tables=[
-            Table(name, text.read_text(encoding="utf-8"), texts[kind])
+            Table(name, _read(text, str), texts[kind])
             for name, kind, text in zip(tables.names, tables.kinds, tables.texts, strict=True)
         ],
         origin=origin,
-        citation=yaml.safe_load(citation.read_text(encoding="utf-8")),
+        citation=_read(citation, _citation),
     )
     write_text(page, output)
+
+
+def _read(path: Path, parse: Callable[[str], Content]) -> Content:
+    """What a text file holds, by the name of which it is refused where it holds something else."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if not text.strip():
+            raise ValueError("it is empty")
+        return parse(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise RecordError(f"{path} is damaged ({' '.join(str(error).split())}): put it back") from error
+
+
+def _citation(text: str) -> dict[str, Any]:
+    found = yaml.safe_load(text)
+    if not isinstance(found, dict) or not {"authors", "title"} <= set(found):
+        raise ValueError("it has no authors and no title")
+    return found
+
+
+def _claims(path: Path) -> pd.DataFrame:
+    table = read_table(path)
+    if lacking := [column for column in CLAIMS_COLUMNS if column not in table]:
+        raise RecordError(f"{path} lacks the column {lacking[0]}: remove it, and it is made anew")
+    if absent := sorted(set(CLAIMS) - set(table["claim"])):
+        raise RecordError(f"{path} lacks the claims {', '.join(absent)}: remove it, and it is made anew")
+    return table
+
+
+def _image(path: Path) -> bytes:
+    content = path.read_bytes()
+    # It ends with a chunk of that name and its check sum.
+    if not content.startswith(b"\x89PNG\r\n\x1a\n") or content[-8:-4] != b"IEND":
+        raise RecordError(f"{path} is damaged or cut short: remove it, and it is drawn anew")
+    return content
 
 
 def _pictures(figures: Figures, tables: Mapping[str, Path], captions: Mapping[str, Caption]) -> list[Picture]:
@@ -107,7 +155,7 @@ def _pictures(figures: Figures, tables: Mapping[str, Path], captions: Mapping[st
     return [
         Picture(
             name=name,
-            image=image.read_bytes(),
+            image=_image(image),
             # What a figure's function says that it draws.
             alt=str(getdoc(getattr(import_module(f"sharpness.figures.{function}"), function))).partition("\n")[0],
             caption=captions[function],
