@@ -102,7 +102,37 @@ def compiled_tanh(inputs):
     return inputs.tanh()
 
 
+def by_instance(state, inputs):
+    rows = functional.linear(inputs, state["0.weight"], state["0.bias"]).unflatten(1, (2, 3))
+    centred = rows - rows.mean(2, keepdim=True)
+    rows = centred / (centred.square().mean(2, keepdim=True) + 1e-5).sqrt()
+    rows = (rows * state["1.weight"][:, None] + state["1.bias"][:, None]).transpose(1, 2).sin()
+    return functional.linear(functional.linear(rows, state["2.weight"]).flatten(1), state["3.weight"])
+
+
+def instance_normed():
+    layers = nn.ModuleList(
+        [
+            *(nn.Linear(5, 6), nn.InstanceNorm1d(2, affine=True)),
+            *(nn.Linear(2, 2, bias=False), nn.Linear(6, 3, bias=False)),
+        ]
+    )
+    return Indexed(lambda m, x: m[3](m[2](m[1](m[0](x).unflatten(1, (2, 3))).transpose(1, 2).sin()).flatten(1)), layers)
+
+
+class Indexed(nn.ModuleList):
+    """Layers by number, and what to do with them."""
+
+    def __init__(self, function, layers):
+        super().__init__(layers)
+        self.function = function
+
+    def forward(self, inputs):
+        return self.function(self, inputs)
+
+
 CASES = {
+    "instance norm before a transposition": (instance_normed, by_instance),
     "weight norm": (weight_normed, by_hand(0)),
     "weight norm of columns": (lambda: weight_normed(dim=1), by_hand(1)),
     "weight norm of all": (lambda: weight_normed(dim=None), by_hand(None)),

@@ -37,13 +37,13 @@ def twice_differentiable() -> Iterator[None]:
 
 @contextmanager
 def once_differentiable() -> Iterator[None]:
-    """The same network in torch's own functions."""
+    """The same network in torch's own functions, but for those whose gradient is wrong."""
     with _uncompiled(), _without_checkpointing(), without_dropout():
         yield
 
 
 def without_dropout() -> AbstractContextManager[object]:
-    """Within it dropout is off where a network calls it as a function, too."""
+    """Within it dropout is off where a network calls it as a function, too, and gradients are right."""
     return _Formulas(_WITHOUT_DROPOUT)
 
 
@@ -93,6 +93,26 @@ def _with_weights(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     """As in torch, whose second derivative of it is wrong."""
     return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """As in torch, whose gradient of it is wrong where what comes after it transposes axes."""
+    if not use_input_stats:
+        return functional.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    axes = list(range(2, input.dim()))
+    variance, mean = torch.var_mean(input, axes, correction=0, keepdim=True)
+    outputs = (input - mean) * (variance + eps).rsqrt()
+    outputs = outputs if weight is None else outputs * weight.view(-1, *[1] * len(axes))
+    return outputs if bias is None else outputs + bias.view(-1, *[1] * len(axes))
 
 
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
@@ -161,7 +181,9 @@ DROPOUTS = (
     torch.feature_dropout,
     torch.feature_alpha_dropout,
 )
-_WITHOUT_DROPOUT: Formulas = MappingProxyType(dict.fromkeys(DROPOUTS, _unchanged))
+_WITHOUT_DROPOUT: Formulas = MappingProxyType(
+    {**dict.fromkeys(DROPOUTS, _unchanged), functional.instance_norm: _instance_norm}
+)
 _FORMULAS: Formulas = MappingProxyType(
     dict(_WITHOUT_DROPOUT)
     | {
