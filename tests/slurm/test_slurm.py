@@ -336,7 +336,7 @@ def failing_study() -> dict[str, Any]:
 
 
 def silent_squeue(folder: Path) -> Path:
-    """A folder with a squeue that fails for eight seconds from its second call on."""
+    """A folder with a squeue that fails from its second call on, for eight seconds."""
     folder.mkdir()
     program, real = folder / "squeue", shutil.which("squeue")
     program.write_text(
@@ -366,7 +366,7 @@ def test_a_job_that_fails_shows_its_log_is_tried_as_often_as_told_and_the_others
     status, said = finish(start(folder, *PROFILE, path=wrapped), folder)
 
     assert status == 1
-    assert len((wrapped / "failures").read_text()) > 5  # the poll did fail, and no job was lost by it
+    assert (wrapped / "failures").read_text()  # a look at the queue did fail, and no job was lost by it
     results = folder / "results" / "small"
     assert (results / "figures" / "good.pdf").exists()
     assert not (results / "figures" / "bad.pdf").exists()
