@@ -317,9 +317,9 @@ def test_a_controller_that_is_down_preemption_by_cancelling_and_a_short_memory_e
 
 
 def failing_study() -> dict[str, Any]:
-    """A measurement that asks for a layer which one of two networks lacks."""
+    """A measurement of two networks."""
     study = small()
-    study["spectrum"]["one_layer"] = study["spectrum"]["first_layer"] | {"parameters": "13.*"}
+    study["spectrum"]["one_layer"] = study["spectrum"]["first_layer"]
     study["experiments"] = {
         "good": {
             "kind": "spectrum",
@@ -333,6 +333,14 @@ def failing_study() -> dict[str, Any]:
         },
     }
     return study
+
+
+# The measurement of one of them fails.
+FAILING = """    import sys
+
+    if any("resnet8" in word for word in sys.argv):
+        sys.exit("spectrum: this network is not measured here")
+    run_stage("""
 
 
 def silent_squeue(folder: Path) -> Path:
@@ -356,6 +364,8 @@ exec {real} "$@"
 
 def test_a_job_that_fails_shows_its_log_is_tried_as_often_as_told_and_the_others_go_on(tmp_path):
     folder, since = project(tmp_path / "project", failing_study()), now()
+    stage = folder / "src" / "sharpness" / "stages" / "spectrum.py"
+    stage.write_text(stage.read_text(encoding="utf-8").replace("    run_stage(", FAILING), encoding="utf-8")
     wrapped = silent_squeue(tmp_path / "programs")
     profile = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())
     # As the profile's comment says for a cluster that divides its GPUs.
