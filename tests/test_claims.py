@@ -1371,3 +1371,18 @@ def test_bowls_of_two_rates_are_not_averaged():
         "learning rate 0.1": "holds",
         "learning rate 0.7": "does not hold",
     }
+
+
+def test_tables_without_a_row_decide_nothing(tmp_path):
+    """As a file has them where every run had stopped before its checkpoints: names of columns, of no type."""
+    tables = []
+    for kind, measurement, table in whole_study():
+        path = tmp_path / "table.csv"
+        table.iloc[:0].to_csv(path, index=False)
+        tables.append((kind, measurement, pd.read_csv(path)))
+    found = decide(collected(tables), validation_epoch=1)
+    assert found["claim"].tolist() == LETTERS
+    assert (found["verdict"] == "undecided").all()
+    # Beside experiments that have rows, they take nothing away.
+    both = decide(collected([*whole_study(), *tables]), validation_epoch=1)
+    pd.testing.assert_frame_equal(both, decide(collected(whole_study()), validation_epoch=1))

@@ -86,7 +86,7 @@ def collected(
     parts: dict[tuple[str, str], list[pd.DataFrame]] = {}
     diverged: set[str] = set()
     for kind, measurement, table in tables:
-        if measurement not in _COLUMNS or "run" not in table:
+        if measurement not in _COLUMNS or "run" not in table or table.empty:
             continue
         parts.setdefault((kind, measurement), []).append(_as_read(measurement, table))
         diverged |= set(table.loc[_lost(measurement, table), "run"])
