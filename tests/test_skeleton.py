@@ -169,3 +169,35 @@ def test_a_network_that_views_whole_planes_has_a_loss(problem):
     loss.value_and_gradient(weights, buffers, plain.inputs, plain.targets, training=True)
     moved = plain.model.train()(plain.inputs) is not None and plain.model.norm.running_mean
     torch.testing.assert_close(loss.buffer_layout.named(buffers)["norm.running_mean"], moved)
+
+
+def test_a_forward_that_belongs_to_another_copy_is_told(problem):
+    plain = problem(plain_network)
+    original = plain.model.forward
+    plain.model.forward = torch.compile(original, backend="aot_eager")
+    with pytest.raises(ValueError, match="uses the model's own parameters"):
+        HessianOperator(plain.model, plain.inputs, plain.targets)
+
+
+class HasConstants(nn.Module):
+    """Tensors of single precision that are neither parameters nor buffers."""
+
+    def __init__(self, listed):
+        super().__init__()
+        self.conv, self.head, self.listed = nn.Conv2d(2, 2, 3), nn.Linear(32, 3), listed
+        self.constant = torch.linspace(-1, 1, 32 * 32, device="cpu").view(32, 32)
+
+    def forward(self, images):
+        assert self.listed or images.sum() < 1e9  # which operations run depends on the data
+        return self.head(torch.tanh(self.conv(images).flatten(1)) @ self.constant)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_constants_of_single_precision_are_no_obstacle(problem, listed, generator):
+    plain = problem(lambda: HasConstants(listed)).in_torchs_order
+    operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="float64")
+    vector = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64)
+    ours = operator @ vector
+    plain.model.constant = plain.model.constant.double()
+    expected = plain.product(plain.weights, vector)
+    assert (ours - expected).norm() < 1e-12 * expected.norm()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 from torch.utils import checkpoint
 
 from sharpness.attention import attention
@@ -76,7 +77,28 @@ class _Formulas(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        return self._formulas.get(func, func)(*args, **(kwargs or {}))
+        call = self._formulas.get(func, func)
+        try:
+            return call(*args, **(kwargs or {}))
+        except RuntimeError as error:
+            # A network's own constants are of the precision that it was made in.
+            if "type" not in str(error) or (given := _of_one_precision(args, kwargs or {})) is None:
+                raise
+        return call(*given[0], **given[1])
+
+
+def _of_one_precision(args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+    """The same arguments, real numbers in the highest precision among them; None if they are already."""
+    given, tree = pytree.tree_flatten((args, dict(kwargs)))
+    precisions = {value.dtype for value in given if isinstance(value, Tensor) and value.is_floating_point()}
+    if len(precisions) < 2:
+        return None
+    highest = functools.reduce(torch.promote_types, precisions)
+    converted = [
+        value.to(highest) if isinstance(value, Tensor) and value.is_floating_point() else value for value in given
+    ]
+    new_args, new_kwargs = pytree.tree_unflatten(converted, tree)
+    return new_args, new_kwargs
 
 
 def _unchanged(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:

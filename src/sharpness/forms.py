@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -170,8 +171,15 @@ class _Check:
 
     def _logits(self) -> Tensor:
         network = inside(self._loss.evaluating)
-        one, other = (self._twice_backward.logits(*self._full, self._inputs) for _ in range(2))
+        with torch.enable_grad():  # by what is none of the weights
+            one, other = (self._twice_backward.logits(*self._full, self._inputs) for _ in range(2))
         _check_logits(network, one, len(self._inputs))
+        if any(weight() is leaf for leaf in _leaves_of(one) for weight in self._loss.given):
+            raise ValueError(
+                f"{type(network).__name__} uses the model's own parameters, not those that it is given: a forward that "
+                "was put in place of another must reach them through self"
+            )
+        one, other = one.detach(), other.detach()
         if not torch.allclose(one, other, rtol=1e-8, equal_nan=True):
             raise ValueError(
                 f"{type(network).__name__} gives other logits when it is called again on the same examples: "
@@ -212,6 +220,20 @@ def _check_logits(network: nn.Module, outputs: object, num_examples: int) -> Non
         raise ValueError(f"{wanted}; those of {name} are of {outputs.dtype}")
     if outputs.dim() < 2 or len(outputs) != num_examples:
         raise ValueError(f"{wanted}; {name} gives {list(outputs.shape)} for {num_examples} examples")
+
+
+def _leaves_of(outputs: Tensor) -> Iterator[Tensor]:
+    """What these were computed from and could be differentiated by."""
+    nodes: list[Any] = [outputs.grad_fn]
+    seen: set[Any] = {None}
+    while nodes:
+        node = nodes.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if (variable := getattr(node, "variable", None)) is not None:
+            yield variable
+        nodes.extend(before for before, _ in node.next_functions)
 
 
 def _check_finite(product: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import weakref
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -59,6 +60,8 @@ class Loss:
         self._without_onednn = misled_by_onednn(model)
         # Looking for tied weights at every call takes longer than a small layer.
         self._ties = _shares_tensors(model)
+        self.given = [weakref.ref(parameter) for parameter in model.parameters()]
+        """The model's own parameters, which nothing may use in place of the weights."""
         self._channels_last: bool | None = None  # found out at the first images
         self._training = _with_relu_in_place(copy.deepcopy(skeleton).train())
         self._forward_only = _with_relu_in_place(copy.deepcopy(skeleton).eval())
