@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import skip_init
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
@@ -244,3 +245,28 @@ def test_bags_of_embeddings_have_the_values_and_gradients_of_torch(given, settin
         *(torch.autograd.grad((values * weighing).sum(), table) for values in (ours, theirs)), strict=True
     ):
         torch.testing.assert_close(one, other)
+
+
+def test_batch_norms_in_a_row_after_a_transposition(fill, generator):
+    """Torch's second derivative is a third off."""
+    norms = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2))
+    model = Network(
+        lambda m, x: m.last(m.norms(m.first(x).transpose(1, 2).reshape(len(x), 2, 3, 4)).mean((2, 3))),
+        **{"first": skip_init(nn.Linear, 2, 2), "norms": norms, "last": skip_init(nn.Linear, 2, 3)},
+    ).eval()
+    fill(model, generator)
+    model.double()
+    inputs, targets = torch.randn(1, 12, 2, generator=generator, dtype=torch.float64), torch.tensor([1])
+    operator = HessianOperator(model, inputs, targets, precision="float64")
+    vector = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64)
+
+    def forward(state, inputs):
+        values = functional.linear(inputs, state["first.weight"], state["first.bias"])
+        values = values.transpose(1, 2).reshape(1, 2, 12).mean(2)
+        for number, norm in enumerate(norms):
+            values = (values - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
+            values = values * state[f"norms.{number}.weight"] + state[f"norms.{number}.bias"]
+        return functional.linear(values, state["last.weight"], state["last.bias"])
+
+    expected = product_of(forward, model, inputs, targets, vector)
+    assert (operator @ vector - expected).norm() < 1e-12 * expected.norm()

@@ -458,6 +458,20 @@ class ByInstance(nn.Module):
         return normalised * self.weight[:, None, None] + self.bias[:, None, None]
 
 
+class ByChannel(nn.Module):
+    """Batch norm with moving statistics, whose gradient by torch is wrong for values of transposed axes."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.weight, self.bias = [layer], layer.weight, layer.bias
+
+    def forward(self, images):
+        (layer,) = self.layer
+        deviation = (layer.running_var.to(images) + layer.eps).sqrt()
+        normalised = (images - layer.running_mean.to(images)[:, None, None]) / deviation[:, None, None]
+        return normalised * self.weight[:, None, None] + self.bias[:, None, None]
+
+
 def with_what_torch_can(model):
     """A copy whose Hessian torch has."""
     model = copy.deepcopy(model)
@@ -466,6 +480,8 @@ def with_what_torch_can(model):
             model.set_submodule(name, Clamped())
         elif isinstance(layer, nn.InstanceNorm2d):
             model.set_submodule(name, ByInstance(layer))
+        elif isinstance(layer, nn.BatchNorm2d):
+            model.set_submodule(name, ByChannel(layer))
     return model
 
 
@@ -480,7 +496,6 @@ def test_every_family_of_torchvision(name):
     inputs = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
     targets = torch.tensor([0, 2])
     theirs = Torch(with_what_torch_can(model), inputs, targets)
-
     operator = HessianOperator(model, inputs, targets, precision="float64")
 
     vector = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64)

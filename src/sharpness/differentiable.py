@@ -39,7 +39,7 @@ def twice_differentiable() -> Iterator[None]:
 @contextmanager
 def once_differentiable() -> Iterator[None]:
     """The same network in torch's own functions, but for those whose gradient is wrong."""
-    with _uncompiled(), _without_checkpointing(), without_dropout():
+    with _uncompiled(), _without_checkpointing(), _Formulas(_RIGHT_ONCE):
         yield
 
 
@@ -137,6 +137,28 @@ def _instance_norm(
     return outputs if bias is None else outputs + bias.view(-1, *[1] * len(axes))
 
 
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """As in torch, whose gradient of it is wrong where values or adjoints lie in memory in another order of axes."""
+    if training or running_mean is None or running_var is None:
+        return functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+    def of_channels(values: Tensor) -> Tensor:
+        return values.view(-1, *[1] * (input.dim() - 2))
+
+    outputs = (input - of_channels(running_mean)) * of_channels((running_var + eps).rsqrt())
+    outputs = outputs if weight is None else outputs * of_channels(weight)
+    return outputs if bias is None else outputs + of_channels(bias)
+
+
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     return functional.relu6(input + 3) / 6
 
@@ -206,8 +228,9 @@ DROPOUTS = (
 _WITHOUT_DROPOUT: Formulas = MappingProxyType(
     {**dict.fromkeys(DROPOUTS, _unchanged), functional.instance_norm: _instance_norm}
 )
+_RIGHT_ONCE: Formulas = MappingProxyType({**_WITHOUT_DROPOUT, functional.batch_norm: _batch_norm})
 _FORMULAS: Formulas = MappingProxyType(
-    dict(_WITHOUT_DROPOUT)
+    dict(_RIGHT_ONCE)
     | {
         functional.scaled_dot_product_attention: attention,
         functional.multi_head_attention_forward: _with_weights,
