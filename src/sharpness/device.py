@@ -174,6 +174,14 @@ _EXACT = {
 }
 
 
+def keep_freed_memory() -> None:
+    """Let the process keep memory that tensors of up to 32 MB have freed, which the next ones then need not fault in.
+
+    glibc does so from the first time on that a block of this size is freed; before, it depends on which happened to be.
+    """
+    torch.empty(2**25 - 2**14, dtype=torch.uint8, device="cpu")
+
+
 def misled_by_onednn(model: nn.Module) -> bool:
     """Whether the model has a layer whose gradient oneDNN may get wrong; no network of this project has one.
 

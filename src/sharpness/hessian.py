@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sharpness import arguments
 from sharpness.cross_entropy import num_terms
-from sharpness.device import alone
+from sharpness.device import alone, keep_freed_memory
 from sharpness.hessian_product import HessianProduct, Precision, low_precision
 from sharpness.layout import Layout
 from sharpness.loss import Loss, flatten
@@ -157,6 +157,7 @@ class HessianOperator:
             yield
 
     def _linearise(self) -> None:
+        keep_freed_memory()
         product, (inputs, targets) = self._product, self._examples
         _check_finite(product.loss.layout, self._state[0])
         _check_finite(product.loss.buffer_layout, self._state[1])
