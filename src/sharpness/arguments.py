@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,33 +30,6 @@ def one_of(name: str, word: object, known: Sequence[str | None]) -> None:
     near = difflib.get_close_matches(_OTHER_NAMES.get(said, said), words, n=1)
     meant = f"did you mean {near[0]!r}? " if near else ""
     raise ValueError(f"{name} {word!r} is unknown: {meant}there are {', '.join(map(repr, words))}")
-
-
-def whole_number(name: str, value: object, *, least: int) -> int:
-    """The value, which must be a whole number of at least ``least``.
-
-    Raises:
-        TypeError: it is no whole number.
-        ValueError: it is smaller.
-    """
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return int(value)
-
-
-def factor(name: str, value: object) -> None:
-    """Refuse anything but a finite number that is not negative.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is negative or not finite.
-    """
-    if not isinstance(value, int | float | np.integer | np.floating) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be finite and not negative, got {value}")
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -8,6 +8,7 @@ from math import inf, nan, pi, sqrt
 import torch
 from torch import Tensor
 
+from sharpness import checks
 from sharpness.device import on_its_device
 from sharpness.krylov import (
     Krylov,
@@ -20,7 +21,6 @@ from sharpness.krylov import (
     orthonormal_outside,
 )
 from sharpness.lanczos import Eigenpairs
-from sharpness.solver_settings import check_at_least, check_generator
 
 # Of random vectors, relative to what two of them have in common: more is no rounding.
 _ALLOWED_ASYMMETRY = 0.03
@@ -86,8 +86,8 @@ def trace(operator: SymmetricOperator, *, num_products: int, generator: torch.Ge
         FloatingPointError: a product is not finite.
     """
     product = VectorProduct(operator)
-    check_at_least("num_products", num_products, 2)
-    check_generator(generator)
+    checks.whole_number("num_products", num_products, least=2)
+    checks.generator(generator)
     if num_products >= product.size:
         return Estimate(_exact_trace(product), 0.0, product.num_products)
     num_vectors = num_products // 2
@@ -128,8 +128,8 @@ def squared_frobenius_norm(
         FloatingPointError: a product is not finite.
     """
     product = VectorProduct(operator)
-    check_at_least("num_products", num_products, 1)
-    check_generator(generator)
+    checks.whole_number("num_products", num_products, least=1)
+    checks.generator(generator)
     known = 0.0 if pairs is None else float(pairs.eigenvalues.square().sum())
     dimension = product.size - (0 if pairs is None else len(pairs.eigenvalues))
     if dimension == 0:
@@ -183,9 +183,9 @@ def spectral_density(
         FloatingPointError: a product is not finite.
     """
     product = VectorProduct(operator)
-    check_at_least("num_probes", num_probes, 1)
-    check_at_least("num_steps", num_steps, 1)
-    check_generator(generator)
+    checks.whole_number("num_probes", num_probes, least=1)
+    checks.whole_number("num_steps", num_steps, least=1)
+    checks.generator(generator)
     nodes, weights = torch.zeros(2, num_probes, num_steps, dtype=torch.float64)
     for probe in range(num_probes):
         space = Krylov(product, generator, keep_images=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor, nn
 
-from sharpness import arguments
+from sharpness import arguments, checks
 from sharpness.cross_entropy import num_terms
 from sharpness.device import alone, keep_freed_memory
 from sharpness.hessian_product import HessianProduct, Precision, low_precision
@@ -87,7 +87,7 @@ class HessianOperator:
         batch_statistics: bool = False,
     ) -> None:
         arguments.one_of("precision", precision, get_args(Precision))
-        arguments.factor("l2", l2)
+        checks.factor("l2", l2)
         if not isinstance(parameters, str):
             raise TypeError(f"parameters must be a pattern of names such as 'layer3.*', got {parameters!r}")
         if not isinstance(batch_statistics, bool):
@@ -141,8 +141,8 @@ class HessianOperator:
         self.device = weights.device
         self._product = product
         self._default_dtype = torch.get_default_dtype()  # of what a network makes anew at every call
-        self._chunk_size = arguments.whole_number("chunk_size", chunk_size, least=1)
-        self._memory_budget = arguments.whole_number("memory_budget", memory_budget, least=0)
+        self._chunk_size = checks.whole_number("chunk_size", chunk_size, least=1)
+        self._memory_budget = checks.whole_number("memory_budget", memory_budget, least=0)
         self._reference: HessianOperator | None = None
         self._recorder = Recorder(first=5)  # following an eigenvector takes fewer, at each of many weights
         with self._undisturbed():

@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sharpness import checks
 from sharpness.completeness import FAILURE, Sequence, Spectrum
 from sharpness.device import on_its_device
 from sharpness.krylov import Krylov, SymmetricOperator, VectorProduct, largest_magnitude, norms_of_rows
 from sharpness.refinement import Refined, refine
-from sharpness.solver_settings import check_generator, check_tolerance, check_whole
 
 Which = Literal["largest", "smallest", "magnitude"]
 
@@ -99,9 +99,9 @@ def top_eigenpairs(
     if which not in _SIGNS:
         raise ValueError(f"which must be one of {', '.join(_SIGNS)}, got {which!r}")
     for name, number in (("num_pairs", num_pairs), ("max_products", max_products), ("probe_products", probe_products)):
-        check_whole(name, number)
-    check_tolerance(tolerance)
-    check_generator(generator)
+        checks.whole_number(name, number)
+    checks.tolerance(tolerance)
+    checks.generator(generator)
     if not 1 <= num_pairs <= min(max_products, product.size):
         raise ValueError(
             f"need 1 <= num_pairs <= max_products and the size {product.size} of the operator, "
@@ -146,10 +146,10 @@ def follow_eigenpairs(operator: SymmetricOperator, vectors: Tensor, *, tolerance
         FloatingPointError: a product is not finite.
     """
     product = VectorProduct(operator, with_reference=False)
-    check_tolerance(tolerance)
+    checks.tolerance(tolerance)
     if vectors.dim() != 2 or not 1 <= len(vectors) <= product.size or vectors.shape[1] != product.size:
         raise ValueError(f"vectors must be rows [k, {product.size}], got a tensor of shape {list(vectors.shape)}")
-    check_whole("max_products", max_products)
+    checks.whole_number("max_products", max_products)
     if max_products < len(vectors):
         raise ValueError(f"max_products must be at least {len(vectors)}, one for each vector, got {max_products}")
     return refine(product, vectors, ranking=torch.clone, tolerance=tolerance, max_products=max_products)

@@ -1,0 +1,63 @@
+"""Checks of numbers and generators that a caller gives: each error says in one sentence what would be right."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+
+import torch
+
+
+def whole_number(name: str, value: object, *, least: int | None = None) -> int:
+    """The value, which must be a whole number, of at least ``least`` where that is given.
+
+    Raises:
+        TypeError: it is no whole number; neither are True and 2.0.
+        ValueError: it is smaller.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return int(value)
+
+
+def factor(name: str, value: object) -> None:
+    """Refuse anything but a finite number that is not negative.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is negative or not finite.
+    """
+    if not 0 <= _number(name, value) < math.inf:
+        raise ValueError(f"{name} must be finite and not negative, got {value}")
+
+
+def tolerance(value: object) -> None:
+    """Refuse anything but a positive, finite number.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not positive or not finite.
+    """
+    if not 0 < _number("tolerance", value) < math.inf:
+        raise ValueError(f"tolerance must be positive and finite, such as 1e-3, got {value}")
+
+
+def generator(value: object) -> None:
+    """Refuse anything but a random generator on the CPU: the global one is never used.
+
+    Raises:
+        TypeError: it is no generator.
+        ValueError: it draws on another device, where the same seed gives other numbers.
+    """
+    if not isinstance(value, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, as torch.Generator().manual_seed(0), got {value!r}")
+    if value.device.type != "cpu":
+        raise ValueError(f"generator must be on the CPU, so that all devices draw the same, got {value.device}")
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
