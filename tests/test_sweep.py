@@ -295,6 +295,7 @@ def test_every_layer_of_torch_is_swept():
     assert layers | {"LinearCrossEntropyLoss"} >= NEITHER | LOSSES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer_of_torch(name):
     kind, make, use = LAYERS[name]
