@@ -20,6 +20,7 @@ from sharpness.records import RecordError
 from sharpness.schema import StudyError
 from sharpness.study import ENDS, KINDS, MEASUREMENTS, study_of
 from sharpness.study_file import only_study, read_study
+from sharpness.words import pack
 
 utf8.require()
 try:
@@ -239,11 +240,12 @@ def tables_of_runs(wildcards):
     ]
 
 
-def wanted_tables(wildcards):
-    """What each of these tables must hold, in words."""
+def words_of_collected(wildcards, input):
+    """The members of an experiment, their tables, and what each of these must hold, for a command line."""
     experiment = STUDY.experiments[wildcards.experiment]
-    runs = [run for _, run in experiment.members]
-    return [asked.words(runs) for _, asked in planned.wanted(STUDY, experiment, wildcards.measurement)]
+    grids, runs = zip(*experiment.members)
+    wanted = [asked.words(runs) for _, asked in planned.wanted(STUDY, experiment, wildcards.measurement)]
+    return pack(["--grids", *grids, "--runs", *runs, "--tables", *input.tables, "--wanted", *wanted])
 
 
 def collected_tables():

@@ -40,7 +40,7 @@ rule report:
         benchmark=f"{RESULTS}/benchmarks/report.csv",
         study=STUDY.name,
         results=lambda wildcards, output: str(Path(output.page).parent),
-        jobs=flags("jobs", asdict(planned.jobs(STUDY))),
+        jobs=pack(flags("jobs", asdict(planned.jobs(STUDY)))),
         names=list(STUDY.figures),
         functions=[function for function, _ in STUDY.figures.values()],
         measured=[STUDY.caption(experiment.name) for _, experiment in STUDY.figures.values()],
@@ -48,7 +48,7 @@ rule report:
         tables=list(STUDY.result_tables),
         kinds=list(STUDY.result_tables.values()),
     shell:
-        "python -m sharpness.stages.report --study {params.study} --results {params.results:q} {params.jobs:q} --claims {input.claims:q}"
+        "python -m sharpness.stages.report --study {params.study} --results {params.results:q} {params.jobs} --claims {input.claims:q}"
         " --figures.names {params.names} --figures.functions {params.functions} --figures.measured {params.measured:q}"
         " --figures.images {input.images:q} --interactive.names {params.interactive}"
         " --interactive.tables {input.drawn_anew:q} --tables.names {params.tables} --tables.kinds {params.kinds}"

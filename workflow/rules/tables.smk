@@ -15,12 +15,10 @@ rule collect:
         "../../environment.yml"
     params:
         benchmark=f"{RESULTS}/benchmarks/collect-{{experiment}}_{{measurement}}.csv",
-        grids=lambda wildcards: [grid for grid, _ in STUDY.experiments[wildcards.experiment].members],
-        runs=lambda wildcards: [run for _, run in STUDY.experiments[wildcards.experiment].members],
-        wanted=wanted_tables,
+        words=words_of_collected,
     shell:
         "python -m sharpness.stages.collect --experiment {wildcards.experiment} --measurement {wildcards.measurement}"
-        " --grids {params.grids} --runs {params.runs} --tables {input.tables:q} --wanted {params.wanted:q}"
+        " {params.words}"
         " --output {output.table:q}"
         " --benchmark {params.benchmark:q} 2> {log:q}"
 

@@ -22,6 +22,7 @@ closure.remember()  # before the modules that a stage runs are imported
 import tyro  # noqa: E402
 
 from sharpness.files import is_of_full_disk, write_table  # noqa: E402
+from sharpness.words import unpack  # noqa: E402
 
 
 def run_stage(stage: Callable[..., None]) -> None:
@@ -37,7 +38,7 @@ def run_stage(stage: Callable[..., None]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--benchmark", type=Path)
-    own, words = parser.parse_known_args()
+    own, words = parser.parse_known_args(unpack(sys.argv[1:]))
     try:
         closure.check_unchanged()
         tyro.cli(stage, args=words, config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands))
