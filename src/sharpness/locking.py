@@ -43,7 +43,8 @@ class OneAtATime(FilePersistence):
     def __init__(self, *words: Any, **settings: Any) -> None:
         self._held: dict[Path, IO[str]] = {}
         super().__init__(*words, **settings)
-        if settings.get("nolock") or settings.get("warn_only"):  # a job of a run, a dry run
+        # A job of a run, a dry run, and who asks for the removal of a lock, make nothing.
+        if settings.get("nolock") or settings.get("warn_only") or "--unlock" in sys.argv:
             return
         self._wait_for(self.study / _NAME, "another run of this study")
         for path in self.data:

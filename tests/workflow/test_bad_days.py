@@ -83,16 +83,20 @@ def test_a_second_study_waits_for_the_data_set_that_the_first_makes(folder, star
 
 def test_a_second_run_of_a_study_waits_and_no_living_run_is_unlocked(folder, start):
     first = start("one")
-    wait_for(folder / ".snakemake" / "locks")
-    second = start("one")
-    wait_for(folder / "results" / "one" / ".at_work")
-    refused = snakemake(folder, "--unlock", "--configfile", "two.yaml")
-    is_alive = first.poll() is None
+    wait_for(folder / ".snakemake" / "locks" / "0.output.lock")
+    os.killpg(first.pid, signal.SIGSTOP)  # it lives, and does not end in the meantime
+    try:
+        second = start("one")
+        refusals = [snakemake(folder, "--unlock", "--configfile", f"{study}.yaml") for study in ("one", "two")]
+        is_alive = first.poll() is None
+    finally:
+        os.killpg(first.pid, signal.SIGCONT)
     (said, _), (said_second, _) = first.communicate(timeout=120), second.communicate(timeout=120)
 
     assert is_alive
-    assert refused.returncode == 1
-    assert f"A run is at work in this folder: process {first.pid} on" in refused.stdout + refused.stderr
+    for refused in refusals:
+        assert refused.returncode == 1
+        assert f"A run is at work in this folder: process {first.pid} on" in refused.stdout + refused.stderr
     assert (first.returncode, second.returncode) == (0, 0), said + said_second
     assert f"Waiting for another run of this study to end: process {first.pid} on" in said_second
     assert "Nothing to be done" in said_second
