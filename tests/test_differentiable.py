@@ -270,3 +270,20 @@ def test_batch_norms_in_a_row_after_a_transposition(fill, generator):
 
     expected = product_of(forward, model, inputs, targets, vector)
     assert (operator @ vector - expected).norm() < 1e-12 * expected.norm()
+
+
+def test_recurrent_networks_are_taken_whatever_the_precisions_of_cudnns_layers():
+    network = Network(
+        lambda m, x: m.head(m.lstm(x)[0][:, -1]), lstm=nn.LSTM(4, 3, batch_first=True), head=nn.Linear(3, 2)
+    )
+    generator = torch.Generator().manual_seed(0)
+    inputs, targets = torch.randn(6, 5, 4, generator=generator), torch.tensor([0, 1, 1, 0, 1, 0])
+    vector = torch.randn(sum(p.numel() for p in network.parameters()), generator=generator)
+    product = HessianOperator(network, inputs, targets) @ vector
+    before = torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # as jobs set it; that of recurrent layers is torch's default
+    try:
+        assert torch.equal(HessianOperator(network, inputs, targets) @ vector, product)
+        assert torch.backends.cudnn.enabled
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = before

@@ -193,6 +193,17 @@ def misled_by_onednn(model: nn.Module) -> bool:
 
 
 @contextmanager
+def without_cudnn() -> Iterator[None]:
+    """Within it cuDNN computes nothing; torch's own ``flags`` fails where its layers differ in precision."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
+
+
+@contextmanager
 def without_onednn() -> Iterator[None]:
     """Within it a CPU computes convolutions by torch's own code, which is slower."""
     place = torch.backends.mkldnn

@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 from torch.utils import checkpoint
 
 from sharpness.attention import attention
-from sharpness.device import without_onednn
+from sharpness.device import without_cudnn, without_onednn
 
 Formulas = Mapping[Callable[..., Any], Callable[..., Any]]
 
@@ -207,7 +207,7 @@ def _by_torch_itself(function: Callable[..., Any]) -> Callable[..., Any]:
     """The recurrent networks of cuDNN and oneDNN have a first derivative alone."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with torch.backends.cudnn.flags(enabled=False), without_onednn():
+        with without_cudnn(), without_onednn():
             return function(*args, **kwargs)
 
     return call
