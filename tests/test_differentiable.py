@@ -273,9 +273,9 @@ def test_batch_norms_in_a_row_after_a_transposition(fill, generator):
 
 
 def test_recurrent_networks_are_taken_whatever_the_precisions_of_cudnns_layers():
-    network = Network(
-        lambda m, x: m.head(m.lstm(x)[0][:, -1]), lstm=nn.LSTM(4, 3, batch_first=True), head=nn.Linear(3, 2)
-    )
+    with torch.random.fork_rng():
+        layers = {"lstm": nn.LSTM(4, 3, batch_first=True), "head": nn.Linear(3, 2)}
+    network = Network(lambda m, x: m.head(m.lstm(x)[0][:, -1]), **layers)
     generator = torch.Generator().manual_seed(0)
     inputs, targets = torch.randn(6, 5, 4, generator=generator), torch.tensor([0, 1, 1, 0, 1, 0])
     vector = torch.randn(sum(p.numel() for p in network.parameters()), generator=generator)
