@@ -1,5 +1,7 @@
 """Files dated in the future: Snakemake takes what is computed from one for older, hence corrupted, and removes it.
 
+One that is a last product stays for ever, whatever changes before it.
+
 Standard library only: the workflow asks before it starts anything expensive.
 """
 

@@ -171,7 +171,8 @@ def test_a_file_dated_in_the_future_is_refused_before_any_job(results):
     prepared = results / "results" / "data" / "digits.safetensors"
     prepared.parent.mkdir()
     tomorrow = time.time() + 86_400
-    for late in (prepared, results / "study.yaml", results / "results/small/tables/steps_steps.csv"):
+    products = [results / "results/small" / name for name in ("tables/steps_steps.csv", "report.html")]
+    for late in (prepared, results / "study.yaml", *products):
         late.touch()
         study = SMALL.read_text()
         (results / "study.yaml").write_text(study)

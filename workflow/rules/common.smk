@@ -47,7 +47,7 @@ try:
                 *(file for name in ORIGINALS for file in data_sources.present(name)),
                 *PREPARED.values(),
                 *(f"results/{STUDY.name}/runs/{run}" for run in STUDY.runs),
-                *(f"results/{STUDY.name}/{kind}" for kind in ("tables", "figures")),
+                *(f"results/{STUDY.name}/{kind}" for kind in ("tables", "figures", "report.html")),
             ]
         )
 except (StudyError, data_sources.SourceError, dates.DateError, files.DiskFullError) as error:
