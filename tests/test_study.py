@@ -847,7 +847,7 @@ follow_products: 4
 
 def varied(**changed) -> list:
     """The small study with two variants, the second of other settings."""
-    sgd = yaml.safe_load(VARIANT)
+    sgd = copy.copy(yaml.safe_load(VARIANT))
     experiment = {"kind": "variants", "measure": {"variants": ["sgd", "top_only"]}, "grids": {"run": [{"seed": 0}]}}
     settings = {"sgd": sgd, "top_only": {**sgd, "gamma_outside": 0.0, "renew_every": 1, **changed}}
     return [(("variants",), settings), (("experiments", "variants"), experiment)]
@@ -868,6 +868,19 @@ def test_variants_that_are_compared_are_measured_alike(key, value):
     expand(small(*varied()))
     wanted = f"variants.top_only.{key} must be that of sgd, "
     assert wanted in message_of(small(*varied(**{key: value})))
+
+
+@pytest.mark.parametrize(("num_steps", "measure_every"), [(6, 7), (1, 2), (3, 1000)])
+def test_variants_of_which_only_the_start_would_be_measured_are_refused(num_steps, measure_every):
+    def of(every):
+        alike = {"num_steps": num_steps, "measure_every": every}
+        return small(*varied(**alike), *((("variants", "sgd", key), value) for key, value in alike.items()))
+
+    expand(of(num_steps))
+    message = message_of(of(measure_every))
+    assert re.search(
+        rf"variants\.\w+\.measure_every must be at most {num_steps}, its num_steps, .*got {measure_every}$", message
+    )
 
 
 # Of each kind: axes that its products tell apart, and such as they do not, beside the first.

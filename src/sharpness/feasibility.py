@@ -271,6 +271,11 @@ def _check_measurement(run: Run, measurement: str, name: str, config: Mapping[st
             f"{place}.follow_products must be at least {settings['num_directions']}, its num_directions, "
             f"where they are renewed, got {settings['follow_products']}"
         )
+    if settings.get("measure_every", 0) > settings.get("num_steps", 0):
+        raise StudyError(
+            f"{place}.measure_every must be at most {settings['num_steps']}, its num_steps, or only the start is "
+            f"measured, got {settings['measure_every']}"
+        )
     if measurement == "slices" and (0 not in settings["scales"] or max(settings["scales"]) <= 0):
         raise StudyError(
             f"{place}.scales is {settings['scales']}, must have 0 and a positive k: widths are measured from there"
