@@ -304,6 +304,36 @@ def test_what_mixes_examples_is_one_chunk_or_refused(problem, layer, form):
             operator_of(plain, chunk_size=1, memory_budget=least_budget(plain, chunk_size=1) - 1)
 
 
+class Scaled(nn.Module):
+    """A residual branch that mixes examples, behind a factor that is zero at the start (ReZero)."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return x + self.factor * (x - x.mean(0)).tanh()
+
+
+HIDDEN = {
+    "behind a zero": (Scaled, slice(None)),
+    "by the number of examples": (lambda: Function(lambda x: x - x.mean() if len(x) > 4 else x), slice(None)),
+    "of examples that are alike": (lambda: Function(lambda x: x - x.mean(0)), [0, 0, 0, 0, 0, 1, 2]),
+    "of pairs that are alike": (lambda: Function(lambda x: x - x.mean(0)), [0, 1, 0, 1, 2, 3, 4]),
+}
+
+
+@pytest.mark.parametrize(("layer", "examples"), HIDDEN.values(), ids=HIDDEN)
+def test_mixing_that_the_first_examples_do_not_show_is_found(problem, layer, examples):
+    plain = problem(classified(layer, nn.Tanh)).in_torchs_order
+    plain = plain.part(inputs=plain.inputs[examples], targets=plain.targets)
+    vector = vector_for(operator_of(plain))
+    expected = plain.product(plain.weights, vector)
+    for chunk_size in (2, 4, 256):
+        product = operator_of(plain, chunk_size=chunk_size) @ vector
+        assert (product - expected).norm() < 1e-11 * expected.norm()
+
+
 @pytest.mark.parametrize("layer", SEPARATE.values(), ids=SEPARATE)
 def test_what_does_not_mix_examples_is_cut_as_asked(problem, layer):
     plain = problem(classified(layer, nn.Tanh))

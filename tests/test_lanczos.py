@@ -277,6 +277,26 @@ def test_the_global_generator_is_never_taken_instead(generator):
         top_eigenpairs(torch.eye(3), num_pairs=1, tolerance=1e-3, max_products=3, generator=generator)
 
 
+@pytest.mark.parametrize("operator", [None, [1.0, 2.0], len, 3.0])
+def test_what_is_no_operator_at_all_is_refused_by_its_type(operator):
+    with pytest.raises(TypeError, match=f"need a symmetric operator: .* got {type(operator).__name__}"):
+        solve(operator, num_pairs=1)
+
+
+@pytest.mark.parametrize("vectors", [[[1.0, 0.0, 0.0]], np.eye(3)[:1]])
+def test_vectors_that_are_no_tensor_are_refused(vectors):
+    with pytest.raises(TypeError, match=r"vectors must be a tensor \[k, 3\], got"):
+        follow_eigenpairs(torch.eye(3), vectors, tolerance=1e-3, max_products=9)
+
+
+@pytest.mark.parametrize(
+    "vectors", [torch.ones(2, 3), torch.zeros(1, 3), torch.full((1, 3), torch.nan), 2 * torch.eye(3)]
+)
+def test_vectors_that_are_not_orthonormal_are_refused(vectors):
+    with pytest.raises(ValueError, match="vectors must be orthonormal rows, as eigenvectors are"):
+        follow_eigenpairs(torch.eye(3), vectors, tolerance=1e-3, max_products=9)
+
+
 @pytest.mark.parametrize("vectors", [torch.eye(3)[0], torch.zeros(0, 3), torch.eye(2), torch.eye(4)])
 def test_vectors_that_cannot_be_followed_are_refused(vectors):
     with pytest.raises(ValueError, match=r"vectors must be rows \[k, 3\], got a tensor of shape"):

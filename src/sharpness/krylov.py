@@ -208,10 +208,18 @@ class VectorProduct:
     The working precision is the reference's, if there is one, and at least single: an orthonormal basis needs it.
 
     Raises:
+        TypeError: it is no operator.
         ValueError: the operator is not square, or not real and of floating point.
     """
 
     def __init__(self, operator: SymmetricOperator, *, with_reference: bool = False) -> None:
+        if not all(hasattr(operator, name) for name in ("shape", "dtype", "__matmul__")):
+            raise TypeError(
+                "need a symmetric operator: anything with shape, dtype and @, such as a HessianOperator, a tensor or a "
+                f"scipy LinearOperator; got {type(operator).__name__}"
+            )
+        if not isinstance(operator.shape, Sequence):
+            raise TypeError(f"need an operator whose shape is (P, P), got {operator.shape!r}")
         shape = tuple(operator.shape)
         if len(shape) != 2 or shape[0] != shape[1]:
             raise ValueError(f"need a square operator [P, P], got one of shape {list(shape)}")

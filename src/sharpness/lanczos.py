@@ -16,7 +16,7 @@ from torch import Tensor
 from sharpness import checks
 from sharpness.completeness import FAILURE, Sequence, Spectrum
 from sharpness.device import on_its_device
-from sharpness.krylov import Krylov, SymmetricOperator, VectorProduct, largest_magnitude, norms_of_rows
+from sharpness.krylov import Krylov, SymmetricOperator, VectorProduct, inner_products, largest_magnitude, norms_of_rows
 from sharpness.refinement import Refined, refine
 
 Which = Literal["largest", "smallest", "magnitude"]
@@ -28,6 +28,8 @@ _SIGNS: dict[str, tuple[int, ...]] = {"largest": (1,), "smallest": (-1,), "magni
 # pairs may have more, since their corrections widen a small span only.
 _MOST_CERTIFYING = 3
 _CERTIFYING_FEW = 12
+# How far inner products of vectors that are followed may be from those of orthonormal ones.
+_ORTHONORMAL = 0.1
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def top_eigenpairs(
         FloatingPointError: a product is not finite.
     """
     product = VectorProduct(operator, with_reference=certify)
-    if which not in _SIGNS:
+    if not isinstance(which, str) or which not in _SIGNS:
         raise ValueError(f"which must be one of {', '.join(_SIGNS)}, got {which!r}")
     for name, number in (("num_pairs", num_pairs), ("max_products", max_products), ("probe_products", probe_products)):
         checks.whole_number(name, number)
@@ -147,8 +149,12 @@ def follow_eigenpairs(operator: SymmetricOperator, vectors: Tensor, *, tolerance
     """
     product = VectorProduct(operator, with_reference=False)
     checks.tolerance(tolerance)
+    if not isinstance(vectors, Tensor):
+        raise TypeError(f"vectors must be a tensor [k, {product.size}], got {type(vectors).__name__}")
     if vectors.dim() != 2 or not 1 <= len(vectors) <= product.size or vectors.shape[1] != product.size:
         raise ValueError(f"vectors must be rows [k, {product.size}], got a tensor of shape {list(vectors.shape)}")
+    if not float((inner_products(vectors, vectors) - torch.eye(len(vectors))).abs().max()) < _ORTHONORMAL:
+        raise ValueError("vectors must be orthonormal rows, as eigenvectors are: give torch.linalg.qr(vectors.T).Q.T")
     checks.whole_number("max_products", max_products)
     if max_products < len(vectors):
         raise ValueError(f"max_products must be at least {len(vectors)}, one for each vector, got {max_products}")
