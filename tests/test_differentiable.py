@@ -98,6 +98,30 @@ def dropping(function, **settings):
     return lambda: Network(lambda m, x: m.part[2](function(m.part[:2](x), **settings)), part=dense(5, 3, nn.Tanh()))
 
 
+def attending(attend):
+    return lambda: Network(
+        lambda m, x: m.part[2](attend(m.part[:2](x).unflatten(1, (3, 2))).flatten(1)), part=dense(5, 3, nn.Tanh())
+    )
+
+
+def with_heads(x):
+    """Attention of one head, whose projections change nothing."""
+    eye, x = torch.eye(2, dtype=x.dtype), x.movedim(1, 0)
+    settings = {"training": True, "use_separate_proj_weight": True, "need_weights": False}
+    projections = {f"{name}_proj_weight": eye for name in "qkv"}
+    out, _ = functional.multi_head_attention_forward(
+        x, x, x, 2, 1, None, None, None, None, False, 0.5, eye, None, **settings, **projections
+    )
+    return out.movedim(0, 1)
+
+
+def attended(state, inputs):
+    state = {key.removeprefix("part."): tensor for key, tensor in state.items()}
+    x = functional.linear(inputs, state["0.weight"], state["0.bias"]).tanh().unflatten(1, (3, 2))
+    x = (x @ x.mT / 2**0.5).softmax(-1) @ x
+    return functional.linear(x.flatten(1), state["2.weight"], state["2.bias"])
+
+
 @torch.compile(backend="aot_eager")
 def compiled_tanh(inputs):
     return inputs.tanh()
@@ -150,6 +174,11 @@ CASES = {
     "dropout as a function": (dropping(functional.dropout), of_part),
     "dropout of all features": (dropping(functional.feature_alpha_dropout, training=True), of_part),
     "torch.dropout": (dropping(torch.dropout, p=0.3, train=True), of_part),
+    "dropout of attention": (
+        attending(lambda x: functional.scaled_dot_product_attention(x, x, x, dropout_p=0.5)),
+        attended,
+    ),
+    "dropout of heads": (attending(with_heads), attended),
     "a compiled function": (
         lambda: Network(lambda m, x: m.part[2](compiled_tanh(m.part[0](x))), part=dense(5, 3, nn.Tanh())),
         of_part,
@@ -184,12 +213,37 @@ def test_equals_the_formula_written_out(build, forward, wrap, fill, generator):
     assert (operator @ vector - expected).norm() < 1e-12 * expected.norm()
 
 
-def test_the_loss_is_without_dropout_too(generator):
+@pytest.mark.parametrize("name", ["dropout as a function", "dropout of attention", "dropout of heads"])
+def test_the_loss_is_without_dropout_too(name, generator):
+    build, forward = CASES[name]
     with torch.random.fork_rng(devices=[]):
-        model = dropping(functional.dropout)().double()
+        model = build().double()
     inputs, targets = torch.randn(7, 5, generator=generator, dtype=torch.float64), torch.arange(7) % 3
     value = Loss(model, l2=0.0).value(*flatten(model), inputs, targets)
-    torch.testing.assert_close(value, functional.cross_entropy(model.part(inputs), targets).detach())
+    expected = functional.cross_entropy(forward(dict(model.named_parameters()), inputs), targets).detach()
+    torch.testing.assert_close(value, expected)
+
+
+TABLES = {
+    r"table \(Embedding\)": lambda: nn.Embedding(10, 5, max_norm=0.5),
+    r"table \(EmbeddingBag\)": lambda: nn.EmbeddingBag(10, 5, max_norm=0.5),
+    "an embedding": lambda: Network(
+        lambda m, x: functional.embedding(x, m.w, max_norm=0.5), w=nn.Parameter(torch.ones(10, 5))
+    ),
+}
+
+
+@pytest.mark.parametrize(("named", "table"), TABLES.items(), ids=TABLES)
+@pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])
+def test_tables_that_are_renormalised_while_they_are_read_are_refused(named, table, precision):
+    with torch.random.fork_rng(devices=[]):
+        model = Network(
+            lambda m, x: m.dense(m.table(x).reshape(len(x), -1, 5).mean(1)), table=table(), dense=nn.Linear(5, 3)
+        )
+    before = flatten(model)[0]
+    with pytest.raises(ValueError, match=rf"^{named} with max_norm(=0\.5)? overwrites its weights while it runs"):
+        HessianOperator(model, torch.arange(6).view(3, 2), torch.arange(3), precision=precision)
+    assert torch.equal(flatten(model)[0], before)
 
 
 def test_checkpointing_goes_on_elsewhere(generator):

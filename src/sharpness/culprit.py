@@ -34,8 +34,14 @@ def reason_of(network: nn.Module, state: Mapping[str, Tensor], inputs: Tensor, f
             prefix = f"{name}."
             own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
             if found := _fault(layer, own, *calls[name]):
-                return f"torch's {found[0]} derivative of {name} ({type(layer).__name__}) {found[1]}"
-    return f"torch's second derivative of {type(inside(network)).__name__} {fault}"
+                return _sentence(*found, f"{name} ({type(layer).__name__})")
+    return _sentence("second", fault, type(inside(network)).__name__)
+
+
+def _sentence(which: str, fault: str, place: str) -> str:
+    sentence = f"torch's {which} derivative of {place} {fault}"
+    # Torch need not be wrong: there is no telling this from a gradient that is meant to be another.
+    return sentence if "does not exist" in fault else f"{sentence}, or it detaches values or has gradients of its own"
 
 
 def _calls(

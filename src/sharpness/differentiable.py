@@ -108,7 +108,9 @@ def _unchanged(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 def _with_weights(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
     """Attention whose weights are asked for is computed step by step."""
     given = inspect.signature(functional.multi_head_attention_forward).bind(*args, **kwargs)
-    outputs, weights = functional.multi_head_attention_forward(**(given.arguments | {"need_weights": True}))
+    outputs, weights = functional.multi_head_attention_forward(
+        **(given.arguments | {"need_weights": True, "training": False})
+    )
     return outputs, weights if given.arguments.get("need_weights", True) else None
 
 
@@ -159,8 +161,33 @@ def _batch_norm(
     return outputs if bias is None else outputs + of_channels(bias)
 
 
+def _attention_without_dropout(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask, 0.0, *args, **kwargs)
+
+
+def _heads_without_dropout(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    given = inspect.signature(functional.multi_head_attention_forward).bind(*args, **kwargs)
+    return functional.multi_head_attention_forward(**(given.arguments | {"training": False}))
+
+
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     return functional.relu6(input + 3) / 6
+
+
+def _embedding(
+    input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None, *args: Any, **kw: Any
+) -> Tensor:
+    if max_norm is not None:
+        raise ValueError("an embedding with max_norm overwrites its weights while it runs")
+    return functional.embedding(input, weight, padding_idx, None, *args, **kw)
 
 
 def _embedding_bag(
@@ -226,7 +253,12 @@ DROPOUTS = (
     torch.feature_alpha_dropout,
 )
 _WITHOUT_DROPOUT: Formulas = MappingProxyType(
-    {**dict.fromkeys(DROPOUTS, _unchanged), functional.instance_norm: _instance_norm}
+    {
+        **dict.fromkeys(DROPOUTS, _unchanged),
+        functional.scaled_dot_product_attention: _attention_without_dropout,
+        functional.multi_head_attention_forward: _heads_without_dropout,
+        functional.instance_norm: _instance_norm,
+    }
 )
 _RIGHT_ONCE: Formulas = MappingProxyType({**_WITHOUT_DROPOUT, functional.batch_norm: _batch_norm})
 _FORMULAS: Formulas = MappingProxyType(
@@ -235,6 +267,7 @@ _FORMULAS: Formulas = MappingProxyType(
         functional.scaled_dot_product_attention: attention,
         functional.multi_head_attention_forward: _with_weights,
         functional.hardsigmoid: _hardsigmoid,
+        functional.embedding: _embedding,
         functional.embedding_bag: _embedding_bag,
         torch._weight_norm: _weight_norm,
     }

@@ -51,12 +51,14 @@ def checked_form(
     R-operator is held to symmetry and differences itself.
 
     Raises:
-        ValueError: the network does not take the examples alone, or does not give logits; or gives others when it is
-            called again.
+        ValueError: the network does not take the examples alone, does not give logits, or gives others when it is
+            called again; or it overwrites its weights.
         FloatingPointError: the curvature overflows at these weights.
         RuntimeError: torch differentiates a layer wrongly or not at all, and so does this project; it is named.
     """
-    _check_arguments(inside(loss.evaluating))
+    network = inside(loss.evaluating)
+    _check_arguments(network)
+    _check_tables(network)
     # A network may draw what it is going to be refused for.
     with torch.random.fork_rng(devices=[]):
         return _Check(loss, layout, chosen, weights, buffers, inputs[:_EXAMPLES]).form()
@@ -206,6 +208,17 @@ def _check_arguments(network: nn.Module) -> None:
             f"{type(network).__name__} takes {', '.join(needed)}, but is called with the examples alone: "
             "give a module that takes one tensor, and makes the others from it or holds them"
         )
+
+
+def _check_tables(network: nn.Module) -> None:
+    """Refuse embeddings that renormalise their weights: the curvature would be that at other ones."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
+            kind = type(layer).__name__
+            raise ValueError(
+                f"{f'{name} ({kind})' if name else kind} with max_norm={layer.max_norm:g} overwrites its weights while "
+                "it runs, and the Hessian is not at those: renormalise them before, and give max_norm=None"
+            )
 
 
 def _check_logits(network: nn.Module, outputs: object, num_examples: int) -> None:
