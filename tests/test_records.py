@@ -322,7 +322,7 @@ def test_results_with_a_record_are_snakemakes_affair(study, written):
 
 
 @pytest.mark.parametrize("name", ["settings", "evaluation", "steps", "fewer steps"])
-def test_results_of_other_settings_are_not_published(study, written, name, tmp_path):
+def test_results_of_other_settings_are_not_published(study, written, current, name, tmp_path):
     change, reason = EDITS[name]
     folder = written()
     check_publication(study, folder, tmp_path / "published")
@@ -330,7 +330,7 @@ def test_results_of_other_settings_are_not_published(study, written, name, tmp_p
         check_publication(study_with(change), folder, tmp_path / "published")
 
 
-def test_what_was_kept_before_an_edit_is_not_completed_after_it(study, written, tmp_path):
+def test_what_was_kept_before_an_edit_is_not_completed_after_it(study, written, current, monkeypatch, tmp_path):
     kept = tmp_path / "published" / "runs"
     for name in study.experiments:
         written(kept / name)
@@ -344,10 +344,34 @@ def test_what_was_kept_before_an_edit_is_not_completed_after_it(study, written, 
     for run in list(study.runs)[1::2]:
         shutil.rmtree(half / run)
     written(half, code="9f", trained_by="9f")
+    monkeypatch.setattr(closure, "version", lambda _: "9f")
     for run in list(study.runs)[::2]:
         shutil.rmtree(half / run)
     with pytest.raises(RecordError, match="a study has one of them"):
         check_publication(study, half, tmp_path / "published")
+
+
+@pytest.mark.parametrize(
+    ("edited", "told"),
+    [
+        ("spectrum", "code of the stage spectrum"),
+        ("train", "code of the stage train"),
+        ("train_nudged", "code of the stage train_nudged"),
+        ("gradients", "code of the stage gradients"),
+    ],
+)
+def test_results_of_code_that_was_edited_since_are_not_published(study, written, monkeypatch, edited, told, tmp_path):
+    versions = dict.fromkeys([f"sharpness.stages.{stage}" for stage in ("train", "train_nudged", *COLUMNS)], "0a")
+    monkeypatch.setattr(closure, "version", versions.__getitem__)
+    folder, published = written(), tmp_path / "published"
+    check_publication(study, folder, published)
+    versions[f"sharpness.stages.{edited}"] = "9f"
+    with pytest.raises(RecordError, match=rf"^{folder}/.*csv was computed with other {told} than is here \(0a, here"):
+        check_publication(study, folder, published)
+    # What was kept of it before is compared among itself.
+    for name in study.experiments:
+        shutil.copytree(folder, published / "runs" / name)
+    check_publication(study, tmp_path / "nothing", published)
 
 
 @pytest.mark.parametrize("is_old", [False, True])
@@ -365,12 +389,12 @@ def test_a_study_that_was_published_and_is_partly_run_anew_is_refused(study, wri
     anew = written(tmp_path / "anew" / "runs", code="9f", trained_by="9f")
     if is_old:  # what it does not say is not asked for, as long as nothing is published beside it
         for run in schedules.runs:
-            publication.add_run(schedules, run, anew)
+            publication.add_run(schedules, run, anew, is_kept=True)
         with pytest.raises(RecordError, match="the code of the stage"):
             publication.check_origins()
     else:
         with pytest.raises(RecordError, match="the code of the stage"):
-            publication.add_run(schedules, next(iter(schedules.runs)), anew)
+            publication.add_run(schedules, next(iter(schedules.runs)), anew, is_kept=True)
 
 
 @pytest.mark.parametrize("name", EDITS)

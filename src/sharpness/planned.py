@@ -79,19 +79,27 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
 
 
 def _check_code(study: Study, asked: Wanted, row: dict[str, str], path: Path, torch: str) -> None:
-    training = "train_nudged" if study.runs[asked.run].is_nudged else "train"
-    stage = training if asked.measurement == "history" else asked.measurement
     facts = [
-        (f"code of the stage {stage}", row["code"], closure.version(f"sharpness.stages.{stage}")[:12]),
-        (f"code of the stage {training}", row.get("trained_by"), closure.version(f"sharpness.stages.{training}")[:12]),
+        *codes(study, asked, row, closure.version),
         ("torch", row["torch"].partition("+")[0], torch.partition("+")[0]),
     ]
     for what, theirs, ours in facts:
-        if theirs not in (None, ours):
+        if theirs != ours:
             raise RecordError(
                 f"{path} was computed with the {what} {theirs}, here it is {ours}, and Snakemake has no record of it: "
                 "remove it (or all results of the study), and it is made anew"
             )
+
+
+def codes(
+    study: Study, asked: Wanted, row: Mapping[str, str], version: Callable[[str], str]
+) -> Iterator[tuple[str, str, str]]:
+    """In words what code computed a row of a table, its version there, and its ``version`` here."""
+    training = "train_nudged" if study.runs[asked.run].is_nudged else "train"
+    stage = training if asked.measurement == "history" else asked.measurement
+    for name, theirs in ((stage, row["code"]), (training, row.get("trained_by"))):
+        if theirs is not None:
+            yield f"code of the stage {name}", theirs, version(f"sharpness.stages.{name}")[:12]
 
 
 def _check_members(experiment: Experiment, measurement: str, path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
-from sharpness.planned import differing_members, wanted
+from sharpness import closure
+from sharpness.planned import codes, differing_members, wanted
 from sharpness.records import FINITE, NOTHING, SIZE, Origins, RecordError, Wanted, check, differing, read_rows
 from sharpness.study import Experiment, Study
 
@@ -23,12 +25,14 @@ class Publication:
         self._origins = Origins()
         self._earlier: list[tuple[list[dict[str, str]], str, Path]] = []
         self._has_new = False
+        self._version = cache(closure.version)
 
-    def add_run(self, experiment: Experiment, run: str, folder: Path) -> None:
-        """Check all tables of one run, in a folder that has the run's.
+    def add_run(self, experiment: Experiment, run: str, folder: Path, *, is_kept: bool) -> None:
+        """Check all tables of one run, in a folder that has the run's; those that were not kept before, by their code.
 
         Raises:
-            RecordError: one is damaged, not what the study asks for, or of other code or data than those before.
+            RecordError: one is damaged, not what the study asks for, of other code than is here, or of other code or
+                data than those before.
         """
         for measurement in experiment.collected:
             for table, asked in wanted(self._study, experiment, measurement):
@@ -36,8 +40,18 @@ class Publication:
                     path = folder / table
                     rows = read_rows(path, measurement)
                     check(rows, asked, path)
+                    if not is_kept:
+                        self._check_code(asked, rows[0], path)
                     self._origins.add(rows, measurement, path)
         self._has_new = True
+
+    def _check_code(self, asked: Wanted, row: Mapping[str, str], path: Path) -> None:
+        for what, theirs, ours in codes(self._study, asked, row, self._version):
+            if theirs != ours:
+                raise RecordError(
+                    f"{path} was computed with other {what} than is here ({theirs}, here it is {ours}; what snakemake "
+                    "--touch took for made by this one is published with the one that computed it checked out)"
+                )
 
     def add_collected(self, experiment: Experiment, measurement: str, path: Path) -> None:
         """Check a table that was published before, as far as it tells: an older version wrote fewer columns.

@@ -34,7 +34,8 @@ def publish(config: Path, schema: Path, results: Path, captions: Path, citation:
         citation: the project's CITATION.cff.
 
     Raises:
-        RecordError: what would be published is not of the study as it stands, or of more than one code or data set.
+        RecordError: what would be published is not of the study as it stands, or of other code than
+            is here, or of more than one code or data set.
     """
     study = study_of(read_study(config), schema, source=str(config))
     published = results / "published"
@@ -95,7 +96,7 @@ def _check(study: Study, runs: Path, published: Path) -> None:
         for run in experiment.runs:
             folder = runs if run in finished else kept
             if _are_in(folder, tables_of(study, experiment, run)):
-                publication.add_run(experiment, run, folder)
+                publication.add_run(experiment, run, folder, is_kept=folder == kept)
     publication.check_origins()
 
 
