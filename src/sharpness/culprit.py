@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from sharpness.casts import working_in
 from sharpness.differences import fault_of, off_difference
 from sharpness.differentiable import once_differentiable, twice_differentiable
 from sharpness.layout import Layout
@@ -19,6 +20,7 @@ from sharpness.skeleton import inside
 _OFF_VALUES = 1e-3
 
 
+@working_in(torch.float64)
 def reason_of(network: nn.Module, state: Mapping[str, Tensor], inputs: Tensor, fault: str) -> str:
     """One sentence on why a network's Hessian cannot be had, with the smallest layer that has the same fault.
 

@@ -24,6 +24,7 @@ from torch.utils import _pytree as pytree
 from torch.utils import checkpoint
 
 from sharpness.attention import attention
+from sharpness.casts import CASTS
 from sharpness.device import without_cudnn, without_onednn
 
 Formulas = Mapping[Callable[..., Any], Callable[..., Any]]
@@ -260,7 +261,7 @@ _WITHOUT_DROPOUT: Formulas = MappingProxyType(
         functional.instance_norm: _instance_norm,
     }
 )
-_RIGHT_ONCE: Formulas = MappingProxyType({**_WITHOUT_DROPOUT, functional.batch_norm: _batch_norm})
+_RIGHT_ONCE: Formulas = MappingProxyType({**_WITHOUT_DROPOUT, **CASTS, functional.batch_norm: _batch_norm})
 _FORMULAS: Formulas = MappingProxyType(
     dict(_RIGHT_ONCE)
     | {

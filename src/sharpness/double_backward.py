@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from sharpness import cross_entropy
+from sharpness.casts import working_in
 from sharpness.differentiable import once_differentiable, twice_differentiable
 from sharpness.loss import Loss, as_precise
 
@@ -38,7 +39,7 @@ class DoubleBackward:
         inputs = as_precise(inputs, weights[0].dtype)
         # A copy, since the network may change its input in place; as users' networks expect to find it in memory.
         inputs = inputs.clone(memory_format=torch.contiguous_format)
-        with once_differentiable() if once else twice_differentiable():
+        with working_in(weights[0].dtype), once_differentiable() if once else twice_differentiable():
             outputs: Tensor = functional_call(self._loss.evaluating, self.named(weights, buffers), (inputs,))
         return outputs
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sharpness.casts import working_in
 from sharpness.cross_entropy import Curvature, gradient_and_curvature
 from sharpness.loss import as_precise, channels_last
 from sharpness.operations import Call, Local, UntraceableError
@@ -78,10 +79,11 @@ class ROperator:
         """
         borrowed = {tensor.untyped_storage().data_ptr() for tensor in [*weights, *buffers, inputs]}
         inputs = as_precise(inputs, weights[0].dtype)
-        logits, saved, active = self._forward(weights, buffers, channels_last(inputs))
-        adjoint, curvature = gradient_and_curvature(logits, targets)
-        kept = Kept(weights, saved, [None] * len(self._steps), active, curvature, borrowed)
-        self._backward(kept, adjoint.to(logits.dtype))
+        with working_in(weights[0].dtype):
+            logits, saved, active = self._forward(weights, buffers, channels_last(inputs))
+            adjoint, curvature = gradient_and_curvature(logits, targets)
+            kept = Kept(weights, saved, [None] * len(self._steps), active, curvature, borrowed)
+            self._backward(kept, adjoint.to(logits.dtype))
         return kept
 
     def _forward(
@@ -135,6 +137,10 @@ class ROperator:
     @torch.no_grad()
     def add_product(self, kept: Kept, vector: Sequence[Tensor | None], product: Sequence[Tensor | None]) -> None:
         """The R-forward and the R-backward pass: add the Hessian times ``vector`` to ``product``, both by parameter."""
+        with working_in(kept.weights[0].dtype):
+            self._add_product(kept, vector, product)
+
+    def _add_product(self, kept: Kept, vector: Sequence[Tensor | None], product: Sequence[Tensor | None]) -> None:
         tangents: list[Tensor | None] = [None]
         places: list[Local] = []
         for number, step in enumerate(self._steps):

@@ -317,6 +317,9 @@ def _target(node: fx.Node) -> Callable[..., Any]:
         # A view of values that lie otherwise in memory here than in the network itself.
         is_view = node.target == "view" and not any(isinstance(argument, torch.dtype) for argument in node.args)
         name = "reshape" if is_view else str(node.target)
+        method = getattr(Tensor, name, operator.methodcaller(name))
+        if (instead := formula(method)) is not method:
+            return instead
         return lambda first, *args, **kwargs: getattr(first, name)(*args, **kwargs)
     target = node.target
     assert callable(target)
