@@ -31,6 +31,7 @@ from sharpness.records import (
 )
 from sharpness.stages.collect import collect
 from sharpness.stages.publish import _check as check_publication
+from sharpness.stages.publish import publish
 from sharpness.study import study_of
 
 MADE_BY = {"code": "0a", "torch": "2.14.1+cu130", "device": "cpu", "threads": "1", "kernels": "", "data_digest": "1b"}
@@ -407,6 +408,25 @@ def test_what_was_published_before_an_edit_does_not_stay_under_the_new_caption(s
     with pytest.raises(RecordError, match=r"other settings|lacks the step|has the step|has the run") as refused:
         Publication(edited).add_collected(edited.experiments["eigenvalues"], measurement, path)
     assert str(refused.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("epoch", [3, 5])
+def test_the_table_of_an_experiment_that_stays_is_of_the_epoch_of_its_study(epoch, tmp_path):
+    published = shutil.copytree(ROOT / "results/digits/published", tmp_path / "digits/published")
+    study = yaml.safe_load((ROOT / "workflow/studies/digits.yaml").read_text()) | {"validation_epoch": epoch}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    schema, captions = ROOT / "workflow/schemas/config.schema.yaml", ROOT / "workflow/report"
+    publish(tmp_path / "study.yaml", schema, published.parent, captions, ROOT / "CITATION.cff")
+
+    table = pd.read_csv(published / "tables/results_table.csv").set_index("label")
+    assert set(table["validation_epoch"]) == {epoch}
+    history = pd.read_csv(published / "tables/results_table_history.csv")
+    plain = history[(history["grid"] == "sgd") & (history["epoch"] == epoch)]
+    for rate, runs in plain.groupby("learning_rate"):
+        measured = runs["validation_accuracy"].sum() / len(runs)
+        assert table.loc[f"SGD({rate:g})", "validation_accuracy_mean"] == pytest.approx(measured, rel=1e-12)
+    for name in ("results_table.md", "results_table.tex"):
+        assert f"({epoch})" in (published / "tables" / name).read_text()
 
 
 def test_the_jobs_of_a_study_are_those_of_its_runs_and_products(study):

@@ -1,5 +1,6 @@
 """Sanity of the published results: complete, finite or marked as diverged, ordered, and as exact as they say."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from sharpness.stages.publish import decide, is_published
+from sharpness.stages.publish import decide, is_published, publish
 from sharpness.study import Study, study_of
 
 ROOT = Path(__file__).parents[2]
@@ -110,3 +111,13 @@ def test_every_claim_has_a_verdict_once_every_experiment_is_published(folder, tm
     decide(study, folder, markdown=tmp_path / "claims.md", csv=tmp_path / "claims.csv")
     assert (tmp_path / "claims.csv").read_bytes() == path.read_bytes()
     assert (tmp_path / "claims.md").read_bytes() == path.with_suffix(".md").read_bytes()
+
+
+def test_what_stays_is_published_again_without_a_change(folder, tmp_path):
+    copied = shutil.copytree(folder, tmp_path / folder.parent.name / "published")
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file() and path.name != "report.html"}
+    workflow = ROOT / "workflow"
+    study, schema = workflow / "studies" / f"{folder.parent.name}.yaml", workflow / "schemas" / "config.schema.yaml"
+    publish(study, schema, copied.parent, workflow / "report", ROOT / "CITATION.cff")
+    after = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file() and path.name != "report.html"}
+    assert after == before

@@ -115,6 +115,7 @@ def _publish(study: Study, experiment: Experiment, runs: Path, published: Path) 
     finished = _finished(study, experiment, runs)
     if _stays(experiment, finished, published):
         # Runs of one machine beside those of another only where nothing is whole.
+        _compare(study, experiment, published)
         return f"published before, and stays ({len(finished)} of {len(experiment.runs)} runs are finished here)"
     for run in finished:
         for table in tables_of(study, experiment, run):
@@ -148,6 +149,14 @@ def _complete(study: Study, experiment: Experiment, kept: Path, published: Path)
     for name, function in experiment.figures.items():
         outputs = [published / f"figures/{name}.{ending}" for ending in ("pdf", "png")]
         figure(function, list(drawn_from), [tidy[measurement] for measurement in drawn_from], outputs)
+    _compare(study, experiment, published)
+
+
+def _compare(study: Study, experiment: Experiment, published: Path) -> None:
+    """Write an experiment's table of results, if its kind has one, by the study as it stands."""
+    if not KINDS[experiment.kind].result_table:
+        return
+    tidy = {measurement: published / f"tables/{name}.csv" for measurement, name in experiment.collected.items()}
     caption = study.caption(experiment.name)
     markdown, tex, csv = (published / f"tables/{experiment.name}.{ending}" for ending in ("md", "tex", "csv"))
     if experiment.kind == "agreement":
