@@ -67,6 +67,10 @@ CASES = {
         lambda m, x: m.last(m.first(x).tanh()).type("torch.FloatTensor"),
         lambda m, x: m.last(m.first(x).tanh()),
     ),
+    "logits as a tensor": (
+        lambda m, x: torch.as_tensor(m.last(m.first(x).tanh()), dtype=SINGLE),
+        lambda m, x: m.last(m.first(x).tanh()),
+    ),
     "double": (
         lambda m, x: m.last(m.first(x).double().sin().type_as(x)),
         lambda m, x: m.last(m.first(x).sin()),
@@ -126,7 +130,7 @@ def test_the_product_is_that_of_the_network_without_casts(function, plain, liste
         operator = HessianOperator(model, inputs, targets, precision=precision, chunk_size=3)
         assert (operator @ vector - expected).norm() < tolerance * expected.norm()
         if precision != "bfloat16":  # in which what is cast to float32 does not fit the weights
-            is_listed = listed and "mul_" not in function.__code__.co_names
+            is_listed = listed and not {"mul_", "as_tensor"} & set(function.__code__.co_names)
             assert isinstance(operator._product._form, ROperator if is_listed else DoubleBackward)
 
 
@@ -137,6 +141,7 @@ def test_casts_are_what_they_are_elsewhere(generator):
         assert x.to(torch.complex64).dtype == torch.complex128
         assert x.long().dtype == x.to(torch.int64).dtype == torch.int64
         assert x.bool().dtype == x.to(torch.bool).dtype == torch.bool
+        assert x.to(torch.float8_e4m3fn).dtype == torch.float8_e4m3fn
         assert x.type() == "torch.DoubleTensor"
         assert x.long().float().dtype == torch.float32
         assert x.float() is x

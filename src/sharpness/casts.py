@@ -45,7 +45,8 @@ def _kept(dtype: Any) -> Any:
         return dtype
     if dtype.is_complex:
         return _thread.precision.to_complex()
-    return _thread.precision if dtype.is_floating_point else dtype
+    # To eight bits nobody casts but to quantise, which changes what is computed.
+    return _thread.precision if dtype.is_floating_point and dtype.itemsize > 1 else dtype
 
 
 def _is_inexact(value: object) -> bool:
@@ -85,7 +86,7 @@ _TOLD = (
     *(getattr(place, name) for place in (torch, Tensor) for name in _REDUCTIONS),
     *(getattr(torch, f"{name}_like") for name in ("zeros", "ones", "full", "empty")),
     *(getattr(Tensor, f"new_{name}") for name in ("zeros", "ones", "full", "empty", "tensor")),
-    *(functional.softmax, functional.log_softmax, functional.softmin),
+    *(functional.softmax, functional.log_softmax, functional.softmin, torch.as_tensor, torch.asarray),
     *(torch.special.softmax, torch.special.log_softmax),
     *(torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.matrix_norm),
 )
