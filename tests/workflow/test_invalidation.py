@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,12 @@ def unrecorded(project, tmp_path):
     """The project with its results, of which Snakemake has lost all records."""
     copied = shutil.copytree(project, tmp_path / "unrecorded", symlinks=True)
     shutil.rmtree(copied / ".snakemake")
+    # Without records Snakemake goes by time stamps: none tells of an edit, whatever the tests before have put back.
+    made = time.time() - 60
+    for path in copied.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            is_result = copied / "results" in path.parents
+            os.utime(path, (made, made if is_result else made - 60))
     return copied
 
 
