@@ -18,6 +18,7 @@ from sharpness.claims.deciding import as_markdown, decide
 from sharpness.claims.poster import CLAIMS
 from sharpness.claims.slices import at_shared_times, is_bowl
 from sharpness.closure import sources
+from sharpness.planned import epochs_of_verdicts
 from sharpness.stages.claims import claims
 from sharpness.tables import first_change
 
@@ -1386,3 +1387,11 @@ def test_tables_without_a_row_decide_nothing(tmp_path):
     # Beside experiments that have rows, they take nothing away.
     both = decide(collected([*whole_study(), *tables]), validation_epoch=1)
     pd.testing.assert_frame_equal(both, decide(collected(whole_study()), validation_epoch=1))
+
+
+@pytest.mark.parametrize("gammas", [(0.01, 0.1, 1.0), (0.1, 0.01), ()])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_table_of_verdicts_tells_the_early_epoch_wherever_one_was_looked_at(gammas, epoch, tmp_path):
+    tables = [(kind, name, table[table["gamma"].isin(gammas)]) for kind, name, table in nudged_accuracies()([0.0, 0.1])]
+    decide(collected(tables if gammas else []), validation_epoch=epoch).to_csv(tmp_path / "claims.csv", index=False)
+    assert epochs_of_verdicts(tmp_path / "claims.csv") == ({str(epoch)} if gammas else set())

@@ -314,6 +314,35 @@ def test_results_without_a_record_are_held_against_the_code_and_the_torch(study,
         check_finished(study, folder.parent, is_recorded=lambda _: False, torch="2.15.0+cpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        (
+            "results_table.csv",
+            "label,validation_epoch\n0.1,1\n0.1,7\n",
+            "is of the validation_epoch 7, the study's is 1",
+        ),
+        ("results_table.csv", "label\n0.1\n", "is of the validation_epoch nobody knows, the study's is 1"),
+        ("results_table.md", "resnet8 on digits\n", "does not begin with what the study measures"),
+        ("claims.csv", 'claim,measured\nn,"% at epoch 7, gamma 1"\n', "is of the validation_epoch 7, the study's is 1"),
+    ],
+)
+def test_tables_for_readers_without_a_record_are_held_against_the_study(study, written, current, name, content, reason):
+    folder = written()
+    tables = folder.parent / "tables"
+    tables.mkdir()
+    (tables / "results_table.md").write_text(study.caption("results_table") + ". More.\n")
+    (tables / "results_table.csv").write_text("label,validation_epoch\n0.1,1\n")
+    (tables / "claims.csv").write_text('claim,measured,would_decide\nn,"% at epoch 1, gamma 1",\na,,runs\n')
+    finished(study, folder)
+    (tables / name).write_text(content)
+    with pytest.raises(
+        RecordError, match=rf"^{tables}/{name} {reason}.*, and Snakemake has no record of it: remove it"
+    ):
+        finished(study, folder)
+    check_finished(study, folder.parent, is_recorded=lambda path: path.endswith(name), torch="2.14.1")
+
+
 def test_results_with_a_record_are_snakemakes_affair(study, written):
     folder = written(code="9f")
     check_finished(study, folder.parent, is_recorded=lambda _: True, torch="2.14.1")

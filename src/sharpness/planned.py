@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sharpness import closure
 from sharpness.costs import Jobs
 from sharpness.records import Origins, RecordError, Wanted, check, read_rows, settings_digest
-from sharpness.study import CLAIMS, Experiment, Study
+from sharpness.study import CLAIMS, KINDS, Experiment, Study
+
+_UNRECORDED = "and Snakemake has no record of it: remove it, and it is made anew"
+# In the words of a verdict: the early epoch that it is about.
+_EARLY = re.compile(r"% at epoch ([^,]+),|runs of (\S+) epochs with gamma 1 ")
 
 
 def wanted(study: Study, experiment: Experiment, measurement: str) -> list[tuple[str, Wanted]]:
@@ -50,7 +56,7 @@ def jobs(study: Study) -> Jobs:
 
 
 def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], bool], torch: str) -> None:
-    """Check finished tables of which nobody knows how they were made but they themselves.
+    """Check finished tables and verdicts of which nobody knows how they were made but they themselves.
 
     Args:
         study: what they must be of.
@@ -59,7 +65,8 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
         torch: the version that is installed.
 
     Raises:
-        RecordError: one was computed by other settings or code, or on other data than the others.
+        RecordError: one was computed by other settings or code, on other data than the others, or for another early
+            epoch than the study's.
     """
     origins = Origins()
     checked: set[Path] = set()
@@ -76,6 +83,35 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
             path = results / "tables" / f"{name}.csv"
             if path.exists() and not is_recorded(str(path)):
                 _check_members(experiment, measurement, path)
+    _check_products(study, results / "tables", is_recorded)
+
+
+def _check_products(study: Study, tables: Path, is_recorded: Callable[[str], bool]) -> None:
+    """Check what was made for readers: what they are told it is of, and the early epoch."""
+    epoch, told = f"{study.config['validation_epoch']:g}", {CLAIMS: epochs_of_verdicts}
+    for experiment in study.experiments.values():
+        path = tables / f"{experiment.name}.md"
+        is_told = KINDS[experiment.kind].result_table is not None and path.exists() and not is_recorded(str(path))
+        if is_told and not path.read_text("utf-8", "replace").startswith(study.caption(experiment.name)):
+            raise RecordError(f"{path} does not begin with what the study measures, {_UNRECORDED}")
+        if experiment.kind == "table":
+            told[experiment.name] = _epochs_of_results
+    for name, epochs in told.items():
+        path = tables / f"{name}.csv"
+        if path.exists() and not is_recorded(str(path)) and (others := epochs(path) - {epoch}):
+            raise RecordError(f"{path} is of the validation_epoch {min(others)}, the study's is {epoch}, {_UNRECORDED}")
+
+
+def _epochs_of_results(path: Path) -> set[str]:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        return {row.get("validation_epoch") or "nobody knows" for row in csv.DictReader(file)}
+
+
+def epochs_of_verdicts(path: Path) -> set[str]:
+    """The early epochs that a table of verdicts names; none where no claim was decided by one."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        texts = [text for row in csv.DictReader(file) for text in (row.get("measured"), row.get("would_decide"))]
+    return {match[1] or match[2] for text in texts for match in _EARLY.finditer(text or "")}
 
 
 def _check_code(study: Study, asked: Wanted, row: dict[str, str], path: Path, torch: str) -> None:
@@ -104,9 +140,7 @@ def codes(
 
 def _check_members(experiment: Experiment, measurement: str, path: Path) -> None:
     if different := differing_members(experiment, measurement, read_rows(path, measurement)):
-        raise RecordError(
-            f"{path} {different}, unlike the study, and Snakemake has no record of it: remove it, and it is made anew"
-        )
+        raise RecordError(f"{path} {different}, unlike the study, {_UNRECORDED}")
 
 
 def differing_members(experiment: Experiment, measurement: str, rows: Iterable[Mapping[str, str]]) -> str:

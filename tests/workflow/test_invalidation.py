@@ -267,6 +267,20 @@ def test_results_without_a_record_that_are_of_other_settings_are_refused_by_name
     assert "Traceback" not in done.stderr
 
 
+def test_tables_and_verdicts_without_a_record_that_are_of_another_epoch_are_refused_by_name(unrecorded):
+    study = yaml.safe_load(SMALL.read_text()) | {"validation_epoch": 2}
+    (unrecorded / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    tables = unrecorded / "results/small/tables"
+    for name in ("claims.csv", "results_table.csv"):
+        done = snakemake(unrecorded, "-n", "--configfile", "study.yaml")
+        assert done.returncode == 1
+        assert f"results/small/tables/{name} is of the validation_epoch 1, the study's is 2" in done.stderr
+        assert "Traceback" not in done.stderr
+        (tables / name).unlink()
+    planned = {"results_table": 1, "claims": 1, "report": 1}
+    assert planned_jobs(unrecorded, study=Path("study.yaml")) == planned
+
+
 def test_results_without_a_record_that_are_of_other_code_are_refused_by_name(unrecorded):
     path = unrecorded / "src" / "sharpness" / "stages" / "steps.py"
     before = path.stat()
