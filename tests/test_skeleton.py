@@ -1,12 +1,14 @@
 """Networks that others have wrapped, that hold what they computed, or that have nothing to differentiate by."""
 
 import copy
+import threading
 import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils import prune
 
 from sharpness.hessian import HessianOperator
@@ -135,6 +137,7 @@ def complex_weights():
         (lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), ValueError, "Sequential has no parameters"),
         (lambda: torch.relu, TypeError, "must be a torch.nn.Module, got builtin_function_or_method"),
         (scripted, TypeError, r"1 \(RecursiveScriptModule\) is compiled by torch.jit"),
+        (lambda: scripted()[1], TypeError, "RecursiveScriptModule is compiled by torch.jit"),
         (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), ValueError, "1.weight has no shape yet"),
         (complex_weights, ValueError, "weight is of torch.complex64"),
     ],
@@ -201,3 +204,64 @@ def test_constants_of_single_precision_are_no_obstacle(problem, listed, generato
     plain.model.constant = plain.model.constant.double()
     expected = plain.product(plain.weights, vector)
     assert (ours - expected).norm() < 1e-12 * expected.norm()
+
+
+class Holds(nn.Module):
+    """Uses a weight from a plain list."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat, self.head = nn.Flatten(), nn.Linear(72, 3)
+        self.held = [self.head.weight]
+
+    def forward(self, images):
+        return functional.linear(self.flat(images), self.held[0])
+
+
+def test_a_weight_that_is_used_from_a_plain_list_is_told(problem):
+    plain = problem(Holds)
+    loss, (weights, buffers) = Loss(plain.model, l2=0.0), flatten(plain.model)
+    for training in (False, True):
+        with pytest.raises(ValueError, match=r"uses head\.weight from where it is not registered"):
+            loss.value_and_gradient(weights, buffers, plain.inputs, plain.targets, training=training)
+    with pytest.raises(ValueError, match=r"uses head\.weight from where it is not registered"):
+        HessianOperator(plain.model, plain.inputs, plain.targets)
+
+
+class Tied(nn.Module):
+    """One weight in two layers, one of which has two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat, self.one, self.other = nn.Flatten(), nn.Linear(72, 3), nn.Linear(72, 3)
+        self.other.weight = self.one.weight
+        self.again = self.one
+
+    def forward(self, images):
+        return self.again(self.flat(images)) * self.other(self.flat(images))
+
+
+@pytest.mark.parametrize("network", [Tied, plain_network])
+def test_tied_weights_of_several_names_and_locks_are_no_obstacle(problem, network, generator):
+    plain = problem(network)
+    plain.model.guards, plain.model.numbers = {"all": [threading.Lock()]}, iter(n for n in range(3))
+    operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="float64")
+    vector = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64)
+    weights = list(plain.model.parameters())
+    loss = functional.cross_entropy(plain.model(plain.inputs), plain.targets)
+    slopes = torch.autograd.grad(loss, weights, create_graph=True)
+    slope = torch.cat([part.flatten() for part in slopes]) @ vector
+    expected = torch.cat([part.flatten() for part in torch.autograd.grad(slope, weights)])
+    assert (operator @ vector - expected).norm() < 1e-12 * expected.norm()
+
+
+def test_what_refuses_to_be_copied_is_named():
+    class Refuses:
+        def __deepcopy__(self, memo):
+            raise RuntimeError("there is one of me")
+
+    with torch.random.fork_rng(devices=[]):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(72, 3))
+    network[1].only = Refuses()
+    with pytest.raises(TypeError, match=r"only of 1 \(Linear\) cannot be copied: there is one of me"):
+        Loss(network, l2=0.0)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from sharpness import cross_entropy
 from sharpness.casts import working_in
@@ -40,8 +39,7 @@ class DoubleBackward:
         # A copy, since the network may change its input in place; as users' networks expect to find it in memory.
         inputs = inputs.clone(memory_format=torch.contiguous_format)
         with working_in(weights[0].dtype), once_differentiable() if once else twice_differentiable():
-            outputs: Tensor = functional_call(self._loss.evaluating, self.named(weights, buffers), (inputs,))
-        return outputs
+            return self._loss.called(self._loss.evaluating, self.named(weights, buffers), inputs)
 
     def named(self, weights: Sequence[Tensor], buffers: Sequence[Tensor]) -> dict[str, Tensor]:
         """The network's state."""

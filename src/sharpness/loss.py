@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import weakref
 from contextlib import AbstractContextManager, nullcontext
@@ -19,7 +18,7 @@ from sharpness.device import alone, misled_by_onednn, without_onednn
 from sharpness.differentiable import without_dropout
 from sharpness.kernels import kernels_of
 from sharpness.layout import Layout
-from sharpness.skeleton import skeleton_of
+from sharpness.skeleton import copy_of, skeleton_of, ties_of
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,13 @@ class Loss:
         self.num_weights = self.layout.size
         self._kernels = kernels_of(model)
         self._without_onednn = misled_by_onednn(model)
-        # Looking for tied weights at every call takes longer than a small layer.
-        self._ties = _shares_tensors(model)
+        # Found once: looking for tied weights at every call takes longer than a small layer.
+        self._ties = ties_of(skeleton)
         self.given = [weakref.ref(parameter) for parameter in model.parameters()]
         """The model's own parameters, which nothing may use in place of the weights."""
         self._channels_last: bool | None = None  # found out at the first images
-        self._training = _with_relu_in_place(copy.deepcopy(skeleton).train())
-        self._forward_only = _with_relu_in_place(copy.deepcopy(skeleton).eval())
+        self._training = _with_relu_in_place(copy_of(skeleton).train())
+        self._forward_only = _with_relu_in_place(copy_of(skeleton).eval())
         self.evaluating = skeleton.eval()
         """The network in evaluation mode, its weights and buffers on the meta device."""
         if batch_statistics:
@@ -87,9 +86,13 @@ class Loss:
         else:
             inputs = channels_last(inputs)
         with nullcontext() if model is self._training else without_dropout():
-            outputs: Tensor = functional_call(
-                model, state | self.buffer_layout.named(buffers), (inputs,), tie_weights=self._ties
-            )
+            return self.called(model, state | self.buffer_layout.named(buffers), inputs)
+
+    def called(self, network: nn.Module, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        """What ``network``, of the model's structure, gives with these weights and buffers in all their places."""
+        if self._ties:
+            state = state | {place: state[name] for place, name in self._ties.items() if name in state}
+        outputs: Tensor = functional_call(network, state, (inputs,), tie_weights=False)
         return outputs
 
     def _takes_channels_last(self, weights: Tensor, buffers: Tensor, inputs: Tensor) -> bool:
@@ -99,7 +102,7 @@ class Loss:
             self._channels_last = True
             try:
                 with torch.no_grad(), without_dropout():
-                    functional_call(self.evaluating, state, (channels_last(inputs[:2]),), tie_weights=self._ties)
+                    self.called(self.evaluating, state, channels_last(inputs[:2]))
             except RuntimeError as error:
                 self._channels_last = "view size is not compatible" not in str(error)
         return self._channels_last is not False
@@ -228,13 +231,6 @@ def channels_last(inputs: Tensor) -> Tensor:
 def _plane_by_plane(weights: Tensor) -> bool:
     """Whether convolutions are fastest with channels first: on a GPU, without its tensor cores."""
     return weights.is_cuda and not torch.is_autocast_enabled("cuda")
-
-
-def _shares_tensors(model: nn.Module) -> bool:
-    """Whether a weight or a buffer has more than one name."""
-    named = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
-    tensors = [id(tensor) for _, tensor in itertools.chain(*named)]
-    return len(set(tensors)) < len(tensors)
 
 
 def _with_relu_in_place(model: nn.Module) -> nn.Module:

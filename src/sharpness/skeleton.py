@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 # The layers around a network that only distribute or compile it, and what they call the network.
 _WRAPPERS = {
@@ -19,27 +22,72 @@ _WRAPPERS = {
 
 
 def skeleton_of(model: nn.Module) -> nn.Module:
-    """A copy of ``model``, its parameters and floating-point buffers on the meta device.
+    """A copy of ``model`` whose parameters and floating-point buffers have a shape and no values.
 
-    Forgotten weights are an error, not old ones. Layers that only distribute or compile what they hold are replaced by
-    what they hold, under the same names. Tensors that the model has computed and kept are constants.
+    Forgotten weights are an error, not old ones. What cannot be copied, such as a lock or a file, is shared. Layers
+    that only distribute or compile what they hold are replaced by what they hold, under the same names. Tensors that
+    the model has computed and kept are constants.
 
     Raises:
-        TypeError: this is no network of this process whose weights can be replaced.
+        TypeError: this is no network of this process whose weights can be replaced, or it cannot be copied.
         ValueError: it has no parameters.
     """
     check_model(model)
     memo: dict[int, Any] = {
-        id(parameter): nn.Parameter(parameter.detach().to("meta"), False) for parameter in model.parameters()
+        id(parameter): _AbsentParameter.like(parameter, name) for name, parameter in model.named_parameters()
     }
-    memo |= {id(buffer): buffer.detach().to("meta") for buffer in model.buffers() if buffer.is_floating_point()}
+    memo |= {
+        id(buffer): _Absent.like(buffer, name) for name, buffer in model.named_buffers() if buffer.is_floating_point()
+    }
     with _CopyingComputed():
         # From the inside out: a wrapper may hold others.
         for layer in reversed(list(model.modules())):
             if (name := _wrapped(layer)) is not None:
                 through = _Around if layer is model else _Through
-                memo[id(layer)] = through(name, copy.deepcopy(getattr(layer, name), memo))
-        return copy.deepcopy(model, memo)
+                memo[id(layer)] = through(name, copy_of(getattr(layer, name), memo))
+        return copy_of(model, memo)
+
+
+def copy_of(network: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A deep copy, which shares locks, files and others that cannot be copied.
+
+    Args:
+        network: what is copied.
+        memo: what takes the place of others, by their identity; what is copied is added to it.
+
+    Raises:
+        TypeError: an object that a layer holds refuses to be copied.
+    """
+    memo = {} if memo is None else memo
+    before = dict(memo)
+    try:
+        return copy.deepcopy(network, memo)
+    except RecursionError:
+        raise
+    except Exception:  # whatever an object that cannot be copied raises
+        memo.clear()
+        memo |= {id(held): held for held in _uncopiable(network)} | before
+    before = dict(memo)
+    try:
+        return copy.deepcopy(network, memo)
+    except Exception as error:
+        raise TypeError(f"{_uncopied(network, before)} cannot be copied: {error}") from error
+
+
+def ties_of(network: nn.Module) -> dict[str, str]:
+    """The further places of parameters and buffers that are tied: the name of each, and the one of its tensor.
+
+    torch's own search for them, in ``functional_call``, takes a layer of two names for two layers, and leaves what it
+    was given in one of them.
+    """
+    first: dict[int, str] = {}
+    ties = {}
+    for prefix, layer in network.named_modules():
+        for key, tensor in [*layer._parameters.items(), *layer._buffers.items()]:
+            name = f"{prefix}.{key}" if prefix else key
+            if tensor is not None and first.setdefault(id(tensor), name) != name:
+                ties[name] = first[id(tensor)]
+    return ties
 
 
 def inside(network: nn.Module) -> nn.Module:
@@ -56,7 +104,7 @@ def check_model(model: nn.Module) -> None:
     for name, layer in model.named_modules():
         if isinstance(layer, torch.jit.ScriptModule):
             raise TypeError(
-                f"{_place(name, model)} is compiled by torch.jit, which hides how it uses its weights: "
+                f"{_place(name, layer)} is compiled by torch.jit, which hides how it uses its weights: "
                 "give the module that it was made of"
             )
     for name, parameter in model.named_parameters():
@@ -68,8 +116,7 @@ def check_model(model: nn.Module) -> None:
         raise ValueError(f"{type(model).__name__} has no parameters: there is nothing that the loss could be curved in")
 
 
-def _place(name: str, model: nn.Module) -> str:
-    layer = model.get_submodule(name)
+def _place(name: str, layer: nn.Module) -> str:
     return f"{name} ({type(layer).__name__})" if name else type(layer).__name__
 
 
@@ -111,3 +158,77 @@ class _CopyingComputed(TorchFunctionMode):
             memo[id(tensor)] = tensor.detach().clone()
             return memo[id(tensor)]
         return func(*args, **(kwargs or {}))
+
+
+class _Absent(Tensor):
+    """The shape of a tensor that is given at every call: whoever computes with it holds it elsewhere than in a layer.
+
+    On the meta device alone this would be no error: torch's kernels for the CPU read some of its tensors as memory.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    _name: str
+
+    @classmethod
+    def like(cls, tensor: Tensor, name: str) -> _Absent:
+        absent: _Absent = torch.Tensor._make_wrapper_subclass(
+            cls, tensor.size(), strides=tensor.stride(), dtype=tensor.dtype, device=torch.device("meta")
+        )
+        absent._name = name
+        return absent
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Absent:
+        return memo.setdefault(id(self), self.like(self, self._name))  # type: ignore[no-any-return]
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"{type(self).__name__}({self._name}, {list(self.shape)})"
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        name = next(leaf._name for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, _Absent))
+        raise ValueError(
+            f"the network uses {name} from where it is not registered, as in a plain list, so that nothing can "
+            f"take its place there: let its forward use {name} itself, or register it there too (nn.ParameterList)"
+        )
+
+
+class _AbsentParameter(_Absent, nn.Parameter):
+    """The same of a parameter."""
+
+
+def _uncopiable(network: nn.Module) -> Iterator[Any]:
+    """What ``network`` holds, at any depth, whose own kind cannot be copied: locks, files, iterators."""
+    left: list[Any] = list(network.modules())
+    seen: dict[int, Any] = {}
+    while left:
+        held = left.pop()
+        if id(held) in seen or isinstance(held, Tensor | type | FunctionType):
+            continue
+        seen[id(held)] = held
+        try:
+            hasattr(held, "__deepcopy__") or held.__reduce_ex__(4)
+        except Exception:  # as copying it would
+            yield held
+            continue
+        if isinstance(held, Mapping):
+            left.extend(held.values())
+        elif isinstance(held, list | tuple | set | frozenset | deque):
+            left.extend(held)
+        left.extend(getattr(held, "__dict__", {}).values())
+
+
+def _uncopied(network: nn.Module, memo: Mapping[int, Any]) -> str:
+    """The attribute that is in the way of a copy."""
+    for name, layer in reversed(list(network.named_modules())):
+        for key, value in vars(layer).items():
+            try:
+                copy.deepcopy(value, dict(memo))
+            except Exception:  # as in a copy of the whole
+                return f"{key} of {_place(name, layer)}"
+    return type(network).__name__
