@@ -265,3 +265,25 @@ def test_what_refuses_to_be_copied_is_named():
     network[1].only = Refuses()
     with pytest.raises(TypeError, match=r"only of 1 \(Linear\) cannot be copied: there is one of me"):
         Loss(network, l2=0.0)
+
+
+class Logs(nn.Module):
+    """Keeps a statistic in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat, self.head = nn.Flatten(), nn.Linear(72, 3)
+        self.register_buffer("last", torch.zeros(()))
+
+    def forward(self, images):
+        logits = self.head(self.flat(images)).tanh()
+        self.last = logits.mean().detach()
+        return logits
+
+
+def test_a_statistic_that_is_kept_in_a_buffer_is_no_obstacle(problem, generator):
+    plain = problem(Logs).in_torchs_order
+    operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="float64")
+    vector = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64)
+    expected = plain.product(plain.weights, vector)
+    assert (operator @ vector - expected).norm() < 1e-12 * expected.norm()

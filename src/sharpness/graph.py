@@ -23,11 +23,18 @@ def graph_of(network: nn.Module) -> fx.Graph:
     Raises:
         UntraceableError: which operations run depends on the data, or one of them changes values in place.
     """
+    buffers = [(layer._buffers, dict(layer._buffers)) for layer in network.modules()]
     try:
         with listable():
             graph = _Tracer().trace(network, concrete_args=_defaults(network))
     except Exception as error:  # whatever a user's forward raises where it meets a proxy instead of a tensor
         raise UntraceableError(f"which operations run depends on the data: {error}") from error
+    finally:
+        assigned = [key for now, before in buffers for key in before if now.get(key) is not before[key]]
+        for now, before in buffers:
+            now.update(before)
+    if assigned:
+        raise UntraceableError(f"it assigns {assigned[0]}, a buffer, when it is called")
     modules = dict(network.named_modules())
     _without_identities(graph, modules)
     _out_of_place(graph, modules)
