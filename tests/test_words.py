@@ -1,11 +1,14 @@
 """Words of a command line, packed into one and taken apart."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sharpness
 from sharpness.words import pack, unpack
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).filter(
@@ -35,5 +38,6 @@ def test_the_files_of_a_thousand_runs_fit_a_command():
 
 def test_the_module_shows_what_a_word_stands_for():
     command = [sys.executable, "-m", "sharpness.words", "--one", pack(["two", "three four"])]
-    shown = subprocess.run(command, capture_output=True, check=True, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(Path(sharpness.__file__).parent.parent)}
+    shown = subprocess.run(command, capture_output=True, check=True, encoding="utf-8", env=environment)
     assert shown.stdout.split("\n") == ["--one", "two", "three four", ""]

@@ -92,7 +92,9 @@ def _check_products(study: Study, tables: Path, is_recorded: Callable[[str], boo
     for experiment in study.experiments.values():
         path = tables / f"{experiment.name}.md"
         is_told = KINDS[experiment.kind].result_table is not None and path.exists() and not is_recorded(str(path))
-        if is_told and not path.read_text("utf-8", "replace").startswith(study.caption(experiment.name)):
+        if is_told and not path.read_text(encoding="utf-8", errors="replace").startswith(
+            study.caption(experiment.name)
+        ):
             raise RecordError(f"{path} does not begin with what the study measures, {_UNRECORDED}")
         if experiment.kind == "table":
             told[experiment.name] = _epochs_of_results
