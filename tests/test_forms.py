@@ -131,6 +131,106 @@ def test_a_network_that_remembers_is_told(problem):
     refused(problem(Remembers), ValueError, "Remembers gives other logits")
 
 
+class Counter(nn.Module):
+    """Keeps a number in a buffer, changes it when it is called, and may let it move the values."""
+
+    def __init__(self, change, use=lambda values, number: values * number, number=1.0):
+        super().__init__()
+        self.change, self.use = change, use
+        self.register_buffer("number", torch.tensor(number))
+        self.register_buffer("before", torch.tensor(number))
+
+    def forward(self, values):
+        self.change(self)
+        return self.use(values, self.number)
+
+
+def assigned(layer):
+    layer.number = layer.number + 1
+
+
+def added(layer):
+    layer.number += 1
+
+
+def added_in_place(layer):
+    layer.number.add_(1)
+
+
+def filled(layer):
+    layer.number.data.copy_(3 * layer.number + 1)
+
+
+def put_anew(layer):
+    layer._buffers["number"] = layer.number.detach().clone() + 1
+
+
+def delayed(layer):
+    layer.number, layer.before = layer.before, layer.number + 1
+
+
+REMEMBERED = [assigned, added, added_in_place, filled, put_anew, delayed]
+
+
+@pytest.mark.parametrize("number", [1.0, 1])
+@pytest.mark.parametrize("change", REMEMBERED)
+def test_a_buffer_that_is_changed_and_moves_the_logits_is_told(problem, change, number):
+    plain = problem(lambda: Network(nn.Sequential(nn.Tanh(), Counter(change, number=number))))
+    named = r", and changes function\.1\.(number|before): " if isinstance(number, float) else ": "
+    refused(plain, ValueError, f"Network gives other logits when it is called again on the same examples{named}")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_power_iteration_of_ones_own_in_evaluation_mode_is_told(problem, tied):
+    class OwnNorm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(72, 3)
+            self.register_buffer("direction", torch.eye(3)[0])
+            self.other = nn.Linear(3, 3)
+            self.again = self.other if tied else nn.Identity()
+            if tied:
+                self.register_buffer("same", self.direction)
+
+        def forward(self, images):
+            weight = self.head.weight
+            with torch.no_grad():
+                moved = weight @ (weight.T @ self.direction)
+                self.direction = moved / moved.norm()
+            largest = (self.direction @ weight).norm()
+            return self.again(self.other(images.flatten(1) @ weight.T / largest))
+
+    refused(problem(OwnNorm), ValueError, "OwnNorm gives other logits .*, and changes direction: ")
+
+
+def test_a_codebook_that_follows_what_it_sees_is_told(problem):
+    class Codebook(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("codes", torch.linspace(-1, 1, 12).view(4, 3))
+
+        def forward(self, values):
+            nearest = torch.cdist(values, self.codes).argmin(1)
+            codes = self.codes[nearest]
+            with torch.no_grad():
+                self.codes = self.codes.index_add(0, nearest, 0.1 * (values - codes))
+            return values.tanh() * codes
+
+    refused(problem(lambda: Network(Codebook())), ValueError, r"other logits .*, and changes function\.codes: ")
+
+
+@pytest.mark.parametrize("number", [1.0, 1])
+@pytest.mark.parametrize("change", [assigned, added, added_in_place, put_anew, delayed])
+def test_a_buffer_that_is_changed_and_moves_nothing_is_no_obstacle(problem, change, number, generator):
+    plain = problem(lambda: Network(Counter(change, lambda values, _: values.tanh(), number))).in_torchs_order
+    before = [buffer.clone() for buffer in plain.model.buffers()]
+    operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="float64")
+    vector = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64)
+    product = operator @ vector
+    assert all(map(torch.equal, before, plain.model.buffers()))
+    torch.testing.assert_close(product, plain.product(plain.weights, vector), rtol=1e-12, atol=1e-14)
+
+
 def test_a_network_of_several_inputs_is_told(problem):
     class Two(Network):
         def forward(self, images, mask, *, scale):

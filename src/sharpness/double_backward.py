@@ -35,11 +35,15 @@ class DoubleBackward:
         self, weights: Sequence[Tensor], buffers: Sequence[Tensor], inputs: Tensor, *, once: bool = False
     ) -> Tensor:
         """Of the network in what can be differentiated twice; ``once``: in torch's own functions."""
-        inputs = as_precise(inputs, weights[0].dtype)
+        return self.logits_of(self.named(weights, buffers), weights[0].dtype, inputs, once=once)
+
+    def logits_of(self, state: dict[str, Tensor], dtype: torch.dtype, inputs: Tensor, *, once: bool = False) -> Tensor:
+        """The same of a network's state, of ``dtype``, which is then as the network left it."""
+        inputs = as_precise(inputs, dtype)
         # A copy, since the network may change its input in place; as users' networks expect to find it in memory.
         inputs = inputs.clone(memory_format=torch.contiguous_format)
-        with working_in(weights[0].dtype), once_differentiable() if once else twice_differentiable():
-            return self._loss.called(self._loss.evaluating, self.named(weights, buffers), inputs)
+        with working_in(dtype), once_differentiable() if once else twice_differentiable():
+            return self._loss.called(self._loss.evaluating, state, inputs)
 
     def named(self, weights: Sequence[Tensor], buffers: Sequence[Tensor]) -> dict[str, Tensor]:
         """The network's state."""

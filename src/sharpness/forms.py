@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 _AGREEMENT = {torch.float64: 1e-10, torch.float32: 0.05, torch.bfloat16: 0.5}
 # Examples on which the two are compared: whether operations are differentiated rightly does not depend on their number.
 _EXAMPLES = 4
+# Times that the network is called on them: what it remembers may come back one call later.
+_CALLS = 3
 
 
 def by_parameter(layout: Layout, chosen: Sequence[bool], vector: Tensor) -> list[Tensor | None]:
@@ -172,22 +174,32 @@ class _Check:
         return by_parameter(self._layout, self._chosen, vector)
 
     def _logits(self) -> Tensor:
-        network = inside(self._loss.evaluating)
+        network, (weights, buffers) = inside(self._loss.evaluating), self._full
+        # The network may overwrite its buffers, or put others in their places: each call finds what the last one left.
+        state = self._twice_backward.named(weights, [buffer.clone() for buffer in buffers])
         with torch.enable_grad():  # by what is none of the weights
-            one, other = (self._twice_backward.logits(*self._full, self._inputs) for _ in range(2))
+            one, *others = (self._twice_backward.logits_of(state, torch.float64, self._inputs) for _ in range(_CALLS))
         _check_logits(network, one, len(self._inputs))
-        if any(weight() is leaf for leaf in _leaves_of(one) for weight in self._loss.given):
+        self._check_leaves(network, list(_leaves_of(one)))
+        one = one.detach()
+        if not all(_same(one, other.detach()) for other in others):
+            given = zip(self._loss.buffer_layout.names, buffers, strict=True)
+            changed = [name for name, buffer in given if not _same(buffer, state[name].to(buffer))]
             raise ValueError(
-                f"{type(network).__name__} uses the model's own parameters, not those that it is given: a forward that "
-                "was put in place of another must reach them through self"
-            )
-        one, other = one.detach(), other.detach()
-        if not torch.allclose(one, other, rtol=1e-8, equal_nan=True):
-            raise ValueError(
-                f"{type(network).__name__} gives other logits when it is called again on the same examples: "
+                f"{type(network).__name__} gives other logits when it is called again on the same examples"
+                f"{f', and changes {changed[0]}' if changed else ''}: "
                 "a network that is random in evaluation mode, or remembers, has no Hessian"
             )
         return one
+
+    def _check_leaves(self, network: nn.Module, leaves: list[Tensor]) -> None:
+        """Refuse logits that depend on weights in another way than by what is given."""
+        for name, weight in zip(self._loss.layout.names, self._loss.given, strict=True):
+            if any(weight() is leaf for leaf in leaves):
+                raise ValueError(
+                    f"{type(network).__name__} uses the model's own parameters, such as {name}, not those that it is "
+                    "given: a forward that was put in place of another must reach them through self"
+                )
 
 
 def _drawn(shape: torch.Size, seed: int) -> Tensor:
@@ -233,6 +245,10 @@ def _check_logits(network: nn.Module, outputs: object, num_examples: int) -> Non
         raise ValueError(f"{wanted}; those of {name} are of {outputs.dtype}")
     if outputs.dim() < 2 or len(outputs) != num_examples:
         raise ValueError(f"{wanted}; {name} gives {list(outputs.shape)} for {num_examples} examples")
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-8, equal_nan=True)
 
 
 def _leaves_of(outputs: Tensor) -> Iterator[Tensor]:

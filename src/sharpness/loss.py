@@ -89,9 +89,13 @@ class Loss:
             return self.called(model, state | self.buffer_layout.named(buffers), inputs)
 
     def called(self, network: nn.Module, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        """What ``network``, of the model's structure, gives with these weights and buffers in all their places."""
-        if self._ties:
-            state = state | {place: state[name] for place, name in self._ties.items() if name in state}
+        """What ``network``, of the model's structure, gives with these weights and buffers in all their places.
+
+        ``state`` is then what the network left, which may have put other buffers in their places.
+        """
+        for place, name in self._ties.items():
+            if name in state:
+                state.setdefault(place, state[name])
         outputs: Tensor = functional_call(network, state, (inputs,), tie_weights=False)
         return outputs
 
