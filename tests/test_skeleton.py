@@ -1,9 +1,11 @@
 """Networks that others have wrapped, that hold what they computed, or that have nothing to differentiate by."""
 
 import copy
+import functools
 import threading
 import warnings
 from dataclasses import replace
+from types import FunctionType
 
 import pytest
 import torch
@@ -226,6 +228,109 @@ def test_a_weight_that_is_used_from_a_plain_list_is_told(problem):
             loss.value_and_gradient(weights, buffers, plain.inputs, plain.targets, training=training)
     with pytest.raises(ValueError, match=r"uses head\.weight from where it is not registered"):
         HessianOperator(plain.model, plain.inputs, plain.targets)
+
+
+class HoldsComputed(nn.Module):
+    """A dense layer, what was computed from its weight, and how that is used."""
+
+    def __init__(self, hold, use):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Flatten(), nn.Linear(72, 3))
+        self.hold, self.use = hold, use
+        self.kept = None
+
+    def forward(self, images):
+        features = self.inner[0](images)
+        return self.inner[1](features).tanh() + self.use(self.kept, features)
+
+
+class Slots:
+    __slots__ = ("held",)
+
+    def __init__(self, held):
+        self.held = held
+
+
+COMPUTED_BEFORE = {
+    "a transpose": (lambda w: w.T, lambda kept, x: x @ kept),
+    "an entry": (lambda w: w[1, 2], lambda kept, _: kept),
+    "a slice of a slice": (lambda w: w[:2][:, 1:], lambda kept, x: x[:, 1:] @ kept[0][:, None]),
+    "a reshape in a list": (lambda w: [w.reshape(72, 3)], lambda kept, x: x @ kept[0]),
+    "a view in a dict of tuples": (lambda w: {"all": (w.view(-1),)}, lambda kept, x: x @ kept["all"][0].view(72, 3)),
+    "an expanded view": (lambda w: w[None].expand(2, 3, 72), lambda kept, x: x @ kept[1].T),
+    "in an object with slots": (lambda w: Slots(w.T), lambda kept, x: x @ kept.held),
+    "in a partial function": (lambda w: functools.partial(functional.linear, weight=w[:]), lambda kept, x: kept(x)),
+    "twice the weight": (lambda w: 2 * w, lambda kept, x: functional.linear(x, kept)),
+    "a norm": (lambda w: w.norm(), lambda kept, x: x[:, :3] / kept),
+    "in a lambda": (lambda w: (lambda view: lambda x: x @ view)(w.T), lambda kept, x: kept(x)),
+}
+
+
+@pytest.mark.parametrize(("hold", "use"), COMPUTED_BEFORE.values(), ids=COMPUTED_BEFORE)
+def test_what_was_computed_from_a_weight_once_is_told_where_it_is_used(problem, hold, use):
+    model = problem(lambda: HoldsComputed(hold, use))
+    model.model.kept = hold(model.model.inner[1].weight)
+    message = r"^kept of HoldsComputed was computed from inner\.1\.weight before and does not follow it"
+    if isinstance(model.model.kept, FunctionType):  # nobody copies it
+        message = r"^HoldsComputed uses the model's own parameters, such as inner\.1\.weight"
+    with pytest.raises(ValueError, match=message):
+        HessianOperator(model.model, model.inputs, model.targets)
+
+
+def test_a_view_that_an_inner_layer_has_of_frozen_weights_is_told_by_its_place(problem):
+    class Transposed(nn.Linear):
+        def forward(self, values):
+            return values @ self.turned + self.bias
+
+    plain = problem(lambda: nn.Sequential(nn.Flatten(), nn.Sequential(Transposed(72, 3))))
+    layer = plain.model[1][0]
+    layer.weight.requires_grad_(False)
+    object.__setattr__(layer, "turned", layer.weight.T)
+    message = r"^turned of 1\.0 \(Transposed\) was computed from 1\.0\.weight before"
+    with pytest.raises(ValueError, match=message):
+        HessianOperator(plain.model, plain.inputs, plain.targets)
+    loss, (weights, buffers) = Loss(plain.model, l2=0.0), flatten(plain.model)
+    for training in (False, True):
+        with pytest.raises(ValueError, match=message):
+            loss.value_and_gradient(weights, buffers, plain.inputs, plain.targets, training=training)
+
+
+def test_a_buffer_that_was_computed_from_a_weight_is_told_where_it_is_used(problem):
+    plain = problem(lambda: HoldsComputed(None, lambda kept, x: x @ kept))
+    del plain.model.kept
+    plain.model.register_buffer("kept", plain.model.inner[1].weight.T)
+    with pytest.raises(ValueError, match=r"^kept, a buffer, was computed from inner\.1\.weight before"):
+        HessianOperator(plain.model, plain.inputs, plain.targets)
+
+
+NO_INFLUENCE = {
+    "not used": (lambda w: w.T, lambda *_: 0),
+    "only looked at": (lambda w: [w.T], lambda kept, x: x.shape[1] / kept[0].shape[0]),
+    # To autograd it is a constant, and to double backward.
+    "detached": (lambda w: w.detach().T, lambda kept, x: x @ kept.to(x)),
+    "a copy": (lambda w: w.detach().clone().T, lambda kept, x: (x @ kept.to(x)).sin()),
+    "of another tensor": (lambda _: torch.ones(3, requires_grad=True).exp(), lambda kept, x: x[:, :3] * kept.to(x)),
+}
+
+
+@pytest.mark.parametrize("registered", [False, True])
+@pytest.mark.parametrize(("hold", "use"), NO_INFLUENCE.values(), ids=NO_INFLUENCE)
+def test_what_a_network_holds_and_no_weight_moves_is_no_obstacle(problem, hold, use, registered, generator):
+    plain = problem(lambda: HoldsComputed(hold, use)).in_torchs_order
+    held = hold(plain.model.inner[1].weight)
+    if registered and isinstance(held, torch.Tensor):
+        del plain.model.kept
+        plain.model.register_buffer("kept", held)
+    else:
+        plain.model.kept = held
+    operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="float64")
+    vector = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64)
+    weights = list(plain.model.parameters())
+    loss = functional.cross_entropy(plain.model(plain.inputs), plain.targets)
+    slopes = torch.autograd.grad(loss, weights, create_graph=True)
+    slope = torch.cat([part.flatten() for part in slopes]) @ vector
+    expected = torch.cat([part.flatten() for part in torch.autograd.grad(slope, weights)])
+    assert (operator @ vector - expected).norm() < 1e-12 * expected.norm()
 
 
 class Tied(nn.Module):

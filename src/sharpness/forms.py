@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from sharpness.double_backward import DoubleBackward
 from sharpness.layout import Layout
 from sharpness.loss import Loss
 from sharpness.r_operator import ROperator
-from sharpness.skeleton import inside
+from sharpness.skeleton import inside, leaves_of
 
 Form = ROperator | DoubleBackward
 
@@ -178,9 +177,11 @@ class _Check:
         # The network may overwrite its buffers, or put others in their places: each call finds what the last one left.
         state = self._twice_backward.named(weights, [buffer.clone() for buffer in buffers])
         with torch.enable_grad():  # by what is none of the weights
+            computed = {name: state[name].requires_grad_() for name in self._loss.computed_buffers}
+            state |= {name: buffer.clone() for name, buffer in computed.items()}
             one, *others = (self._twice_backward.logits_of(state, torch.float64, self._inputs) for _ in range(_CALLS))
         _check_logits(network, one, len(self._inputs))
-        self._check_leaves(network, list(_leaves_of(one)))
+        self._check_leaves(network, list(leaves_of(one)), computed)
         one = one.detach()
         if not all(_same(one, other.detach()) for other in others):
             given = zip(self._loss.buffer_layout.names, buffers, strict=True)
@@ -192,13 +193,19 @@ class _Check:
             )
         return one
 
-    def _check_leaves(self, network: nn.Module, leaves: list[Tensor]) -> None:
+    def _check_leaves(self, network: nn.Module, leaves: list[Tensor], computed: dict[str, Tensor]) -> None:
         """Refuse logits that depend on weights in another way than by what is given."""
         for name, weight in zip(self._loss.layout.names, self._loss.given, strict=True):
             if any(weight() is leaf for leaf in leaves):
                 raise ValueError(
                     f"{type(network).__name__} uses the model's own parameters, such as {name}, not those that it is "
                     "given: a forward that was put in place of another must reach them through self"
+                )
+        for name, buffer in computed.items():
+            if any(buffer is leaf for leaf in leaves):
+                raise ValueError(
+                    f"{name}, a buffer, was computed from {self._loss.computed_buffers[name]} before and does not "
+                    "follow it: let the forward that uses it compute it anew, or detach it"
                 )
 
 
@@ -249,20 +256,6 @@ def _check_logits(network: nn.Module, outputs: object, num_examples: int) -> Non
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one, other, rtol=1e-8, equal_nan=True)
-
-
-def _leaves_of(outputs: Tensor) -> Iterator[Tensor]:
-    """What these were computed from and could be differentiated by."""
-    nodes: list[Any] = [outputs.grad_fn]
-    seen: set[Any] = {None}
-    while nodes:
-        node = nodes.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if (variable := getattr(node, "variable", None)) is not None:
-            yield variable
-        nodes.extend(before for before, _ in node.next_functions)
 
 
 def _check_finite(product: Tensor) -> None:

@@ -18,7 +18,7 @@ from sharpness.device import alone, misled_by_onednn, without_onednn
 from sharpness.differentiable import without_dropout
 from sharpness.kernels import kernels_of
 from sharpness.layout import Layout
-from sharpness.skeleton import copy_of, skeleton_of, ties_of
+from sharpness.skeleton import copy_of, skeleton_of, ties_of, weight_behind
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,10 @@ class Loss:
         self._ties = ties_of(skeleton)
         self.given = [weakref.ref(parameter) for parameter in model.parameters()]
         """The model's own parameters, which nothing may use in place of the weights."""
+        weights = {id(parameter): name for name, parameter in model.named_parameters()}
+        behind = {name: weight_behind(buffer, weights) for name, buffer in buffers.items() if not buffer.is_leaf}
+        self.computed_buffers = {name: weight for name, weight in behind.items() if weight is not None}
+        """Buffers that the model computed from its weights, by whose names: with a graph, which is not followed."""
         self._channels_last: bool | None = None  # found out at the first images
         self._training = _with_relu_in_place(copy_of(skeleton).train())
         self._forward_only = _with_relu_in_place(copy_of(skeleton).eval())

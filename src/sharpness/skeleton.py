@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType
@@ -26,7 +27,8 @@ def skeleton_of(model: nn.Module) -> nn.Module:
 
     Forgotten weights are an error, not old ones. What cannot be copied, such as a lock or a file, is shared. Layers
     that only distribute or compile what they hold are replaced by what they hold, under the same names. Tensors that
-    the model has computed and kept are constants.
+    the model has computed from its weights and kept, such as a transposed view, are an error where they are used: they
+    would not follow the weights. Detached ones are constants, as they are to autograd.
 
     Raises:
         TypeError: this is no network of this process whose weights can be replaced, or it cannot be copied.
@@ -39,7 +41,7 @@ def skeleton_of(model: nn.Module) -> nn.Module:
     memo |= {
         id(buffer): _Absent.like(buffer, name) for name, buffer in model.named_buffers() if buffer.is_floating_point()
     }
-    with _CopyingComputed():
+    with _CopyingComputed(model):
         # From the inside out: a wrapper may hold others.
         for layer in reversed(list(model.modules())):
             if (name := _wrapped(layer)) is not None:
@@ -144,7 +146,13 @@ class _Around(_Through):
 
 
 class _CopyingComputed(TorchFunctionMode):
-    """Lets tensors be copied that were computed from others, without how they were."""
+    """Lets tensors be copied that were computed from others: those from a model's weights without their values."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = model
+        self._weights = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._places: dict[int, str] | None = None  # found where they are needed
 
     def __torch_function__(
         self,
@@ -153,11 +161,47 @@ class _CopyingComputed(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is Tensor.__deepcopy__ and not args[0].is_leaf:
-            tensor, memo = args
+        if func is not Tensor.__deepcopy__ or (args[0].is_leaf and not args[0]._is_view()):
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        weight = weight_behind(tensor, self._weights)
+        if weight is not None and not tensor.is_nested:
+            memo[id(tensor)] = _AbsentComputed.like(tensor, f"{self._place(tensor)} was computed from {weight}")
+        elif not tensor.is_leaf:
             memo[id(tensor)] = tensor.detach().clone()
-            return memo[id(tensor)]
-        return func(*args, **(kwargs or {}))
+        else:
+            return func(*args, **(kwargs or {}))
+        return memo[id(tensor)]
+
+    def _place(self, tensor: Tensor) -> str:
+        if self._places is None:
+            self._places = {}
+            for name, layer in self._model.named_modules():
+                for key, value in vars(layer).items():
+                    if key not in {"_parameters", "_buffers", "_modules"}:
+                        tensors = (held for held in _held([value]) if isinstance(held, Tensor))
+                        self._places = {id(held): f"{key} of {_place(name, layer)}" for held in tensors} | self._places
+        return self._places.get(id(tensor), f"a tensor that {type(self._model).__name__} holds")
+
+
+def weight_behind(tensor: Tensor, weights: Mapping[int, str]) -> str | None:
+    """The name of a weight that ``tensor`` is a view of or was computed from, of ``weights`` by identity."""
+    leaves = [tensor._base] if tensor._is_view() else []
+    return next((weights[id(leaf)] for leaf in (*leaves, *leaves_of(tensor)) if id(leaf) in weights), None)
+
+
+def leaves_of(outputs: Tensor) -> Iterator[Tensor]:
+    """What these were computed from and could be differentiated by."""
+    nodes: list[Any] = [outputs.grad_fn]
+    seen: set[Any] = {None}
+    while nodes:
+        node = nodes.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if (variable := getattr(node, "variable", None)) is not None:
+            yield variable
+        nodes.extend(before for before, _ in node.next_functions)
 
 
 class _Absent(Tensor):
@@ -172,10 +216,21 @@ class _Absent(Tensor):
     @classmethod
     def like(cls, tensor: Tensor, name: str) -> _Absent:
         absent: _Absent = torch.Tensor._make_wrapper_subclass(
-            cls, tensor.size(), strides=tensor.stride(), dtype=tensor.dtype, device=torch.device("meta")
+            cls,
+            tensor.size(),
+            strides=tensor.stride() if tensor.layout == torch.strided else None,
+            dtype=tensor.dtype,
+            device=torch.device("meta"),
         )
         absent._name = name
         return absent
+
+    def _refusal(self) -> str:
+        return (
+            f"the network uses {self._name} from where it is not registered, as in a plain list, so that nothing can "
+            f"take its place there: let its forward use {self._name} itself, or register it there too "
+            "(nn.ParameterList)"
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Absent:
         return memo.setdefault(id(self), self.like(self, self._name))  # type: ignore[no-any-return]
@@ -191,36 +246,54 @@ class _Absent(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        name = next(leaf._name for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, _Absent))
         raise ValueError(
-            f"the network uses {name} from where it is not registered, as in a plain list, so that nothing can "
-            f"take its place there: let its forward use {name} itself, or register it there too (nn.ParameterList)"
+            next(leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, _Absent))._refusal()
         )
+
+
+class _AbsentComputed(_Absent):
+    """The same of a tensor that the model computed from its weights and kept; its name says from which."""
+
+    def _refusal(self) -> str:
+        return f"{self._name} before and does not follow it: let the forward that uses it compute it anew"
 
 
 class _AbsentParameter(_Absent, nn.Parameter):
     """The same of a parameter."""
 
 
-def _uncopiable(network: nn.Module) -> Iterator[Any]:
-    """What ``network`` holds, at any depth, whose own kind cannot be copied: locks, files, iterators."""
-    left: list[Any] = list(network.modules())
+def _held(roots: Iterable[Any]) -> Iterator[Any]:
+    """All that ``roots`` hold at any depth, and themselves."""
+    left: list[Any] = list(roots)
     seen: dict[int, Any] = {}
     while left:
         held = left.pop()
-        if id(held) in seen or isinstance(held, Tensor | type | FunctionType):
+        if id(held) in seen or isinstance(held, type | FunctionType):
             continue
         seen[id(held)] = held
-        try:
-            hasattr(held, "__deepcopy__") or held.__reduce_ex__(4)
-        except Exception:  # as copying it would
-            yield held
+        yield held
+        if isinstance(held, Tensor):
             continue
         if isinstance(held, Mapping):
             left.extend(held.values())
         elif isinstance(held, list | tuple | set | frozenset | deque):
             left.extend(held)
+        elif isinstance(held, functools.partial):
+            left += [held.args, held.keywords]
+        slots = (key for kind in type(held).__mro__ for key in getattr(kind, "__slots__", ()))
+        left.extend(getattr(held, key, None) for key in slots)
         left.extend(getattr(held, "__dict__", {}).values())
+
+
+def _uncopiable(network: nn.Module) -> Iterator[Any]:
+    """What ``network`` holds, at any depth, whose own kind cannot be copied: locks, files, iterators."""
+    for held in _held(network.modules()):
+        if isinstance(held, Tensor):
+            continue
+        try:
+            hasattr(held, "__deepcopy__") or held.__reduce_ex__(4)
+        except Exception:  # as copying it would
+            yield held
 
 
 def _uncopied(network: nn.Module, memo: Mapping[int, Any]) -> str:
