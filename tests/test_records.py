@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import shutil
+from importlib import metadata
 
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from running import SMALL
 from benchmarks.project import ROOT
 from sharpness import closure, planned
 from sharpness.files import write_table
-from sharpness.planned import check_finished, wanted
+from sharpness.planned import check_finished, digest, wanted
 from sharpness.published import Publication
 from sharpness.reading import check_origins, read_table
 from sharpness.records import (
@@ -343,6 +344,49 @@ def test_tables_for_readers_without_a_record_are_held_against_the_study(study, w
     check_finished(study, folder.parent, is_recorded=lambda path: path.endswith(name), torch="2.14.1")
 
 
+def renamed(config):
+    config["experiments"] = {
+        {"eigenvalues": "of_rates"}.get(name, name): of_it for name, of_it in config["experiments"].items()
+    }
+
+
+def without_an_experiment(config):
+    del config["experiments"]["agreement"]
+
+
+def by_other_settings(config):
+    config["steps"]["scaled"]["num_batches"] += 1
+
+
+@pytest.mark.parametrize(
+    "change", [renamed, without_an_experiment, other_evaluation, by_other_settings, more_eigenvalues]
+)
+def test_a_digest_tells_studies_apart(study, change):
+    assert digest(study_with(change)) != digest(study) == digest(study_with())
+
+
+@pytest.mark.parametrize("change", [renamed, without_an_experiment])
+@pytest.mark.parametrize("name", ["tables/claims.csv", "report.html"])
+def test_what_readers_are_told_of_another_study_is_refused_by_name(study, written, current, change, name):
+    edited, folder = study_with(change), written(of=study_with(change))
+    for experiment in edited.experiments.values():
+        for measurement in experiment.collected:
+            collected(edited, folder, experiment.name, measurement)
+    results = folder.parent
+    for of, path in ((edited, "tables/claims.csv"), (edited, "report.html"), (study, name)):
+        (results / path).write_text(f"claim,study_digest\na,{digest(of)}\n")
+    reason = rf"^{results / name} is of other experiments, runs or settings than the study's, .*: remove it"
+    with pytest.raises(RecordError, match=reason):
+        finished(edited, folder)
+    check_finished(edited, results, is_recorded=lambda path: path.endswith(name), torch="2.14.1")
+    (results / name).write_text(f"a,{digest(edited)}\n")
+    finished(edited, folder)
+    # What is made anew since a table is lacking is not refused.
+    (results / name).write_text("a\n")
+    (results / "tables/steps_steps.csv").unlink()
+    finished(edited, folder)
+
+
 def test_results_with_a_record_are_snakemakes_affair(study, written):
     folder = written(code="9f")
     check_finished(study, folder.parent, is_recorded=lambda _: True, torch="2.14.1")
@@ -397,6 +441,20 @@ def test_results_of_code_that_was_edited_since_are_not_published(study, written,
     check_publication(study, folder, published)
     versions[f"sharpness.stages.{edited}"] = "9f"
     with pytest.raises(RecordError, match=rf"^{folder}/.*csv was computed with other {told} than is here \(0a, here"):
+        check_publication(study, folder, published)
+    # What was kept of it before is compared among itself.
+    for name in study.experiments:
+        shutil.copytree(folder, published / "runs" / name)
+    check_publication(study, tmp_path / "nothing", published)
+
+
+def test_results_of_another_torch_are_not_published(study, written, current, monkeypatch, tmp_path):
+    folder, published = written(), tmp_path / "published"
+    check_publication(study, folder, published)
+    monkeypatch.setattr(metadata, "version", {"torch": "2.15.0+cpu"}.__getitem__)
+    with pytest.raises(
+        RecordError, match=rf"^{folder}/.*csv was computed with other torch .*2\.14\.1, here it is 2\.15\.0"
+    ):
         check_publication(study, folder, published)
     # What was kept of it before is compared among itself.
     for name in study.experiments:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from sharpness import closure
@@ -55,6 +56,23 @@ def jobs(study: Study) -> Jobs:
     return Jobs(list(of_runs), kinds, names, [*others, *study.result_tables, CLAIMS, "report"])
 
 
+def digest(study: Study) -> str:
+    """A hash of what the verdicts and the report are of: experiments, their runs, and how these are measured."""
+    asked = {
+        f"{experiment.name} {experiment.kind}": [
+            *(f"{grid} {settings_digest(asdict(run))}" for grid, run in experiment.pairs),
+            *(
+                f"{measurement}.{name} {settings_digest(study.config[measurement][name])}"
+                for measurement, names in experiment.measure.items()
+                for name in names
+            ),
+        ]
+        for experiment in study.experiments.values()
+    }
+    whole = ("validation_epoch", "evaluation_examples", "evaluation_epochs")
+    return settings_digest(asked | {key: study.config[key] for key in whole})
+
+
 def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], bool], torch: str) -> None:
     """Check finished tables and verdicts of which nobody knows how they were made but they themselves.
 
@@ -102,6 +120,18 @@ def _check_products(study: Study, tables: Path, is_recorded: Callable[[str], boo
         path = tables / f"{name}.csv"
         if path.exists() and not is_recorded(str(path)) and (others := epochs(path) - {epoch}):
             raise RecordError(f"{path} is of the validation_epoch {min(others)}, the study's is {epoch}, {_UNRECORDED}")
+    _check_last(study, tables, is_recorded)
+
+
+def _check_last(study: Study, tables: Path, is_recorded: Callable[[str], bool]) -> None:
+    """Check that verdicts and report are of the study's experiments, where they are not made anew in any case."""
+    verdicts, page = tables / f"{CLAIMS}.csv", tables.parent / "report.html"
+    collected = [f"{name}.csv" for experiment in study.experiments.values() for name in experiment.collected.values()]
+    made_of = [*(tables / name for name in collected), verdicts]
+    for path, sources in ((verdicts, made_of[:-1]), (page, made_of)):
+        is_alone = path.exists() and not is_recorded(str(path)) and all(source.exists() for source in sources)
+        if is_alone and digest(study).encode() not in path.read_bytes():
+            raise RecordError(f"{path} is of other experiments, runs or settings than the study's, {_UNRECORDED}")
 
 
 def _epochs_of_results(path: Path) -> set[str]:
@@ -117,11 +147,7 @@ def epochs_of_verdicts(path: Path) -> set[str]:
 
 
 def _check_code(study: Study, asked: Wanted, row: dict[str, str], path: Path, torch: str) -> None:
-    facts = [
-        *codes(study, asked, row, closure.version),
-        ("torch", row["torch"].partition("+")[0], torch.partition("+")[0]),
-    ]
-    for what, theirs, ours in facts:
+    for what, theirs, ours in codes(study, asked, row, closure.version, torch):
         if theirs != ours:
             raise RecordError(
                 f"{path} was computed with the {what} {theirs}, here it is {ours}, and Snakemake has no record of it: "
@@ -130,14 +156,15 @@ def _check_code(study: Study, asked: Wanted, row: dict[str, str], path: Path, to
 
 
 def codes(
-    study: Study, asked: Wanted, row: Mapping[str, str], version: Callable[[str], str]
+    study: Study, asked: Wanted, row: Mapping[str, str], version: Callable[[str], str], torch: str
 ) -> Iterator[tuple[str, str, str]]:
-    """In words what code computed a row of a table, its version there, and its ``version`` here."""
+    """In words what code computed a row of a table, its version there, and its ``version`` here; ``torch`` too."""
     training = "train_nudged" if study.runs[asked.run].is_nudged else "train"
     stage = training if asked.measurement == "history" else asked.measurement
     for name, theirs in ((stage, row["code"]), (training, row.get("trained_by"))):
         if theirs is not None:
             yield f"code of the stage {name}", theirs, version(f"sharpness.stages.{name}")[:12]
+    yield "torch", row["torch"].partition("+")[0], torch.partition("+")[0]
 
 
 def _check_members(experiment: Experiment, measurement: str, path: Path) -> None:

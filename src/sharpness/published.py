@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 from sharpness import closure
@@ -31,8 +32,8 @@ class Publication:
         """Check all tables of one run, in a folder that has the run's; those that were not kept before, by their code.
 
         Raises:
-            RecordError: one is damaged, not what the study asks for, of other code than is here, or of other code or
-                data than those before.
+            RecordError: one is damaged, not what the study asks for, of other code or torch than is here, or
+                of other code or data than those before.
         """
         for measurement in experiment.collected:
             for table, asked in wanted(self._study, experiment, measurement):
@@ -46,7 +47,7 @@ class Publication:
         self._has_new = True
 
     def _check_code(self, asked: Wanted, row: Mapping[str, str], path: Path) -> None:
-        for what, theirs, ours in codes(self._study, asked, row, self._version):
+        for what, theirs, ours in codes(self._study, asked, row, self._version, metadata.version("torch")):
             if theirs != ours:
                 raise RecordError(
                     f"{path} was computed with other {what} than is here ({theirs}, here it is {ours}; what snakemake "

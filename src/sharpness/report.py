@@ -89,6 +89,7 @@ def render(
     tables: Sequence[Table],
     origin: Origin,
     citation: Mapping[str, Any],
+    digest: str = "",
 ) -> str:
     """The page.
 
@@ -101,6 +102,7 @@ def render(
         tables: all tables of results, in order.
         origin: what ran.
         citation: the content of CITATION.cff.
+        digest: of the study, kept in the head of the page.
     """
     environment = jinja2.Environment(
         autoescape=True,
@@ -119,6 +121,7 @@ def render(
     measured = [row for row in rows if _is_measured(row)]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         study=study,
+        digest=digest,
         measured=measured,
         not_measured=[row for row in rows if not _is_measured(row)],
         claims_caption=claims_caption,

@@ -39,6 +39,7 @@ rule report:
     params:
         benchmark=f"{RESULTS}/benchmarks/report.csv",
         study=STUDY.name,
+        digest=planned.digest(STUDY),
         results=lambda wildcards, output: str(Path(output.page).parent),
         jobs=pack(flags("jobs", asdict(planned.jobs(STUDY)))),
         names=list(STUDY.figures),
@@ -48,7 +49,7 @@ rule report:
         tables=list(STUDY.result_tables),
         kinds=list(STUDY.result_tables.values()),
     shell:
-        "python -m sharpness.stages.report --study {params.study} --results {params.results:q} {params.jobs} --claims {input.claims:q}"
+        "python -m sharpness.stages.report --study {params.study} --digest {params.digest} --results {params.results:q} {params.jobs} --claims {input.claims:q}"
         " --figures.names {params.names} --figures.functions {params.functions} --figures.measured {params.measured:q}"
         " --figures.images {input.images:q} --interactive.names {params.interactive}"
         " --interactive.tables {input.drawn_anew:q} --tables.names {params.tables} --tables.kinds {params.kinds}"

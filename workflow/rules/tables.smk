@@ -90,9 +90,10 @@ rule claims:
         kinds=[STUDY.experiments[name].kind for name, _ in collected_tables()],
         measurements=[measurement for _, measurement in collected_tables()],
         settings=STUDY.settings_of_spectra,
+        study=planned.digest(STUDY),
         validation_epoch=config["validation_epoch"],
     shell:
         "python -m sharpness.stages.claims --kinds {params.kinds} --measurements {params.measurements}"
         " --tables {input.tables:q} --settings {params.settings:q} --validation-epoch {params.validation_epoch}"
-        " --markdown {output.markdown:q} --csv {output.csv:q}"
+        " --markdown {output.markdown:q} --csv {output.csv:q} --study {params.study}"
         " --benchmark {params.benchmark:q} 2> {log:q}"

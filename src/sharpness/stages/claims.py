@@ -21,6 +21,7 @@ def claims(
     validation_epoch: int,
     markdown: Path,
     csv: Path,
+    study: str = "",
 ) -> None:
     """Decide every claim of the poster by the experiments of a study.
 
@@ -32,14 +33,16 @@ def claims(
         validation_epoch: the early epoch at which speeds of training are compared.
         markdown: output.
         csv: output.
+        study: a digest of it, by which its verdicts are known where nobody has a record of them; empty: none is kept.
     """
     frames = [read_table(path, measurement) for path, measurement in zip(tables, measurements, strict=True)]
     check_origins(zip(measurements, tables, frames, strict=True))
-    study = collected(zip(kinds, measurements, frames, strict=True), json.loads(settings))
-    verdicts = decide(study, validation_epoch=validation_epoch)
+    of_study = collected(zip(kinds, measurements, frames, strict=True), json.loads(settings))
+    verdicts = decide(of_study, validation_epoch=validation_epoch)
     source = made_by(frames)
     write_text(f"{as_markdown(verdicts)}\nComputed by {source}.\n", markdown)
-    write_text(verdicts.assign(made_by=source).to_csv(index=False), csv)
+    known_by = {"made_by": source, "study_digest": study} if study else {"made_by": source}
+    write_text(verdicts.assign(**known_by).to_csv(index=False), csv)
 
 
 if __name__ == "__main__":

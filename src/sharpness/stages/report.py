@@ -70,6 +70,7 @@ def report(
     histories: list[Path],
     citation: Path,
     output: Path,
+    digest: str = "",
 ) -> None:
     """Put all that a study found into one page.
 
@@ -85,6 +86,7 @@ def report(
         histories: the collected ones of all experiments.
         citation: the project's CITATION.cff.
         output: the page.
+        digest: of the study, by which its page is known where nobody has a record of it; empty: none is kept.
 
     Raises:
         RecordError: one of these files is damaged.
@@ -111,6 +113,7 @@ def report(
         ],
         origin=origin,
         citation=_read(citation, _citation),
+        digest=digest,
     )
     write_text(page, output)
 
