@@ -39,11 +39,12 @@ test: lint ## lint, types, unit tests, and a small study end to end
 test-all: lint ## the same with the slow tests: generated spectra by the thousand, every layer of torch
 	python -m pytest
 
-lint: .venv/ready ## style and types
+lint: .venv/ready ## style, types, and what a package may import
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	mypy
+	lint-imports
 
 publish: .venv/ready ## keep what is finished of STUDY in version control, run by run; with the last one, verdicts and report
 	@PYTHONPATH=src python -m sharpness.stages.publish --config $(CONFIG) --schema workflow/schemas/config.schema.yaml \

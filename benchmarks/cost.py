@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from benchmarks.jobs import CHUNK_SIZE
 from benchmarks.problem import Problem
 from benchmarks.products import double_backward, gradient
-from sharpness.hessian import HessianOperator
-from sharpness.loss import channels_last
-from sharpness.streams import stream
+from sharpness.hessian.loss import channels_last
+from sharpness.hessian.operator import HessianOperator
+from sharpness.runtime.streams import stream
 
 _REPETITIONS = 7
 _PRECISIONS = {"ours float32": torch.float32, "ours bfloat16": torch.bfloat16}

@@ -9,8 +9,8 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from benchmarks.jobs import NUM_EXAMPLES
 from benchmarks.summary import with_floor
-from sharpness.figures.palette import BLUE, GREY, ORANGE
-from sharpness.figures.style import styled
+from sharpness.analysis.figures.palette import BLUE, GREY, ORANGE
+from sharpness.analysis.figures.style import styled
 
 _NETWORK, _NUM_PAIRS = "simple_cnn", 10
 _LINES = {

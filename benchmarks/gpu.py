@@ -22,10 +22,10 @@ from benchmarks.training import Runs
 from benchmarks.training_loops import LOOPS
 from benchmarks.training_report import BATCHES
 from benchmarks.verification import worst_residual
-from sharpness.device import choose_device
-from sharpness.files import write_table, write_text
-from sharpness.hessian import HessianOperator
-from sharpness.streams import stream
+from sharpness.hessian.operator import HessianOperator
+from sharpness.runtime.device import choose_device
+from sharpness.runtime.files import write_table, write_text
+from sharpness.runtime.streams import stream
 
 _FOLDER = Path(__file__).parent.parent / "results" / "bench"
 _ROUNDS = 3

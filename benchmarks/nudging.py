@@ -11,12 +11,12 @@ import torch
 import yaml
 
 from benchmarks.problem import examples
-from sharpness.data import Dataset, Split, epoch_order
-from sharpness.grid import Run
-from sharpness.initialisation import loss_of
+from sharpness.data.datasets import Dataset, Split, epoch_order
+from sharpness.runtime.streams import stream
 from sharpness.stages.train_nudged import finder
-from sharpness.streams import stream
-from sharpness.training import Descent
+from sharpness.study.grid import Run
+from sharpness.training.initialisation import loss_of
+from sharpness.training.loop import Descent
 
 _DEFAULTS = Path(__file__).parent.parent / "workflow" / "studies" / "digits.yaml"
 _NUM_TRAINING, _EPOCHS = 1536, 7

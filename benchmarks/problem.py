@@ -13,11 +13,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sharpness import models
-from sharpness.data import augment, epoch_order
-from sharpness.files import replacing
-from sharpness.loss import channels_last
-from sharpness.streams import stream
+from sharpness.data.datasets import augment, epoch_order
+from sharpness.hessian.loss import channels_last
+from sharpness.runtime.files import replacing
+from sharpness.runtime.streams import stream
+from sharpness.training import models
 
 SEED = 0
 _SIZE, _CHANNELS, _CLASSES = 32, 3, 10

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from benchmarks.jobs import CHUNK_SIZE
 from benchmarks.problem import Problem
-from sharpness.loss import channels_last
+from sharpness.hessian.loss import channels_last
 
 Product = Callable[[Tensor], Tensor]
 

@@ -28,8 +28,8 @@ from benchmarks.load import wait_for_quiet
 from benchmarks.machine import ENVIRONMENT, machine
 from benchmarks.problem import weights_file
 from benchmarks.report import report
-from sharpness.figures.style import style
-from sharpness.files import replacing, write_table, write_text
+from sharpness.analysis.figures.style import style
+from sharpness.runtime.files import replacing, write_table, write_text
 
 
 def main() -> None:

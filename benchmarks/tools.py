@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from benchmarks.jobs import CHUNK_SIZE, Job
 from benchmarks.problem import Problem
 from benchmarks.products import chunks_of, double_backward, flat
-from sharpness.hessian import HessianOperator
-from sharpness.lanczos import top_eigenpairs
-from sharpness.streams import stream
+from sharpness.eigen.lanczos import top_eigenpairs
+from sharpness.hessian.operator import HessianOperator
+from sharpness.runtime.streams import stream
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from benchmarks.machine import ENVIRONMENT, machine
 from benchmarks.problem import Problem, build, examples
 from benchmarks.training_loops import FLOOR, LOOPS, PEAK, PEAK_SIZE
 from benchmarks.training_report import SETTINGS, report
-from sharpness.device import choose_device
-from sharpness.files import write_table, write_text
+from sharpness.runtime.device import choose_device
+from sharpness.runtime.files import write_table, write_text
 
 _ROUNDS = 3
 # So long, or two steps: one of the ResNet on 1024 images takes seconds.

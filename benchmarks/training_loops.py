@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import v2
 
-from sharpness import models
-from sharpness.data import augment
-from sharpness.loss import Loss, flatten
-from sharpness.training import Descent
+from sharpness.data.datasets import augment
+from sharpness.hessian.loss import Loss, flatten
+from sharpness.training import models
+from sharpness.training.loop import Descent
 
 _NUM_IMAGES = 8192
 _RATE = 0.001

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.problem import Problem
 from benchmarks.products import Product, double_backward, retained_double_backward
 from benchmarks.tools import Counter, Solution
-from sharpness.files import replacing
+from sharpness.runtime.files import replacing
 
 # A kept graph of this many examples fits into a few gigabytes.
 _MOST_KEPT = 1024

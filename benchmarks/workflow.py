@@ -26,7 +26,7 @@ import yaml
 
 from benchmarks.machine import machine
 from benchmarks.project import ROOT, copy_project
-from sharpness.files import write_table, write_text
+from sharpness.runtime.files import write_table, write_text
 
 _FOLDER = ROOT / "results" / "bench"
 _DEMO = "workflow/studies/digits.yaml"

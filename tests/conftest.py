@@ -14,8 +14,8 @@ from torch.nn import functional
 from torch.nn.utils import parameters_to_vector
 
 from benchmarks.project import copy_project
-from sharpness.grid import Run
-from sharpness.models import GlobalAveragePool, ResidualBlock
+from sharpness.study.grid import Run
+from sharpness.training.models import GlobalAveragePool, ResidualBlock
 
 IMAGE = (2, 6, 6)
 NUM_CLASSES = 3
@@ -43,7 +43,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long comes late: the workflow after all else, and a real Slurm last."""
-    folders = ("workflow", "slurm")
+    folders = ("end_to_end", "slurm")
     items.sort(key=lambda item: folders.index(item.path.parent.name) if item.path.parent.name in folders else -1)
 
 

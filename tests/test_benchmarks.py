@@ -24,7 +24,7 @@ from benchmarks.products import double_backward, gradient, retained_double_backw
 from benchmarks.report import report
 from benchmarks.summary import by_setting
 from benchmarks.targets import verdicts
-from sharpness import models
+from sharpness.training import models
 
 ROOT = Path(__file__).parent.parent
 

@@ -4,7 +4,7 @@
 set -euo pipefail
 config=$1
 shift
-study=$(PYTHONPATH=src python -m sharpness.study_file "$config")
+study=$(PYTHONPATH=src python -m sharpness.study.file "$config")
 results=results/$study
 
 # One run at a time in this folder: a second waits for the first.

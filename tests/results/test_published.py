@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sharpness.stages.publish import decide, is_published, publish
-from sharpness.study import Study, study_of
+from sharpness.study.plan import Study, study_of
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = sorted(ROOT.glob("results/*/published"))

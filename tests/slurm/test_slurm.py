@@ -21,7 +21,7 @@ import yaml
 from running import SMALL, contents, environment
 
 from benchmarks.project import ROOT, copy_project
-from sharpness.study import study_of
+from sharpness.study.plan import study_of
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

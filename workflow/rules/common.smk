@@ -13,14 +13,17 @@ from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 sys.path.insert(0, f"{workflow.basedir}/src")
 
-from sharpness import closure, dates, failures, files, forkserver, locking, planned, utf8
-from sharpness import sources as data_sources
-from sharpness.grid import flags
-from sharpness.records import RecordError
-from sharpness.schema import StudyError
-from sharpness.study import ENDS, KINDS, MEASUREMENTS, study_of
-from sharpness.study_file import only_study, read_study
-from sharpness.words import pack
+from sharpness.data import catalogue
+from sharpness.runtime import closure, files
+from sharpness.study import planned
+from sharpness.study.jobs import jobs as jobs_of
+from sharpness.workflow import dates, failures, forkserver, locking, utf8
+from sharpness.study.grid import flags
+from sharpness.study.records import RecordError
+from sharpness.study.schema import StudyError
+from sharpness.study.plan import ENDS, KINDS, MEASUREMENTS, study_of
+from sharpness.study.file import only_study, read_study
+from sharpness.runtime.words import pack
 
 utf8.require()
 try:
@@ -36,7 +39,7 @@ try:
     PREPARED = {run.data: f"results/data/{run.data}.safetensors" for run in STUDY.runs.values()}
     ORIGINALS = [name for name, prepared in PREPARED.items() if not Path(prepared).exists()]
     for name in ORIGINALS:
-        data_sources.check(name)
+        catalogue.check(name)
     if workflow.is_main_process:
         files.require_space(Path(), 2**20)
         # Jobs on other machines have other clocks.
@@ -44,13 +47,13 @@ try:
             [
                 *workflow.configfiles,
                 *(Path(workflow.basedir) / name for name in ("src", "workflow", "CITATION.cff", "environment.yml")),
-                *(file for name in ORIGINALS for file in data_sources.present(name)),
+                *(file for name in ORIGINALS for file in catalogue.present(name)),
                 *PREPARED.values(),
                 *(f"results/{STUDY.name}/runs/{run}" for run in STUDY.runs),
                 *(f"results/{STUDY.name}/{kind}" for kind in ("tables", "figures", "report.html")),
             ]
         )
-except (StudyError, data_sources.SourceError, dates.DateError, files.DiskFullError) as error:
+except (StudyError, catalogue.SourceError, dates.DateError, files.DiskFullError) as error:
     # One sentence for the author of the study, without a traceback.
     sys.exit(str(error))
 
@@ -58,7 +61,7 @@ locking.install(STUDY.name, PREPARED.values())
 
 # Imported only where Snakemake submits jobs to Slurm's queue, or could.
 if ExecutorPluginRegistry().is_installed("slurm"):
-    from sharpness import slurm
+    from sharpness.workflow import slurm
 
     slurm.install()
 
@@ -152,7 +155,7 @@ def experiments_of(kind):
 
 
 wildcard_constraints:
-    data=one_of(data_sources.DATA_SETS),
+    data=one_of(catalogue.DATA_SETS),
     run=one_of(STUDY.runs),
     chunk=r"\d+",
     part=rf"\d+|{ENDS}",

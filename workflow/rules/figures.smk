@@ -7,11 +7,11 @@ for function in FIGURES:
             f"figure_{function}"
         input:
             tables=tables_for(function),
-            style=f"{SOURCE}/sharpness/style.mplstyle",
+            style=f"{SOURCE}/sharpness/analysis/figures/style.mplstyle",
             code=sorted(
                 {
                     *sources("sharpness.stages.figure"),
-                    *sources(f"sharpness.figures.{function}"),
+                    *sources(f"sharpness.analysis.figures.{function}"),
                 }
             ),
         output:

@@ -18,14 +18,14 @@ rule report:
         ),
         histories=[table for (_, measurement), table in collected_tables().items() if measurement == "history"],
         citation=PROJECT / "CITATION.cff",
-        template=SOURCE / "sharpness" / "report.html.jinja",
+        template=SOURCE / "sharpness" / "report" / "report.html.jinja",
         code=sorted(
             {
                 *sources("sharpness.stages.report"),
                 *(
                     source
                     for function, _ in STUDY.figures.values()
-                    for source in sources(f"sharpness.figures.{function}")
+                    for source in sources(f"sharpness.analysis.figures.{function}")
                 ),
             }
         ),
@@ -41,7 +41,7 @@ rule report:
         study=STUDY.name,
         digest=planned.digest(STUDY),
         results=lambda wildcards, output: str(Path(output.page).parent),
-        jobs=pack(flags("jobs", asdict(planned.jobs(STUDY)))),
+        jobs=pack(flags("jobs", asdict(jobs_of(STUDY)))),
         names=list(STUDY.figures),
         functions=[function for function, _ in STUDY.figures.values()],
         measured=[STUDY.caption(experiment.name) for _, experiment in STUDY.figures.values()],

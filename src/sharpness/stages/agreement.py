@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sharpness.agreement import compare
-from sharpness.files import write_text
-from sharpness.provenance import made_by
-from sharpness.reading import read_table
-from sharpness.stages import run_stage
+from sharpness.analysis.agreement import compare
+from sharpness.analysis.reading import read_table
+from sharpness.report.provenance import made_by
+from sharpness.runtime.files import write_text
+from sharpness.runtime.stage import run_stage
 
 
 def agreement(history: Path, spectrum: Path, caption: str, markdown: Path, csv: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sharpness.claims.collected import collected
-from sharpness.claims.deciding import as_markdown, decide
-from sharpness.files import write_text
-from sharpness.provenance import made_by
-from sharpness.reading import check_origins, read_table
-from sharpness.stages import run_stage
+from sharpness.analysis.claims.collected import collected
+from sharpness.analysis.claims.deciding import as_markdown, decide
+from sharpness.analysis.reading import check_origins, read_table
+from sharpness.report.provenance import made_by
+from sharpness.runtime.files import write_text
+from sharpness.runtime.stage import run_stage
 
 
 def claims(

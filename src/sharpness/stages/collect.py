@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sharpness.files import write_table
-from sharpness.records import NOTHING, SIZE, Origins, Wanted, check, read_rows, sized
-from sharpness.stages import run_stage
+from sharpness.runtime.files import write_table
+from sharpness.runtime.stage import run_stage
+from sharpness.study.records import NOTHING, SIZE, Origins, Wanted, check, read_rows, sized
 
 
 def collect(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sharpness import estimators
-from sharpness.checkpoints import Snapshot
-from sharpness.estimators import Estimate, SpectralDensity
-from sharpness.measuring import Part, Subject, measure
-from sharpness.stages import run_stage
-from sharpness.streams import stream
+from sharpness.eigen import estimators
+from sharpness.eigen.estimators import Estimate, SpectralDensity
+from sharpness.measurements.measuring import Part, Subject, measure
+from sharpness.runtime.stage import run_stage
+from sharpness.runtime.streams import stream
+from sharpness.training.checkpoints import Snapshot
 
 
 @dataclass(frozen=True)

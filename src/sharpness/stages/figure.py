@@ -6,18 +6,18 @@ import logging
 from importlib import import_module
 from pathlib import Path
 
-from sharpness.figures.style import style
-from sharpness.files import replacing
-from sharpness.provenance import made_by
-from sharpness.reading import read_table
-from sharpness.stages import run_stage
+from sharpness.analysis.figures.style import style
+from sharpness.analysis.reading import read_table
+from sharpness.report.provenance import made_by
+from sharpness.runtime.files import replacing
+from sharpness.runtime.stage import run_stage
 
 
 def figure(name: str, measurements: list[str], tables: list[Path], outputs: list[Path]) -> None:
     """Draw the figure ``name`` from a table for each of its measurements, in the format of each output's ending."""
     # Which glyphs of a font a PDF keeps, in pages.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
-    draw = getattr(import_module(f"sharpness.figures.{name}"), name)
+    draw = getattr(import_module(f"sharpness.analysis.figures.{name}"), name)
     frames = {
         measurement: read_table(table, measurement) for measurement, table in zip(measurements, tables, strict=True)
     }

@@ -13,16 +13,17 @@ from pathlib import Path
 import torch
 
 import sharpness
-from sharpness import models, sources
-from sharpness.device import choose_device, fast_precision
-from sharpness.forecast import Products, Rates, Sum, Work, summed, work_of
-from sharpness.grid import Run
-from sharpness.hessian import HessianOperator
-from sharpness.loss import Loss, flatten
-from sharpness.stages import run_stage
-from sharpness.study import study_of
-from sharpness.study_file import read_study
-from sharpness.training import Descent
+from sharpness.data import catalogue
+from sharpness.hessian.loss import Loss, flatten
+from sharpness.hessian.operator import HessianOperator
+from sharpness.runtime.device import choose_device, fast_precision
+from sharpness.runtime.stage import run_stage
+from sharpness.study.file import read_study
+from sharpness.study.forecast import Products, Rates, Sum, Work, summed, work_of
+from sharpness.study.grid import Run
+from sharpness.study.plan import study_of
+from sharpness.training import models
+from sharpness.training.loop import Descent
 
 # Seconds that one measurement of the calibration may take, and repetitions of it.
 _SECONDS = 1.0
@@ -78,7 +79,7 @@ def _title(device: torch.device) -> str:
 
 def _calibrate(run: Run, device: torch.device, start: float) -> Rates:
     """Measure a run's updates, its evaluation and its products, on random images of the right shape."""
-    facts = sources.source(run.data)
+    facts = catalogue.source(run.data)
     model = models.build(
         run.model, facts.input_shape, facts.num_classes, padding=run.padding, init_scale=run.init_scale
     )

@@ -9,11 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sharpness.checkpoints import Snapshot
-from sharpness.gradients import batch_sharpness, fraction_inside, gradient_noise, subspace_overlap
-from sharpness.lanczos import Eigenpairs
-from sharpness.measuring import Part, Subject, checkpoints_of, measure
-from sharpness.stages import run_stage
+from sharpness.eigen.lanczos import Eigenpairs
+from sharpness.measurements.gradient_statistics import (
+    batch_sharpness,
+    fraction_inside,
+    gradient_noise,
+    subspace_overlap,
+)
+from sharpness.measurements.measuring import Part, Subject, checkpoints_of, measure
+from sharpness.runtime.stage import run_stage
+from sharpness.training.checkpoints import Snapshot
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sharpness import originals, sources
-from sharpness.stages import run_stage
+from sharpness.data import catalogue, originals
+from sharpness.runtime.stage import run_stage
 
 
 def prepare_data(name: str, output: Path) -> None:
     """Write the splits of the data set ``name`` to ``output``; what must be downloaded first goes beside it."""
     tensors = originals.prepare(name, output.parent / "raw" / name)
-    originals.save(tensors, {"num_classes": str(sources.source(name).num_classes)}, output)
+    originals.save(tensors, {"num_classes": str(catalogue.source(name).num_classes)}, output)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,19 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from sharpness.planned import jobs, wanted
-from sharpness.published import Publication
-from sharpness.records import RecordError
-from sharpness.stages import run_stage
+from sharpness.report.published import Publication
+from sharpness.runtime.stage import run_stage
 from sharpness.stages.agreement import agreement
 from sharpness.stages.claims import claims
 from sharpness.stages.collect import collect
 from sharpness.stages.figure import figure
 from sharpness.stages.report import Figures, Interactive, Tables, report
 from sharpness.stages.results_table import results_table
-from sharpness.study import CLAIMS, KINDS, Experiment, Study, study_of
-from sharpness.study_file import read_study
+from sharpness.study.file import read_study
+from sharpness.study.jobs import jobs
+from sharpness.study.plan import CLAIMS, KINDS, Experiment, Study, study_of
+from sharpness.study.planned import wanted
+from sharpness.study.records import RecordError
 
 
 def publish(config: Path, schema: Path, results: Path, captions: Path, citation: Path) -> None:

@@ -14,15 +14,16 @@ import pandas as pd
 import plotly.graph_objects as go
 import yaml
 
-from sharpness import provenance
-from sharpness.claims.poster import CLAIMS
-from sharpness.costs import Jobs, costs_of, jobs_of
-from sharpness.figures import interactive as interactive_figures
-from sharpness.files import write_text
-from sharpness.reading import read_table
-from sharpness.records import RecordError
-from sharpness.report import Caption, Origin, Picture, Table, caption_of, render
-from sharpness.stages import run_stage
+from sharpness.analysis.claims.poster import CLAIMS
+from sharpness.analysis.figures import interactive as interactive_figures
+from sharpness.analysis.reading import read_table
+from sharpness.report import provenance
+from sharpness.report.costs import costs_of, jobs_of
+from sharpness.report.page import Caption, Origin, Picture, Table, caption_of, render
+from sharpness.runtime.files import write_text
+from sharpness.runtime.stage import run_stage
+from sharpness.study.jobs import Jobs
+from sharpness.study.records import RecordError
 
 Content = TypeVar("Content")
 CLAIMS_COLUMNS = (
@@ -145,6 +146,12 @@ def _claims(path: Path) -> pd.DataFrame:
     return table
 
 
+def _drawn(function: str) -> str:
+    """The first line of the docstring of a figure's function."""
+    module = import_module(f"sharpness.analysis.figures.{function}")
+    return str(getdoc(getattr(module, function))).partition("\n")[0]
+
+
 def _image(path: Path) -> bytes:
     content = path.read_bytes()
     # It ends with a chunk of that name and its check sum.
@@ -160,7 +167,9 @@ def _pictures(figures: Figures, tables: Mapping[str, Path], captions: Mapping[st
             name=name,
             image=_image(image),
             # What a figure's function says that it draws.
-            alt=str(getdoc(getattr(import_module(f"sharpness.figures.{function}"), function))).partition("\n")[0],
+            alt=str(getdoc(getattr(import_module(f"sharpness.analysis.figures.{function}"), function))).partition("\n")[
+                0
+            ],
             caption=captions[function],
             measured=measured,
             interactive=_interactive(function, tables.get(name)),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sharpness import rendering, tables
-from sharpness.files import write_text
-from sharpness.provenance import made_by
-from sharpness.reading import read_table
-from sharpness.stages import run_stage
+from sharpness.analysis import results_markup, tables
+from sharpness.analysis.reading import read_table
+from sharpness.report.provenance import made_by
+from sharpness.runtime.files import write_text
+from sharpness.runtime.stage import run_stage
 
 
 def results_table(
@@ -34,8 +34,8 @@ def results_table(
     frames = [read_table(history, "history"), read_table(spectrum, "spectrum")]
     table = tables.results_table(*frames, validation_epoch=validation_epoch)
     source = made_by(frames)
-    write_text(f"{rendering.as_markdown(table, caption=caption)}\nComputed by {source}.\n", markdown)
-    write_text(f"% computed by {source}\n{rendering.as_tex(table, caption=caption)}", tex)
+    write_text(f"{results_markup.as_markdown(table, caption=caption)}\nComputed by {source}.\n", markdown)
+    write_text(f"% computed by {source}\n{results_markup.as_tex(table, caption=caption)}", tex)
     write_text(table.assign(made_by=source).to_csv(index=False), csv)
 
 

@@ -8,10 +8,10 @@ from itertools import islice
 
 import torch
 
-from sharpness.checkpoints import Snapshot
-from sharpness.measuring import Part, Subject, measure
-from sharpness.slices import expected_step, losses_along
-from sharpness.stages import run_stage
+from sharpness.measurements.along import expected_step, losses_along
+from sharpness.measurements.measuring import Part, Subject, measure
+from sharpness.runtime.stage import run_stage
+from sharpness.training.checkpoints import Snapshot
 
 
 @dataclass(frozen=True)

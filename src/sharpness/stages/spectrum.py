@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from sharpness import estimators
-from sharpness.checkpoints import Snapshot
-from sharpness.data import augment
-from sharpness.device import fast_precision
-from sharpness.hessian import HessianOperator, Precision
-from sharpness.lanczos import Eigenpairs
-from sharpness.measuring import Part, Subject, measure
-from sharpness.stages import run_stage
-from sharpness.streams import stream
+from sharpness.data.datasets import augment
+from sharpness.eigen import estimators
+from sharpness.eigen.lanczos import Eigenpairs
+from sharpness.hessian.operator import HessianOperator
+from sharpness.measurements.measuring import Part, Subject, measure
+from sharpness.runtime.device import fast_precision
+from sharpness.runtime.precision import Precision
+from sharpness.runtime.stage import run_stage
+from sharpness.runtime.streams import stream
+from sharpness.training.checkpoints import Snapshot
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from sharpness.checkpoints import Snapshot
-from sharpness.measuring import Part, Subject, measure
-from sharpness.slices import ScaledStep, after_step
-from sharpness.stages import run_stage
-from sharpness.streams import stream
+from sharpness.measurements.along import ScaledStep, after_step
+from sharpness.measurements.measuring import Part, Subject, measure
+from sharpness.runtime.stage import run_stage
+from sharpness.runtime.streams import stream
+from sharpness.training.checkpoints import Snapshot
 
 
 @dataclass(frozen=True)

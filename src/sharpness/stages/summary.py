@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from sharpness.costs import costs_of, jobs_of
-from sharpness.planned import jobs
-from sharpness.stages import run_stage
-from sharpness.study import study_of
-from sharpness.study_file import read_study
+from sharpness.report.costs import costs_of, jobs_of
+from sharpness.runtime.stage import run_stage
+from sharpness.study.file import read_study
+from sharpness.study.jobs import jobs
+from sharpness.study.plan import study_of
 
 WIDTH = 118  # of a line in the terminal
 

@@ -12,20 +12,21 @@ from pathlib import Path
 import yaml
 from torch import Tensor
 
-from sharpness import closure, data
-from sharpness.checkpoints import Checkpoints, ChunkWriter, Snapshot, save_checkpoints
-from sharpness.data import Dataset
-from sharpness.device import choose_device, environment
-from sharpness.files import write_table, write_text
-from sharpness.grid import Run, chunks_of
-from sharpness.initialisation import loss_of
-from sharpness.interruption import Interrupted, Interruption
-from sharpness.loss import Loss
-from sharpness.records import settings_digest, sized
-from sharpness.reporting import Reporter
-from sharpness.stages import run_stage
-from sharpness.state import StateFolder, identity
-from sharpness.training import Directions, Progress, Record, Training
+from sharpness.data import datasets
+from sharpness.data.datasets import Dataset
+from sharpness.hessian.loss import Loss
+from sharpness.runtime import closure
+from sharpness.runtime.device import choose_device, environment
+from sharpness.runtime.files import write_table, write_text
+from sharpness.runtime.interruption import Interrupted, Interruption
+from sharpness.runtime.stage import run_stage
+from sharpness.study.grid import Run, chunks_of
+from sharpness.study.records import settings_digest, sized
+from sharpness.training.checkpoints import Checkpoints, ChunkWriter, Snapshot, save_checkpoints
+from sharpness.training.initialisation import loss_of
+from sharpness.training.loop import Directions, Progress, Record, Training
+from sharpness.training.progress import Reporter
+from sharpness.training.state import StateFolder, identity
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def execute(
     Told to stop, it saves its state and exits; called again, it goes on from there.
     """
     device = choose_device(threads=job.threads)
-    dataset = data.load(job.data, num_training=run.num_training, device=device)
+    dataset = datasets.load(job.data, num_training=run.num_training, device=device)
     loss, weights, buffers = loss_of(run, dataset)
     made_by = environment(stage, device) | {"data_digest": dataset.digest}
     same = identity(

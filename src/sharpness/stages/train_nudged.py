@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sharpness.checkpoints import Snapshot
-from sharpness.data import Dataset
-from sharpness.grid import Run
-from sharpness.loss import Loss
-from sharpness.measuring import Subject
-from sharpness.stages import run_stage
+from sharpness.data.datasets import Dataset
+from sharpness.hessian.loss import Loss
+from sharpness.measurements.measuring import Subject
+from sharpness.runtime.stage import run_stage
 from sharpness.stages.train import FindDirections, Job, execute
-from sharpness.training import Directions
+from sharpness.study.grid import Run
+from sharpness.training.checkpoints import Snapshot
+from sharpness.training.loop import Directions
 
 
 def train_nudged(run: Run, job: Job) -> None:

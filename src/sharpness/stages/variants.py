@@ -9,13 +9,13 @@ from itertools import islice
 
 from torch import Tensor
 
-from sharpness.checkpoints import Snapshot
-from sharpness.gradients import subspace_overlap
-from sharpness.lanczos import Eigenpairs, follow_eigenpairs
-from sharpness.measuring import Part, Subject, measure
-from sharpness.refinement import Refined
-from sharpness.stages import run_stage
-from sharpness.training import Descent
+from sharpness.eigen.lanczos import Eigenpairs, follow_eigenpairs
+from sharpness.eigen.refinement import Refined
+from sharpness.measurements.gradient_statistics import subspace_overlap
+from sharpness.measurements.measuring import Part, Subject, measure
+from sharpness.runtime.stage import run_stage
+from sharpness.training.checkpoints import Snapshot
+from sharpness.training.loop import Descent
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,9 @@
+from sharpness.eigen.estimators import frobenius_norm as frobenius_norm
+from sharpness.eigen.estimators import spectral_density as spectral_density
+from sharpness.eigen.estimators import trace as trace
+from sharpness.eigen.lanczos import Eigenpairs as Eigenpairs
+from sharpness.eigen.lanczos import top_eigenpairs as top_eigenpairs
+from sharpness.hessian.layout import Layout as Layout
+from sharpness.hessian.loss import Loss as Loss
+from sharpness.hessian.loss import flatten as flatten
+from sharpness.hessian.operator import HessianOperator as HessianOperator

@@ -1,0 +1,1 @@
+"""Tables made of tables, verdicts and figures. Never imports torch."""

@@ -1,0 +1,117 @@
+"""The collected tables of a study as the claims read them: by kind of experiment, and knowing which runs diverged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sharpness.analysis.tables import RUN, batch_order
+
+_PLACE = ["settings", "checkpoint", "step", "epoch"]
+# What is read of each measurement; a column that no run has is as if it had no value anywhere.
+_COLUMNS = {
+    "history": ["epoch", "validation_accuracy", "test_accuracy", "diverged"],
+    "spectrum": [
+        *_PLACE,
+        "alike",
+        "which",
+        "rank",
+        "eigenvalue",
+        "epochs",
+        "learning_rate_epochs",
+        "learning_rate_factor",
+    ],
+    "slices": [*_PLACE, "k", "loss", "scale"],
+    "steps": [*_PLACE, "direction", "alpha", "batch", "loss_before", "loss_after"],
+    "variants": [*_PLACE, "start_step", "loss", "eigenvalue", "diverged"],
+}
+
+# Settings of a spectrum that say of which Hessian its eigenvalues are; the others, how many and how exact.
+_OF_HESSIAN = ("num_examples", "resample", "augment", "parameters")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The tables of a study, each of all experiments of a kind."""
+
+    tables: Mapping[tuple[str, str], pd.DataFrame]  # by kind and measurement
+    diverged: frozenset[str]  # names of runs
+    settings: Mapping[str, Mapping[str, Any]]  # of the spectra, by name
+
+    def rows(self, measurement: str, *kinds: str) -> pd.DataFrame:
+        """One measurement in all experiments of some kinds; the batch size is a number, infinite for the full batch."""
+        found = [self.tables[kind, measurement] for kind in kinds if (kind, measurement) in self.tables]
+        rows = pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        if measurement == "spectrum" and "settings" in rows:
+            blocks = [name for name, values in self.settings.items() if values["parameters"] != "*"]
+            rows = rows[~rows["settings"].isin(blocks)]  # no claim is on a block of the Hessian
+            rows = rows.assign(alike=rows["settings"].map(self._alike(rows["settings"].unique())))
+        return rows.reindex(columns=list(dict.fromkeys([*rows, *RUN, *_COLUMNS[measurement]])))
+
+    def _alike(self, names: Iterable[str]) -> dict[str, str]:
+        """By the name of settings, the names of all with which eigenvalues are those of the same Hessian."""
+        of_hessian = {
+            name: tuple(self.settings[name][key] for key in _OF_HESSIAN) if name in self.settings else (name,)
+            for name in names
+        }
+        same = {
+            values: ", ".join(name for name in sorted(of_hessian) if of_hessian[name] == values)
+            for values in of_hessian.values()
+        }
+        return {name: same[values] for name, values in of_hessian.items()}
+
+    def converged(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The rows of runs that did not diverge."""
+        return rows[~rows["run"].isin(self.diverged)]
+
+    def num_diverged(self, rows: pd.DataFrame) -> int:
+        """How many of the runs diverged."""
+        return len(set(rows["run"]) & self.diverged)
+
+
+def collected(
+    tables: Iterable[tuple[str, str, pd.DataFrame]], settings: Mapping[str, Mapping[str, Any]] | None = None
+) -> Collected:
+    """Put the tables of equal kind and measurement together.
+
+    Args:
+        tables: kind of the experiment, measurement, and the table that was collected.
+        settings: of the spectra, by name: which of them are of the same Hessian. None: not known, so that each name is
+            of its own.
+    """
+    parts: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    diverged: set[str] = set()
+    for kind, measurement, table in tables:
+        if measurement not in _COLUMNS or "run" not in table or table.empty:
+            continue
+        parts.setdefault((kind, measurement), []).append(_as_read(measurement, table))
+        diverged |= set(table.loc[_lost(measurement, table), "run"])
+    merged = {place: pd.concat(found, ignore_index=True) for place, found in parts.items()}
+    return Collected(merged, frozenset(diverged), settings or {})
+
+
+def _as_read(measurement: str, table: pd.DataFrame) -> pd.DataFrame:
+    table = table.assign(batch_size=table["batch_size"].map(batch_order)) if "batch_size" in table else table
+    if measurement == "history" and {"epoch", "learning_rate"} <= set(table):
+        # A history has the learning rate of each epoch; the run's own is that of the first.
+        first = table.sort_values("epoch", kind="stable").groupby("run")["learning_rate"].transform("first")
+        table = table.assign(learning_rate=first)
+    return table
+
+
+def _lost(measurement: str, table: pd.DataFrame) -> pd.Series:
+    """Rows that say that their run diverged: a variant's say so of the variant only."""
+    no_row = pd.Series(False, index=table.index)
+    if measurement == "history" and "diverged" in table:
+        return table["diverged"].eq(True)
+    if measurement == "spectrum" and {"rank", "eigenvalue"} <= set(table):
+        return table["rank"].eq(0) & ~np.isfinite(table["eigenvalue"])
+    if measurement == "slices" and {"k", "loss"} <= set(table):
+        return table["k"].eq(0) & ~np.isfinite(table["loss"])
+    if measurement == "steps" and "loss_before" in table:
+        return ~np.isfinite(table["loss_before"])
+    return no_row

@@ -1,0 +1,86 @@
+"""How the eigenvalues of the Hessian are distributed, bulk and outliers, at some times of a training."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sharpness.analysis.figures.palette import RED, ordered_colours
+from sharpness.analysis.figures.runs import epoch_in_words, first_seeds, name_of, num_seeds, settings_in_words
+from sharpness.analysis.figures.style import styled
+
+# Of each Gaussian, as a part of the axis: the least that a reader can tell apart.
+WIDTH = 0.01
+DECADES = 7  # below, the tails of the Gaussians are all that is left
+
+
+@styled
+def density(density: pd.DataFrame) -> Figure:
+    """Density of the eigenvalues on a log scale, a panel per checkpoint, and the leading ones as ticks.
+
+    One column per configuration; of several seeds, the first.
+
+    Args:
+        density: columns grid, run and the run's fields, step, epoch, quantity, probe, value, weight, standard_error.
+    """
+    runs = first_seeds(density)
+    num_rows = max(run["step"].nunique() for run in runs)
+    figure = Figure(figsize=(5.6 * len(runs), 0.8 + 1.5 * num_rows), layout="constrained")
+    panels = figure.subplots(num_rows, len(runs), squeeze=False, sharex="col", sharey=True)
+    for column, run in zip(panels.T, runs, strict=True):
+        _draw_run(list(column), run)
+        seed = f", seed {run['seed'].iloc[0]}" if num_seeds(density) > 1 else ""
+        column[0].set_title(
+            f"{name_of(run)}, {settings_in_words(run, 'learning_rate', 'batch_size')}{seed}", loc="left"
+        )
+        column[-1].set_xlabel("eigenvalue of the Hessian")
+    ticks = Line2D([], [], color=RED, marker="|", linestyle="", markersize=9, label="largest eigenvalues")
+    figure.legend(handles=[ticks], loc="outside lower center")
+    figure.supylabel("density of eigenvalues (per unit)", fontsize="medium")
+    return figure
+
+
+def _draw_run(column: list[Axes], run: pd.DataFrame) -> None:
+    checkpoints = list(run.groupby("step"))
+    colours = ordered_colours([step for step, _ in checkpoints])
+    values = run.loc[run["quantity"].isin(["node", "eigenvalue"]), "value"]
+    low, high = values.min(), values.max()
+    width = WIDTH * (high - low or 1.0)
+    grid = np.linspace(low - 4 * width, high + 4 * width, 1500)
+    for axes, (step, checkpoint) in zip(column, checkpoints, strict=False):
+        _draw_checkpoint(axes, checkpoint, grid, width, colours[step])
+    for axes in column[len(checkpoints) :]:
+        axes.set_visible(False)
+
+
+def _draw_checkpoint(axes: Axes, checkpoint: pd.DataFrame, grid: np.ndarray, width: float, colour: str) -> None:
+    nodes = checkpoint[checkpoint["quantity"] == "node"]
+    axes.set_yscale("log")
+    axes.annotate(_in_words(checkpoint), (0.98, 0.9), xycoords="axes fraction", ha="right", va="top", fontsize="small")
+    if nodes.empty:
+        return
+    distances = (grid[:, None] - nodes["value"].to_numpy()) / width
+    gaussians = np.exp(-(distances**2) / 2) / (width * np.sqrt(2 * np.pi))
+    curve = gaussians @ (nodes["weight"].to_numpy() / nodes["probe"].nunique())
+    top = curve.max()
+    floor = top / 10**DECADES
+    axes.fill_between(grid, floor, np.maximum(curve, floor), color=colour, alpha=0.35, linewidth=0)
+    axes.plot(grid, curve, color=colour, linewidth=1)
+    axes.set_ylim(floor, 30 * top)
+    leading = checkpoint.loc[checkpoint["quantity"] == "eigenvalue", "value"]
+    axes.plot(leading, [0.03] * len(leading), "|", color=RED, markersize=9, transform=axes.get_xaxis_transform())
+
+
+def _in_words(checkpoint: pd.DataFrame) -> str:
+    """``epoch 2: trace 61 ± 3, Frobenius norm 25.1 ± 0.2``."""
+    parts = [f"epoch {epoch_in_words(checkpoint['epoch'].iloc[0])}"]
+    for quantity, name in (("trace", "trace"), ("frobenius_norm", "Frobenius norm")):
+        row = checkpoint[checkpoint["quantity"] == quantity].iloc[:1]
+        if row["value"].notna().any():
+            value, error = row["value"].iloc[0], row["standard_error"].iloc[0]
+            decimals = max(0, 1 - int(np.floor(np.log10(error)))) if error > 0 else 2
+            parts.append(f"{name} {value:.{decimals}f} ± {error:.{decimals}f}")
+        else:
+            parts.append("diverged") if quantity == "trace" else None
+    return "\n".join(parts)

@@ -1,0 +1,72 @@
+"""Which runs of a table a panel shows, and what it calls them."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sharpness.analysis.tables import CONFIGURATION
+
+# The setting that stays fixed in a grid over the first.
+OTHER = {"learning_rate": "batch_size", "batch_size": "learning_rate"}
+
+
+def models(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each model on its data, in order of appearance."""
+    return [of_model for _, of_model in rows.groupby(["data", "model"], sort=False)]
+
+
+def first_seeds(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of the first seed of each configuration, in order of appearance."""
+    fields = [field for field in CONFIGURATION if field in rows]
+    groups = rows.groupby(fields, sort=False, dropna=False)
+    return [same[same["seed"] == same["seed"].min()] for _, same in groups]
+
+
+def num_seeds(rows: pd.DataFrame) -> int:
+    """How many seeds the table has."""
+    return int(rows["seed"].nunique())
+
+
+def name_of(rows: pd.DataFrame) -> str:
+    """``model on data``."""
+    return f"{rows['model'].iloc[0]} on {rows['data'].iloc[0]}"
+
+
+def title_of(run: pd.DataFrame, table: pd.DataFrame) -> str:
+    """One run of a table: ``model on data, learning rate 0.005, batch size 128``, and its seed if there are several."""
+    seed = f", seed {run['seed'].iloc[0]} (first of {num_seeds(table)})" if num_seeds(table) > 1 else ""
+    return f"{name_of(run)}, {settings_in_words(run, 'learning_rate', 'batch_size')}{seed}"
+
+
+def settings_in_words(rows: pd.DataFrame, *fields: str) -> str:
+    """``learning rate 0.005, batch size 128``: those of the fields that have one value in all rows."""
+    return ", ".join(f"{words(field)} {text(rows[field].iloc[0])}" for field in fields if rows[field].nunique() == 1)
+
+
+def epoch_in_words(epoch: float) -> str:
+    """An epoch as the time of a measurement, which falls on a step near it: 0.26, 1.5, 30."""
+    return f"{epoch:.{2 if epoch < 10 else 3}g}"
+
+
+def divergence_in_words(losses: pd.Series, epochs: pd.Series) -> str:
+    """When a run diverged, as the end of a title; nothing where it did not."""
+    finite = np.isfinite(losses)
+    if not finite.any():
+        return ", diverged before the first measurement"
+    return "" if finite.all() else f", diverged after epoch {epoch_in_words(epochs[finite].max())}"
+
+
+def is_measured(values: pd.Series) -> bool:
+    """Whether there is anything to draw of a run."""
+    return bool(np.isfinite(values).any())
+
+
+def words(field: str) -> str:
+    """A column's name as an axis label."""
+    return field.replace("_", " ")
+
+
+def text(value: Any) -> str:
+    """A setting's value as it is written in the config."""
+    return value if isinstance(value, str) else f"{value:g}"

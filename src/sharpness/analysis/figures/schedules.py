@@ -1,0 +1,70 @@
+"""What a change of the learning rate, early or late, does to the largest eigenvalue."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sharpness.analysis.figures.epochs import from_start
+from sharpness.analysis.figures.log_axis import log_y
+from sharpness.analysis.figures.palette import GREY, ordered_colours
+from sharpness.analysis.figures.runs import name_of, text
+from sharpness.analysis.figures.seeds import draw_over_seeds, legend_of_divergence
+from sharpness.analysis.figures.stability import draw_limits, legend_of_limit
+from sharpness.analysis.figures.style import styled
+from sharpness.analysis.tables import first_change, trajectory
+
+NEVER = np.inf
+
+
+@styled
+def schedules(spectrum: pd.DataFrame) -> Figure:
+    """The largest eigenvalue on a log scale over the epochs, a panel per grid, a colour per epoch of the change.
+
+    Args:
+        spectrum: columns grid, run and the run's fields, which, checkpoint, step, epoch, rank, eigenvalue.
+    """
+    largest = trajectory(spectrum).query("rank == 0")
+    largest = largest.assign(change=largest["learning_rate_epochs"].map(first_change).fillna(NEVER))
+    grids = [grid for _, grid in largest.groupby(["data", "model", "grid"], sort=False)]
+    figure = Figure(figsize=(max(4.0, 3.3 * len(grids)), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(grids), squeeze=False, sharey=True)[0]
+    for axes, of_grid in zip(panels, grids, strict=True):
+        _draw_grid(axes, of_grid)
+    panels[0].set_ylabel("largest eigenvalue")
+    log_y(panels[0])
+    for axes, of_grid in zip(panels, grids, strict=True):
+        draw_limits(axes, dict.fromkeys(_rates(of_grid), "black"))
+    figure.legend(
+        handles=[legend_of_limit(), *legend_of_divergence(largest, "eigenvalue")], loc="outside lower center", ncols=2
+    )
+    return figure
+
+
+def _rates(of_grid: pd.DataFrame) -> list[float]:
+    """The learning rate before and after the change."""
+    rate = of_grid["learning_rate"].iloc[0]
+    changed = of_grid[of_grid["change"] != NEVER]
+    return [rate, *(rate * changed["learning_rate_factor"].unique())]
+
+
+def _draw_grid(axes: Axes, of_grid: pd.DataFrame) -> None:
+    changes = sorted(of_grid["change"].unique())
+    colours = ordered_colours([change for change in changes if change != NEVER]) | {NEVER: GREY}
+    last = of_grid["epoch"].max()
+    # The line that others leave lies below them.
+    for change in reversed(changes):
+        line = of_grid[of_grid["change"] == change]
+        draw_over_seeds(axes, line, x="epoch", y="eigenvalue", colour=colours[change])
+        if change != NEVER:
+            axes.axvline(change, color=colours[change], linewidth=0.8, linestyle="--", zorder=0)
+    named = {change: "never" if change == NEVER else f"after epoch {change:g}" for change in changes}
+    axes.legend(
+        handles=[Line2D([], [], color=colours[change], label=label) for change, label in named.items()],
+        title="rate changed",
+        loc="best",
+    )
+    axes.set_title(f"{name_of(of_grid)}\nlearning rate from {' to '.join(map(text, _rates(of_grid)))}", loc="left")
+    axes.set_xlabel("epoch")
+    from_start(axes, last)

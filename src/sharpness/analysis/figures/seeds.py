@@ -1,0 +1,89 @@
+"""A quantity over time, or against a setting, with its spread over seeds, and where runs diverged."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from sharpness.analysis.figures.palette import BLUE, RED
+from sharpness.analysis.figures.runs import OTHER, settings_in_words, text, words
+from sharpness.analysis.tables import batch_order
+
+CROSS: dict[str, Any] = {
+    "marker": "X",
+    "markersize": 7,
+    "markeredgecolor": "black",
+    "markeredgewidth": 0.7,
+    "linestyle": "none",
+}
+DOT: dict[str, Any] = {"marker": "o", "markersize": 5, "linestyle": "none", "alpha": 0.7}
+
+
+def draw_over_seeds(axes: Axes, rows: pd.DataFrame, *, x: str, y: str, colour: str, linestyle: str = "-") -> pd.Series:
+    """Draw the mean over runs as a line, smallest to largest as a band, and a cross where a run diverged.
+
+    Args:
+        axes: where.
+        rows: columns run, ``x``, ``y``; runs are seeds of one configuration. ``y`` is not finite once a run diverged.
+        x: column of the time.
+        y: column of the quantity.
+        colour: of the line, the band and the cross.
+        linestyle: of the line.
+
+    Returns:
+        The mean by ``x``.
+    """
+    finite = rows[np.isfinite(rows[y])]
+    over_seeds = finite.groupby(x)[y].agg(["mean", "min", "max"])
+    axes.plot(over_seeds.index, over_seeds["mean"], color=colour, linestyle=linestyle)
+    if finite["run"].nunique() > 1:
+        axes.fill_between(over_seeds.index, over_seeds["min"], over_seeds["max"], color=colour, alpha=0.2, linewidth=0)
+    mark_divergence(axes, rows, x=x, y=y, colour=colour)
+    return over_seeds["mean"]
+
+
+def draw_against_setting(axes: Axes, of_grid: pd.DataFrame, setting: str, quantity: str) -> pd.Series:
+    """Draw a dot per seed and a line through the means, at evenly spaced values of a learning rate or batch size.
+
+    Args:
+        axes: where.
+        of_grid: columns learning_rate, batch_size, ``quantity``, diverged; one row per run.
+        setting: column on the x axis.
+        quantity: column on the y axis.
+
+    Returns:
+        The place of each row on the x axis.
+    """
+    values = sorted(of_grid[setting].unique(), key=batch_order)
+    x = of_grid[setting].map({value: index for index, value in enumerate(values)})
+    diverged = of_grid["diverged"]
+    means = of_grid[~diverged].groupby(x)[quantity].mean()
+    axes.plot(means.index, means, color=BLUE)
+    axes.plot(x[~diverged], of_grid.loc[~diverged, quantity], color=BLUE, **DOT)
+    axes.plot(x[diverged], of_grid.loc[diverged, quantity], color=RED, **CROSS)
+    axes.set_xticks(range(len(values)), [text(value) for value in values])
+    axes.margins(x=0.1)
+    fixed = settings_in_words(of_grid, OTHER[setting])
+    axes.set_xlabel(words(setting) + (f" ({fixed})" if fixed else ""))
+    return x
+
+
+def legend_of_dots(rows: pd.DataFrame) -> list[Line2D]:
+    """What ``draw_against_setting`` draws, as entries of a legend."""
+    cross = [Line2D([], [], color=RED, label="diverged (not in the mean)", **CROSS)] if rows["diverged"].any() else []
+    return [Line2D([], [], color=BLUE, label="one seed", **DOT), Line2D([], [], color=BLUE, label="mean"), *cross]
+
+
+def mark_divergence(axes: Axes, rows: pd.DataFrame, *, x: str, y: str, colour: Any) -> None:
+    """A cross at the last finite value of each run that has one that is not finite."""
+    for _, run in rows.groupby("run"):
+        reached = run[np.isfinite(run[y])].sort_values(x)
+        if 0 < len(reached) < len(run):
+            axes.plot(reached[x].iloc[-1], reached[y].iloc[-1], color=colour, zorder=5, **CROSS)
+
+
+def legend_of_divergence(rows: pd.DataFrame, y: str) -> list[Line2D]:
+    """The cross as an entry of a legend, where any run diverged."""
+    return [] if np.isfinite(rows[y]).all() else [Line2D([], [], color="white", label="diverged", **CROSS)]

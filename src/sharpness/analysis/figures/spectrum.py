@@ -1,0 +1,112 @@
+"""The leading eigenvalues of one run over its training."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patheffects import withStroke
+
+from sharpness.analysis.figures.epochs import from_start
+from sharpness.analysis.figures.log_axis import log_y
+from sharpness.analysis.figures.palette import RANKS
+from sharpness.analysis.figures.runs import divergence_in_words, first_seeds, is_measured, title_of
+from sharpness.analysis.figures.seeds import mark_divergence
+from sharpness.analysis.figures.stability import LOOK
+from sharpness.analysis.figures.style import styled
+from sharpness.analysis.tables import trajectory
+
+DECADES = 3  # of the logarithmic panel: what is below is noise around zero
+
+
+@styled
+def spectrum(spectrum: pd.DataFrame) -> Figure:
+    """The largest eigenvalues, red for the largest to blue: over the whole run, and over its start on a log scale.
+
+    One row of panels per configuration; of several seeds, the first.
+
+    Args:
+        spectrum: columns grid, run and the run's fields, which, checkpoint, step, epoch, rank, eigenvalue.
+    """
+    leading = trajectory(spectrum)
+    runs = first_seeds(leading)
+    figure = Figure(figsize=(6.4, 2.8 * len(runs)), layout="constrained")
+    rows = figure.subfigures(len(runs), 1, squeeze=False)[:, 0]
+    for row, run in zip(rows, runs, strict=True):
+        end = ""
+        if is_measured(run["eigenvalue"]):
+            _draw_run(row, run)
+        else:
+            end = divergence_in_words(run["eigenvalue"], run["epoch"])
+        row.suptitle(title_of(run, leading) + end)
+    return figure
+
+
+def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
+    whole, start = row.subplots(1, 2)
+    num_ranks = run["rank"].nunique()
+    colours = ScalarMappable(Normalize(1, max(2, num_ranks)), RANKS)
+    for axes in (whole, start):
+        for rank, line in run.groupby("rank"):
+            # The larger lies on top, and nothing on the marks.
+            axes.plot(
+                line["epoch"], line["eigenvalue"], color=colours.to_rgba(rank + 1), linewidth=1, zorder=2 - rank / 1000
+            )
+        mark_divergence(axes, run[run["rank"] == 0], x="epoch", y="eigenvalue", colour=RANKS(0.0))
+    limit, top = 2 / run["learning_rate"].iloc[0], run["eigenvalue"].max()
+    # A limit far above would press the eigenvalues to the floor of the linear panel.
+    in_whole = limit < 1.5 * top
+    _frame_whole(whole, run, max(top, limit) if in_whole else top)
+    _frame_start(start, run)
+    for axes in (whole, start) if in_whole else (start,):
+        axes.axhline(limit, color="black", **LOOK)
+    # Once, where the fewer lines are.
+    _name_limit(whole if in_whole else start, limit)
+    if num_ranks > 1:
+        bar = row.colorbar(colours, ax=start, ticks=sorted({1, max(2, num_ranks // 2), num_ranks}), pad=0.02)
+        bar.set_label("rank (1: largest)")
+        bar.ax.invert_yaxis()
+
+
+def _frame_whole(axes: Axes, run: pd.DataFrame, top: float) -> None:
+    axes.set_ylim(min(0, run["eigenvalue"].min()), 1.15 * top)
+    axes.set(title="whole run", xlabel="epoch", ylabel="eigenvalue of the Hessian")
+    from_start(axes, run["epoch"].max())
+
+
+def _frame_start(axes: Axes, run: pd.DataFrame) -> None:
+    axes.set_ylim(log_range(run))
+    log_y(axes)
+    axes.set(title="start, log scale", xlabel="epoch")
+    from_start(axes, _end_of_start(run))
+
+
+def log_range(run: pd.DataFrame) -> tuple[float, float]:
+    """From where to where a logarithmic axis shows the eigenvalues of a run, and 2 / learning rate."""
+    limit, top = 2 / run["learning_rate"].iloc[0], run["eigenvalue"].max()
+    smallest = run.loc[run["eigenvalue"] > 0, "eigenvalue"].min()
+    return max(smallest, top / 10**DECADES) / 1.3, 2 * max(top, limit)
+
+
+def _name_limit(axes: Axes, limit: float) -> None:
+    axes.annotate(
+        f"2 / learning rate = {limit:.3g}",
+        (1, limit),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize="small",
+        # Readable where it lies on lines of eigenvalues.
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],
+    )
+
+
+def _end_of_start(run: pd.DataFrame) -> float:
+    """Twice the time of the peak, but eight measurements at least."""
+    largest = run[run["rank"] == 0].sort_values("epoch")
+    epochs = largest["epoch"].to_numpy()
+    peak = epochs[int(np.nan_to_num(largest["eigenvalue"].to_numpy(), nan=-np.inf).argmax())]
+    return float(max(min(2 * peak, epochs[-1]), epochs[min(8, len(epochs) - 1)]))

@@ -1,0 +1,32 @@
+"""How wide the bowl along the top eigenvector is, against learning rate and batch size."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sharpness.analysis import tables
+from sharpness.analysis.figures.log_axis import log_y
+from sharpness.analysis.figures.runs import OTHER, models, name_of
+from sharpness.analysis.figures.seeds import draw_against_setting, legend_of_dots
+from sharpness.analysis.figures.style import styled
+
+
+@styled
+def widths(slices: pd.DataFrame) -> Figure:
+    """Width of the bowl on a log scale: a dot per seed, a line through the means; a row per model, a column per grid.
+
+    Args:
+        slices: columns grid ("learning_rate", "batch_size"), run and the run's fields, step, epoch, k, loss, scale.
+    """
+    table = tables.bowl_widths(slices)
+    table = table[table["grid"].isin(list(OTHER))]
+    rows = models(table)
+    grids = [grid for grid in OTHER if (table["grid"] == grid).any()]
+    figure = Figure(figsize=(max(4.2, 3.2 * len(grids)), 0.5 + 2.7 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), len(grids), squeeze=False, sharey="row")
+    for row, of_model in zip(panels, rows, strict=True):
+        for axes, grid in zip(row, grids, strict=True):
+            draw_against_setting(axes, of_model[of_model["grid"] == grid], grid, "width")
+        row[0].set_ylabel(f"{name_of(of_model)}\nwidth of the bowl (distance)")
+        log_y(row[0])
+    figure.legend(handles=legend_of_dots(table), loc="outside lower center", ncols=3)
+    return figure

@@ -1,0 +1,281 @@
+"""Tables made of tables: peaks of the curvature, Frobenius norms, and the poster's table of results as numbers."""
+
+import ast
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sharpness.study.grid import Run
+from sharpness.study.kinds import FROM_EPOCH
+
+# Equal in all of these, two runs are seeds of one configuration.
+CONFIGURATION = [field.name for field in fields(Run) if field.name != "seed"]
+RUN = ["data", "model", "grid", "run", "learning_rate", "batch_size", "gamma", "seed"]
+QUANTITIES = [
+    "frobenius_best",
+    "frobenius_last",
+    "test_accuracy",
+    "validation_accuracy",
+    "training_loss",
+    "distance",
+]
+# Of a bowl's loss, up to where its width is measured.
+RISE = 1.5
+# Where the whole norm was estimated too.
+WHOLE_NORMS = ["whole_frobenius_best", "whole_frobenius_last"]
+
+# What is read of each measurement, in figures and tables.
+MEASURED = {
+    "history": ["training_loss", "validation_accuracy", "test_accuracy", "distance", "diverged", "direction_products"],
+    "spectrum": ["eigenvalue", "residual"],
+    "density": ["probe", "value", "weight", "standard_error"],
+    "slices": ["loss", "scale", "eigenvalue"],
+    "steps": ["loss_before", "loss_after"],
+    "variants": ["start_step", "loss", "eigenvalue", "diverged"],
+    "gradients": [
+        *("learning_rate_now", "eigenvalue", "rate_times_eigenvalue", "fraction_inside", "overlap", "batch_sharpness"),
+        *("noise_largest", "noise_trace", "num_eigenvalues"),
+    ],
+}
+
+
+def with_columns(measurement: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with every column that is read of it: where all runs are lost, it has none of what was measured."""
+    absent = [column for column in MEASURED.get(measurement, ()) if column not in table]
+    return table.assign(**dict.fromkeys(absent, np.nan))
+
+
+def trajectory(spectrum: pd.DataFrame) -> pd.DataFrame:
+    """The largest eigenvalues at the planned checkpoints, each once per grid and run; NaN where one is not finite.
+
+    Raises:
+        ValueError: nothing was measured at a planned checkpoint.
+    """
+    planned = spectrum[(spectrum["which"] == "largest") & (spectrum["checkpoint"] == "planned")]
+    if planned.empty:
+        raise ValueError(f"no largest eigenvalue at a planned checkpoint among {len(spectrum)} rows of the spectrum")
+    finite = planned.assign(eigenvalue=planned["eigenvalue"].where(np.isfinite(planned["eigenvalue"])))
+    return finite.drop_duplicates(["grid", "run", "step", "rank"]).sort_values(["step", "rank"], kind="stable")
+
+
+def peaks(spectrum: pd.DataFrame) -> pd.DataFrame:
+    """Height and time of the largest eigenvalue's peak, one row per grid and run.
+
+    A diverged run (one of which the table says so; without a column for it, one with an eigenvalue that is not finite)
+    shows its highest finite value and has no final one.
+    """
+    largest = trajectory(spectrum).query("rank == 0")
+    rows = [
+        {**dict(zip(RUN, key, strict=True)), **_peak(run)}
+        for key, run in largest.groupby(RUN, sort=False, dropna=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _peak(run: pd.DataFrame) -> dict[str, Any]:
+    finite = run[np.isfinite(run["eigenvalue"])]
+    highest = finite.nlargest(1, "eigenvalue").squeeze(axis="index") if len(finite) else run.iloc[0]
+    final = run["eigenvalue"].iloc[-1]
+    return {
+        "peak_eigenvalue": highest["eigenvalue"],
+        "peak_epoch": highest["epoch"],
+        "peak_step": highest["step"],
+        "final_eigenvalue": final if np.isfinite(final) else np.nan,
+        "diverged": bool(run["diverged"].eq(True).any()) if "diverged" in run else len(finite) < len(run),
+    }
+
+
+def bowl_widths(slices: pd.DataFrame) -> pd.DataFrame:
+    """How wide the bowl along the top eigenvector is, one row per grid and run.
+
+    The width of a slice is the distance in the space of the weights, towards positive k, at which the loss first
+    reaches ``RISE`` times that at k = 0, between two points of the grid by linear interpolation.
+
+    Args:
+        slices: columns grid, run and the run's fields, step, epoch, k, loss, scale; from ``FROM_EPOCH`` on they count.
+
+    Returns:
+        The run's fields, width (mean over its slices; NaN where none is wide enough to be measured), num_slices and
+        num_open (slices that do not rise so far on the grid, which have no part in the mean), diverged.
+    """
+    rows = []
+    for key, run in slices.drop_duplicates(["grid", "run", "step", "k"]).groupby(RUN, sort=False, dropna=False):
+        here = run[run["k"] == 0]
+        late = run[run["epoch"] >= FROM_EPOCH]
+        widths = pd.Series([_width(of_slice) for _, of_slice in late.groupby("step")], dtype=float)
+        measured = {
+            "width": widths.mean(),
+            "num_slices": len(widths),
+            "num_open": int(widths.isna().sum()),
+            "diverged": not np.isfinite(here["loss"]).all(),
+        }
+        rows.append({**dict(zip(RUN, key, strict=True)), **measured})
+    return pd.DataFrame(rows)
+
+
+def _width(of_slice: pd.DataFrame) -> float:
+    ahead = of_slice[of_slice["k"] >= 0].sort_values("k")
+    heights = (ahead["loss"] / ahead["loss"].iloc[0]).to_numpy()
+    # A loss that overflows is above any bound.
+    above = np.flatnonzero(~(heights < RISE))
+    if not np.isfinite(heights[0]) or not len(above):
+        return np.nan
+    last = above[0]
+    ks = ahead["k"].to_numpy()
+    if not np.isfinite(heights[last]):
+        return float(ks[last] * ahead["scale"].iloc[0])
+    part = (RISE - heights[last - 1]) / (heights[last] - heights[last - 1])
+    return float((ks[last - 1] + part * (ks[last] - ks[last - 1])) * ahead["scale"].iloc[0])
+
+
+def first_change(epochs: Any) -> float:
+    """The epoch after which a learning rate changes, from a run's list of them or its text; NaN for never."""
+    listed = ast.literal_eval(epochs) if isinstance(epochs, str) else epochs
+    return float(min(listed, default=np.nan)) if isinstance(listed, list | tuple) else np.nan
+
+
+def batch_order(batch_size: str | float) -> float:
+    """A batch size as a number to sort by: the full batch is the largest."""
+    return float("inf") if batch_size == "full" else float(batch_size)
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """In how many seeds a quantity follows a setting."""
+
+    num_seeds: int
+    num_ordered: int
+
+
+def ordering(table: pd.DataFrame, quantity: str, *, by: str, falls: bool) -> Ordering:
+    """Count the seeds in which ``quantity`` falls (or rises) with the setting ``by``.
+
+    It does if it never goes the other way from one value to the next and differs between the first and the last.
+    Diverged runs do not count, nor does a seed with fewer than two values.
+    """
+    seeds = [seed.sort_values(by, key=lambda values: values.map(batch_order)) for _, seed in _converged(table)]
+    changes = [np.diff(seed[quantity]) * (-1 if falls else 1) for seed in seeds if len(seed) > 1]
+    return Ordering(len(changes), sum(bool((change >= 0).all() and change.sum() > 0) for change in changes))
+
+
+def _converged(table: pd.DataFrame) -> Any:
+    return table[~table["diverged"]].groupby("seed")
+
+
+def frobenius(spectrum: pd.DataFrame) -> pd.DataFrame:
+    """Frobenius norm from the tracked largest eigenvalues, and how many these are.
+
+    A lower bound of the Hessian's norm: the root of the sum of ``num_eigenvalues`` squares. One row per grid, run,
+    settings and checkpoint; both are NaN where any of the eigenvalues is.
+    """
+    largest = spectrum[spectrum["which"] == "largest"]
+    keys = [*RUN, "settings", "checkpoint", "step", "epoch"]
+    squares = largest.drop_duplicates([*keys, "rank"]).assign(frobenius=lambda rows: rows["eigenvalue"] ** 2)
+    norms = squares.groupby(keys, sort=False, dropna=False)["frobenius"].agg(
+        frobenius=lambda values: np.sqrt(values.sum(skipna=False)), num_eigenvalues="size"
+    )
+    return norms.where(norms["frobenius"].notna()).reset_index()
+
+
+def results_table(history: pd.DataFrame, spectrum: pd.DataFrame, *, validation_epoch: float) -> pd.DataFrame:
+    """The poster's table: mean and standard deviation over seeds for each gamma and each rate of plain SGD.
+
+    Args:
+        history: one row per epoch of the runs of the grids "gamma" and "sgd".
+        spectrum: their eigenvalues at the checkpoints "best" and "last", and the Frobenius norm of the whole Hessian
+            there, if it was estimated.
+        validation_epoch: the early epoch whose validation accuracy is shown.
+
+    Returns:
+        One row per data, model and label, with ``<quantity>_mean`` and ``<quantity>_std``; of a stochastic estimate
+        ``<quantity>_error`` too, the largest standard error among the seeds. Diverged runs are counted in
+        ``num_seeds`` and ``num_diverged`` but in no mean.
+    """
+    history, spectrum = with_columns("history", history), with_columns("spectrum", spectrum)
+    runs = _measured_runs(history, validation_epoch).merge(_end_norms(spectrum), how="left", on=["grid", "run"])
+    quantities, errors = QUANTITIES, []
+    if "frobenius_norm" in spectrum:
+        runs = runs.merge(_whole_norms(spectrum), how="left", on=["grid", "run"])
+        quantities, errors = [*QUANTITIES, *WHOLE_NORMS], [f"{name}_error" for name in WHOLE_NORMS]
+    runs.loc[runs["diverged"], [*quantities, *errors]] = np.nan
+    groups = runs.groupby(["data", "model", "label"], sort=False)
+    means, deviations = groups[quantities].mean(), groups[quantities].std()
+    counts = groups.agg(
+        grid=("grid", "first"),
+        setting=("setting", "first"),
+        num_eigenvalues=("num_eigenvalues", "min"),
+        num_seeds=("seed", "nunique"),
+        num_diverged=("diverged", "sum"),
+    )
+    table = counts.join(means.add_suffix("_mean")).join(deviations.add_suffix("_std"))
+    if errors:
+        table = table.join(groups[errors].max())
+    table = table.reset_index()
+    return _poster_order(table).assign(validation_epoch=validation_epoch)
+
+
+def _measured_runs(history: pd.DataFrame, validation_epoch: float) -> pd.DataFrame:
+    # Where all runs ended before, there is no value; where they did not, it is none of the epochs looked at.
+    if not np.isclose(history["epoch"], validation_epoch).any() and history["epoch"].max() > validation_epoch:
+        raise ValueError(
+            f"validation_epoch must be an epoch of the history, got {validation_epoch}; "
+            f"the history ends at {history['epoch'].max():g}"
+        )
+    ours = history[history["grid"].isin(["gamma", "sgd"])].drop_duplicates(["grid", "run", "epoch"])
+    return pd.DataFrame(
+        [_measured(run.sort_values("epoch"), validation_epoch) for _, run in ours.groupby(["grid", "run"])]
+    )
+
+
+def _measured(run: pd.DataFrame, validation_epoch: float) -> dict[str, Any]:
+    first, last = run.iloc[0], run.iloc[-1]
+    # argmax takes the first of equals, as the checkpoint "best" does: it is kept on an improvement only.
+    best = run.iloc[int(run["validation_accuracy"].fillna(-1).to_numpy().argmax())]
+    early = run.loc[np.isclose(run["epoch"], validation_epoch), "validation_accuracy"]
+    is_nudged = first["grid"] == "gamma"
+    setting = first["gamma"] if is_nudged else first["learning_rate"]
+    return {
+        **{field: first[field] for field in RUN},
+        "setting": setting,
+        "label": f"{setting:g}" if is_nudged else f"SGD({setting:g})",
+        "test_accuracy": best["test_accuracy"],
+        "validation_accuracy": early.iloc[0] if len(early) else np.nan,
+        "training_loss": last["training_loss"],
+        "distance": best["distance"],
+        "diverged": bool(run["diverged"].any()),
+    }
+
+
+def _end_norms(spectrum: pd.DataFrame) -> pd.DataFrame:
+    norms = frobenius(spectrum).sort_values("num_eigenvalues")
+    # Of two settings that looked at the same checkpoint, the one with more eigenvalues is nearer to the norm.
+    ends = norms.drop_duplicates(["grid", "run", "checkpoint"], keep="last").set_index(["grid", "run"])
+    best, last = ends[ends["checkpoint"] == "best"], ends[ends["checkpoint"] == "last"]
+    return pd.DataFrame(
+        {
+            "frobenius_best": best["frobenius"],
+            "frobenius_last": last["frobenius"],
+            "num_eigenvalues": best["num_eigenvalues"],
+        }
+    ).reset_index()
+
+
+def _whole_norms(spectrum: pd.DataFrame) -> pd.DataFrame:
+    norms = spectrum.dropna(subset="frobenius_norm").drop_duplicates(["grid", "run", "checkpoint"])
+    ends = norms.set_index(["grid", "run", "checkpoint"])[["frobenius_norm", "frobenius_error"]].unstack("checkpoint")
+    columns = {
+        f"whole_frobenius_{end}{suffix}": ends.get((column, end), np.nan)
+        for end in ("best", "last")
+        for column, suffix in (("frobenius_norm", ""), ("frobenius_error", "_error"))
+    }
+    return pd.DataFrame(columns, index=ends.index).reset_index()
+
+
+def _poster_order(table: pd.DataFrame) -> pd.DataFrame:
+    # Gammas ascending, then plain SGD: the largest rate, and the others ascending.
+    largest = table.groupby(["data", "model", "grid"])["setting"].transform("max")
+    comes_first = (table["grid"] == "sgd") & (table["setting"] == largest)
+    ordered = table.assign(later=~comes_first).sort_values(["data", "model", "grid", "later", "setting"])
+    return ordered.drop(columns="later").reset_index(drop=True)

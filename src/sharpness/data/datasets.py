@@ -1,0 +1,155 @@
+"""A data set is tensors on the device: no workers, no Python per image."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sharpness.runtime.device import without_waiting
+from sharpness.runtime.sealed import DamagedError, open_sealed
+
+MAX_SHIFT = 4  # pixels; the authors' 12.5 % of 32
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples with their classes."""
+
+    inputs: Tensor  # [N, channels, H, W], float32
+    targets: Tensor  # [N], int64
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The three splits of a data set, normalised by the statistics of the training split."""
+
+    training: Split
+    validation: Split
+    test: Split
+    num_classes: int
+    digest: str = ""  # of all images and labels of the file that it is from; empty where there is none
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.training.inputs.shape[1:]
+        return channels, height, width
+
+
+def load(path: Path, *, num_training: int, device: torch.device | str) -> Dataset:
+    """The prepared data set, normalised, on the device.
+
+    Args:
+        path: what ``save`` wrote of ``prepare``, with ``num_classes`` in the metadata.
+        num_training: use the first so many images of the training split. They alone give the mean image that is
+            subtracted from all images and the one standard deviation by which these are divided.
+        device: where the tensors go.
+
+    Raises:
+        ValueError: the training split is smaller, or an image or a label cannot be one.
+        DamagedError: the file is damaged or cut short.
+    """
+    with open_sealed(path) as file:
+        tensors = {name: file.tensor(name) for name in file.digests}
+        num_classes = int(file.header.get("num_classes", 0))
+        digest = hashlib.sha256(json.dumps(sorted(file.digests.items())).encode()).hexdigest()
+    _check(tensors, num_classes, path)
+    available = len(tensors["training_labels"])
+    if not 1 <= num_training <= available:
+        raise ValueError(
+            f"num_training must be from 1 to {available}, the training split in {path}, got {num_training}"
+        )
+    for kind in ("images", "labels"):
+        tensors[f"training_{kind}"] = tensors[f"training_{kind}"][:num_training]
+    try:
+        mean, std = _statistics(tensors["training_images"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+    def split(name: str) -> Split:
+        images = tensors[f"{name}_images"].to(device)
+        if len(images) != len(tensors[f"{name}_labels"]):
+            raise DamagedError(f"{path} has not as many labels as images in its {name} split: remove it")
+        # One multiplication by the same number on every device: a division is rounded differently on some.
+        inputs = (images.float() - mean.to(device)) * (1 / std)
+        return Split(inputs.contiguous(), tensors[f"{name}_labels"].to(device))
+
+    return Dataset(split("training"), split("validation"), split("test"), num_classes, digest[:12])
+
+
+def _check(tensors: Mapping[str, Tensor], num_classes: int, path: Path) -> None:
+    """Refuse what no prepared data set is: images that are not finite, labels that no class has, parts of a split."""
+    for split in ("training", "validation", "test"):
+        images, labels = tensors.get(f"{split}_images"), tensors.get(f"{split}_labels")
+        if images is None or labels is None or images.dim() != 4 or labels.dim() != 1:
+            raise DamagedError(f"{path} holds no images with their labels as its {split} split: remove it")
+        if labels.dtype != torch.int64 or not len(labels):
+            raise DamagedError(f"{path}: labels of the {split} split must be whole numbers, at least one of them")
+        if not bool(((labels >= 0) & (labels < num_classes)).all()):
+            raise DamagedError(
+                f"{path}: labels of the {split} split must be from 0 to {num_classes - 1}, "
+                f"got {int(labels.min())} to {int(labels.max())}"
+            )
+        if images.is_floating_point() and not bool(torch.isfinite(images).all()):
+            number = int((~torch.isfinite(images)).sum())
+            raise DamagedError(f"{path}: {number:,} pixels of the {split} split are not finite numbers")
+
+
+def _statistics(images: Tensor) -> tuple[Tensor, float]:
+    """The mean image [channels, H, W] in single precision, and the standard deviation of all pixels together."""
+    total = torch.zeros(images.shape[1:], dtype=torch.float64)
+    squares = 0.0
+    # In parts, for the memory; both sums are of integers (or 256ths) below 2^53, so nothing is rounded.
+    for part in torch.split(images, 1024):
+        pixels = part.double()
+        total += pixels.sum(dim=0)
+        squares += pixels.square().sum().item()
+    # ASSUME: the deviation is that of the pixels as they are, about their one common mean, not about the mean image.
+    variance = squares / images.numel() - (total.sum().item() / images.numel()) ** 2
+    if not variance > 0:
+        raise ValueError("the training images are all of one grey: there is nothing to normalise by")
+    return (total / len(images)).float(), variance**0.5
+
+
+def augment(inputs: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Shift each image at random by up to four pixels along both axes, then mirror it with probability one half.
+
+    Pixels that come in from outside repeat the nearest edge.
+
+    Args:
+        inputs: [n, channels, H, W], on any device.
+        generator: on the CPU, so that all devices see the same numbers.
+
+    Returns:
+        [n, channels, H, W].
+    """
+    num_images, channels, height, width = inputs.shape
+    # ASSUME: whole pixels, each of the nine shifts equally likely; the authors' Keras shifts by fractions of a pixel.
+    shifts = torch.randint(-MAX_SHIFT, MAX_SHIFT + 1, (2, num_images, 1), generator=generator)
+    mirrored = torch.rand(num_images, 1, generator=generator) < 0.5
+    columns = torch.where(mirrored, torch.arange(width - 1, -1, -1), torch.arange(width))
+    # Where each pixel of the result comes from: [n, H] and [n, W].
+    rows = (torch.arange(height) - shifts[0]).clamp(0, height - 1)
+    columns = (columns - shifts[1]).clamp(0, width - 1)
+    rows, columns = (without_waiting(places, inputs.device) for places in (rows, columns))
+    images = torch.arange(num_images, device=inputs.device)[:, None, None, None]
+    planes = torch.arange(channels, device=inputs.device)[None, :, None, None]
+    return inputs[images, planes, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def epoch_order(num_examples: int, batch_size: int, *, generator: torch.Generator) -> Tensor:
+    """The examples of each step of one epoch, in random order, without the incomplete last batch.
+
+    Returns:
+        [num_steps, batch_size], indices on the CPU, each at most once.
+    """
+    if not 1 <= batch_size <= num_examples:
+        raise ValueError(f"batch_size must be from 1 to the {num_examples} training examples, got {batch_size}")
+    num_steps = num_examples // batch_size
+    return torch.randperm(num_examples, generator=generator)[: num_steps * batch_size].view(num_steps, batch_size)

@@ -1,0 +1,81 @@
+"""Eigenpairs from near eigenvectors: the Rayleigh-Ritz method in a span that their residuals widen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sharpness.eigen.krylov import (
+    VectorProduct,
+    inner_products,
+    largest_magnitude,
+    norms_of_rows,
+    not_symmetric,
+    orthonormal_outside,
+)
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Pairs in the span of some vectors."""
+
+    eigenvalues: Tensor  # [k], from the wanted end inwards, float64, on the CPU
+    eigenvectors: Tensor  # [k, P], orthonormal rows
+    residuals: Tensor  # [k], |A v - λ v| / max|λ|, computed from products
+    num_products: int
+
+
+def refine(
+    product: VectorProduct,
+    vectors: Tensor,
+    *,
+    ranking: Callable[[Tensor], Tensor],
+    tolerance: float,
+    max_products: int,
+    magnitude: float = 0.0,
+) -> Refined:
+    """The pairs of ``product`` next to ``vectors``, to ``tolerance`` or as far as ``max_products`` lead.
+
+    Residuals beyond the tolerance are added to the span, as in the block Davidson method without a preconditioner
+    (Davidson, 1975). Where a vector's error is noise, most of its residual lies in directions of little curvature, and
+    one such step takes it out.
+
+    Args:
+        product: of the operator.
+        vectors: [k, P], nearly orthonormal rows.
+        ranking: what the wanted eigenvalues have most of.
+        tolerance: largest residual, relative to the largest magnitude of an eigenvalue.
+        max_products: at least k.
+        magnitude: the largest magnitude of an eigenvalue that is known from elsewhere.
+    """
+    num_pairs, before = len(vectors), product.num_products
+    basis, images = vectors, product.rows(vectors)
+    most = min(max_products, product.size)
+    while True:
+        values, coefficients = _rayleigh_ritz(product, basis, images, ranking, num_pairs)
+        vectors = coefficients @ basis
+        errors = coefficients @ images - values.to(images)[:, None] * vectors
+        residuals = norms_of_rows(errors) / (max(magnitude, largest_magnitude(values)) or 1.0)
+        worst = residuals.argsort(descending=True)[: max(most - len(basis), 0)]
+        beyond = worst[residuals[worst] > tolerance]
+        if not len(beyond):
+            return Refined(values, vectors, residuals, product.num_products - before)
+        corrections = orthonormal_outside(basis, errors[beyond.to(errors.device)])
+        basis, images = torch.cat([basis, corrections]), torch.cat([images, product.rows(corrections)])
+
+
+def _rayleigh_ritz(
+    product: VectorProduct, basis: Tensor, images: Tensor, ranking: Callable[[Tensor], Tensor], num_pairs: int
+) -> tuple[Tensor, Tensor]:
+    """The wanted values [k] in the span of ``basis`` [m, P], and the coefficients [k, m] of their vectors."""
+    gram, projected = inner_products(basis, basis), inner_products(basis, images)
+    difference, scale = largest_magnitude(projected - projected.T), largest_magnitude(projected)
+    if difference > product.allowed_asymmetry * scale:
+        raise not_symmetric(difference / scale)
+    orthonormal = torch.linalg.inv(torch.linalg.cholesky(gram))
+    values, rotation = torch.linalg.eigh(orthonormal @ (projected + projected.T) / 2 @ orthonormal.T)
+    order = ranking(values).argsort(descending=True, stable=True)[:num_pairs]
+    return values[order], (rotation.T[order] @ orthonormal).to(images)

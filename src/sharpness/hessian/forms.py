@@ -1,0 +1,280 @@
+"""The form in which a network's Hessian-vector products are computed, and whether it is right."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sharpness.hessian.culprit import reason_of
+from sharpness.hessian.differences import TOLERANCE, fault_of, off_difference, relative_difference
+from sharpness.hessian.double_backward.product import DoubleBackward
+from sharpness.hessian.layout import Layout
+from sharpness.hessian.loss import Loss
+from sharpness.hessian.r_operator.product import ROperator
+from sharpness.hessian.skeleton import inside, leaves_of
+
+Form = ROperator | DoubleBackward
+
+_log = logging.getLogger(__name__)
+
+# Largest difference between a product and one by double backward, relative to its length, on one vector.
+# Double precision decides whether the derivatives are right; in the others rounding can be large on few examples.
+_AGREEMENT = {torch.float64: 1e-10, torch.float32: 0.05, torch.bfloat16: 0.5}
+# Examples on which the two are compared: whether operations are differentiated rightly does not depend on their number.
+_EXAMPLES = 4
+# Times that the network is called on them: what it remembers may come back one call later.
+_CALLS = 3
+
+
+def by_parameter(layout: Layout, chosen: Sequence[bool], vector: Tensor) -> list[Tensor | None]:
+    """The views of ``vector`` in the order of a network's parameters, None for those without rows."""
+    views = iter(layout.views(vector))
+    return [next(views) if has_rows else None for has_rows in chosen]
+
+
+def checked_form(
+    loss: Loss,
+    layout: Layout,
+    chosen: Sequence[bool],
+    weights: list[Tensor],
+    buffers: list[Tensor],
+    inputs: Tensor,
+) -> Form:
+    """What computes the products: the R-operator where it is right, else double backward.
+
+    In double precision, on a few examples, double backward must be symmetric and agree with a central difference of
+    gradients, and the R-operator with double backward. Where torch's double backward is wrong or missing, the
+    R-operator is held to symmetry and differences itself.
+
+    Raises:
+        ValueError: the network does not take the examples alone, does not give logits, or gives others when it is
+            called again; or it overwrites its weights.
+        FloatingPointError: the curvature overflows at these weights.
+        RuntimeError: torch differentiates a layer wrongly or not at all, and so does this project; it is named.
+    """
+    network = inside(loss.evaluating)
+    _check_arguments(network)
+    _check_tables(network)
+    # A network may draw what it is going to be refused for.
+    with torch.random.fork_rng(devices=[]):
+        return _Check(loss, layout, chosen, weights, buffers, inputs[:_EXAMPLES]).form()
+
+
+class _Check:
+    def __init__(
+        self,
+        loss: Loss,
+        layout: Layout,
+        chosen: Sequence[bool],
+        weights: list[Tensor],
+        buffers: list[Tensor],
+        inputs: Tensor,
+    ) -> None:
+        self._loss, self._layout, self._chosen, self._inputs = loss, layout, chosen, inputs
+        self._own, full = weights[0].dtype, torch.float64
+        self._states = {
+            dtype: ([w.to(dtype) for w in weights], [b.to(dtype) for b in buffers]) for dtype in (full, self._own)
+        }
+        self._full = self._states[full]
+        self._vectors = _drawn(torch.Size([2, layout.size]), 0).to(weights[0].device, full)
+        self._twice_backward = DoubleBackward(loss, chosen)
+        # At the least likely classes: where a network fits its examples next to no curvature is left, and the two ways
+        # of computing it differ by rounding alone.
+        self._targets = self._logits().argmin(dim=1)
+
+    def form(self) -> Form:
+        """See ``checked_form``."""
+        form: Form = self._twice_backward
+        truth, fault = self._judged(form)
+        try:
+            form = ROperator(self._loss.evaluating, self._chosen)
+            if truth is None or fault:
+                truth, own_fault = self._judged(form)
+                if truth is None or own_fault:
+                    raise RuntimeError(own_fault)
+            else:
+                _compare(self._product(form, self._vectors[0]), truth[0])
+            in_own = self._product(form, self._vectors[0], self._own)
+        except Exception as error:  # whatever a user's network raises in forward mode; it has just run twice backwards
+            if truth is None or fault:
+                state = self._twice_backward.named(*self._full)
+                raise RuntimeError(reason_of(self._loss.evaluating, state, self._inputs, str(fault))) from error
+            _say_slow(
+                type(inside(self._loss.evaluating)).__name__, (str(error).splitlines() or [type(error).__name__])[0]
+            )
+            form = self._twice_backward
+            in_own = self._product(form, self._vectors[0], self._own)
+        _check_finite(in_own)
+        _compare(in_own, truth[0], self._own)
+        return form
+
+    def _judged(self, form: Form) -> tuple[Tensor | None, str | None]:
+        """The products with two vectors, [2, p], and what is wrong with them."""
+        try:
+            images = torch.stack([self._product(form, vector) for vector in self._vectors])
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            return None, f"does not exist: {str(error).splitlines()[0]}"
+        _check_finite(images)
+        return images, fault_of(self._vectors, images, lambda: self._off(form, images[0]))
+
+    def _off(self, form: Form, image: Tensor) -> float:
+        """How far a form is off a difference of gradients, at these weights or where this is none near them."""
+        weights, buffers = self._full
+        vector = self._vectors[0]
+        if (off := self._off_at(weights, vector, image)) <= TOLERANCE:
+            return off
+        # A ReLU may stand at its kink, where a bias is zero and an image black.
+        chosen = self._flat(weights)
+        noise = _drawn(chosen.shape, 1).to(chosen)
+        weights = self._moved(weights, noise, 1e-3 * float(chosen.norm() / noise.norm()))
+        if (off := self._off_at(weights, vector, self._product(form, vector, state=(weights, buffers)))) <= TOLERANCE:
+            return off
+        # What is a constant for torch, the padding of an embedding, has no gradient, and yet an influence on others.
+        vector = vector.masked_fill(self._gradient(weights) == 0, 0)
+        return self._off_at(weights, vector, self._product(form, vector, state=(weights, buffers)))
+
+    def _off_at(self, weights: list[Tensor], vector: Tensor, image: Tensor) -> float:
+        length = float(self._flat(weights).norm() / vector.norm()) or 1.0
+        return off_difference(lambda step: self._gradient(self._moved(weights, vector, step)), image, length)
+
+    def _gradient(self, weights: list[Tensor]) -> Tensor:
+        total = torch.zeros_like(self._vectors[0])
+        state = self._twice_backward.linearise(weights, self._full[1], self._inputs, self._targets)
+        self._twice_backward.add_gradient(state, self._by_parameter(total))
+        return total
+
+    def _moved(self, weights: list[Tensor], vector: Tensor, step: float) -> list[Tensor]:
+        parts = self._by_parameter(vector)
+        return [w if part is None else w + step * part for w, part in zip(weights, parts, strict=True)]
+
+    def _flat(self, weights: list[Tensor]) -> Tensor:
+        return self._layout.flat([w for w, has_rows in zip(weights, self._chosen, strict=True) if has_rows])
+
+    def _product(
+        self,
+        form: Form,
+        vector: Tensor,
+        dtype: torch.dtype = torch.float64,
+        state: tuple[list[Tensor], list[Tensor]] | None = None,
+    ) -> Tensor:
+        total = torch.zeros_like(vector)
+        kept = form.linearise(*(state or self._states[dtype]), self._inputs, self._targets)
+        form.add_product(kept, self._by_parameter(vector.to(dtype)), self._by_parameter(total))  # type: ignore[arg-type]
+        return total
+
+    def _by_parameter(self, vector: Tensor) -> list[Tensor | None]:
+        return by_parameter(self._layout, self._chosen, vector)
+
+    def _logits(self) -> Tensor:
+        network, (weights, buffers) = inside(self._loss.evaluating), self._full
+        # The network may overwrite its buffers, or put others in their places: each call finds what the last one left.
+        state = self._twice_backward.named(weights, [buffer.clone() for buffer in buffers])
+        with torch.enable_grad():  # by what is none of the weights
+            computed = {name: state[name].requires_grad_() for name in self._loss.computed_buffers}
+            state |= {name: buffer.clone() for name, buffer in computed.items()}
+            one, *others = (self._twice_backward.logits_of(state, torch.float64, self._inputs) for _ in range(_CALLS))
+        _check_logits(network, one, len(self._inputs))
+        self._check_leaves(network, list(leaves_of(one)), computed)
+        one = one.detach()
+        if not all(_same(one, other.detach()) for other in others):
+            given = zip(self._loss.buffer_layout.names, buffers, strict=True)
+            changed = [name for name, buffer in given if not _same(buffer, state[name].to(buffer))]
+            raise ValueError(
+                f"{type(network).__name__} gives other logits when it is called again on the same examples"
+                f"{f', and changes {changed[0]}' if changed else ''}: "
+                "a network that is random in evaluation mode, or remembers, has no Hessian"
+            )
+        return one
+
+    def _check_leaves(self, network: nn.Module, leaves: list[Tensor], computed: dict[str, Tensor]) -> None:
+        """Refuse logits that depend on weights in another way than by what is given."""
+        for name, weight in zip(self._loss.layout.names, self._loss.given, strict=True):
+            if any(weight() is leaf for leaf in leaves):
+                raise ValueError(
+                    f"{type(network).__name__} uses the model's own parameters, such as {name}, not those that it is "
+                    "given: a forward that was put in place of another must reach them through self"
+                )
+        for name, buffer in computed.items():
+            if any(buffer is leaf for leaf in leaves):
+                raise ValueError(
+                    f"{name}, a buffer, was computed from {self._loss.computed_buffers[name]} before and does not "
+                    "follow it: let the forward that uses it compute it anew, or detach it"
+                )
+
+
+def _drawn(shape: torch.Size, seed: int) -> Tensor:
+    # Whatever the caller's default type and device.
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
+
+
+def _check_arguments(network: nn.Module) -> None:
+    """Refuse a network of several inputs, whose names its own error would not all tell."""
+    try:
+        parameters = inspect.signature(network.forward).parameters.values()
+    except ValueError:  # a forward without a signature
+        return
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in (*kinds, inspect.Parameter.KEYWORD_ONLY)]
+    if len(needed) > 1:
+        raise ValueError(
+            f"{type(network).__name__} takes {', '.join(needed)}, but is called with the examples alone: "
+            "give a module that takes one tensor, and makes the others from it or holds them"
+        )
+
+
+def _check_tables(network: nn.Module) -> None:
+    """Refuse embeddings that renormalise their weights: the curvature would be that at other ones."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
+            kind = type(layer).__name__
+            raise ValueError(
+                f"{f'{name} ({kind})' if name else kind} with max_norm={layer.max_norm:g} overwrites its weights while "
+                "it runs, and the Hessian is not at those: renormalise them before, and give max_norm=None"
+            )
+
+
+def _check_logits(network: nn.Module, outputs: object, num_examples: int) -> None:
+    wanted = f"need a tensor of logits, [{num_examples}, classes]"
+    name = type(network).__name__
+    if not isinstance(outputs, Tensor):
+        kind = type(outputs).__name__
+        if isinstance(outputs, dict):
+            kind += f" with {', '.join(map(repr, outputs))}"
+        raise ValueError(f"{wanted}; {name} gives a {kind}: wrap it in a module that returns the logits alone")
+    if not outputs.is_floating_point():
+        raise ValueError(f"{wanted}; those of {name} are of {outputs.dtype}")
+    if outputs.dim() < 2 or len(outputs) != num_examples:
+        raise ValueError(f"{wanted}; {name} gives {list(outputs.shape)} for {num_examples} examples")
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-8, equal_nan=True)
+
+
+def _check_finite(product: Tensor) -> None:
+    if not torch.isfinite(product).all():
+        raise FloatingPointError("the curvature overflows at these weights")
+
+
+def _compare(ours: Tensor, theirs: Tensor, computed_in: torch.dtype = torch.float64) -> None:
+    numbers, allowed = torch.finfo(computed_in), _AGREEMENT[computed_in]
+    # What is smaller has hardly a digit: the curvature of a network that fits its examples many times over.
+    difference = relative_difference(ours, theirs, least=numbers.tiny / numbers.eps)
+    if not difference <= allowed:
+        raise RuntimeError(
+            f"the Hessian-vector product differs from double backward by {difference:.1e} of its length, "
+            f"more than {allowed:.0e}"
+        )
+
+
+@functools.cache
+def _say_slow(network: str, reason: str) -> None:
+    """Once for each kind of network, not for each of its checkpoints."""
+    _log.warning("Hessian-vector products of %s by double backward, about twice as slow: %s", network, reason)

@@ -1,0 +1,260 @@
+"""The loss as a function of flat vectors: what L(weights) is, and the only average over examples."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sharpness.hessian.cross_entropy import num_terms
+from sharpness.hessian.double_backward.differentiable import without_dropout
+from sharpness.hessian.kernels import kernels_of
+from sharpness.hessian.layout import Layout
+from sharpness.hessian.skeleton import copy_of, skeleton_of, ties_of, weight_behind
+from sharpness.runtime.device import alone, misled_by_onednn, without_onednn
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Averages over examples, as zero-dimensional tensors on the device."""
+
+    cross_entropy: Tensor
+    accuracy: Tensor  # fraction
+
+
+class Loss:
+    """L(weights): mean cross-entropy over the examples plus ``l2`` times the sum of squared kernel weights.
+
+    Biases and scales of norms are not regularised, as in the authors' code; ``kernels_of`` says which weights are.
+    Dropout is off. Batch norm uses its moving statistics (evaluation mode) except where ``training`` is asked for,
+    which updates ``buffers`` in place.
+
+    Shapes used by all methods: weights [P], kernels of two-dimensional convolutions channels last as in ``layout``;
+    buffers [B] (batch norm's moving statistics; B is 0 without batch norm), inputs [n, channels, height, width],
+    targets [n]. Where logits have further axes, so have targets, and averages are over all labels but those of -100, as
+    torch's own. The caller's autocast changes nothing.
+
+    Args:
+        model: only its structure is used: its own weights stay as they are.
+        l2: factor of the penalty.
+        batch_statistics: batch norm uses the mean and variance of the examples that it is given, and updates nothing.
+    """
+
+    def __init__(self, model: nn.Module, *, l2: float, batch_statistics: bool = False) -> None:
+        skeleton = skeleton_of(model)
+        self.l2 = l2
+        self.batch_statistics = batch_statistics
+        self.layout = Layout.of(dict(model.named_parameters()), channels_last=True)
+        buffers = {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()}
+        self.buffer_layout = Layout.of(buffers, channels_last=True)
+        self.num_weights = self.layout.size
+        self._kernels = kernels_of(model)
+        self._without_onednn = misled_by_onednn(model)
+        # Found once: looking for tied weights at every call takes longer than a small layer.
+        self._ties = ties_of(skeleton)
+        self.given = [weakref.ref(parameter) for parameter in model.parameters()]
+        """The model's own parameters, which nothing may use in place of the weights."""
+        weights = {id(parameter): name for name, parameter in model.named_parameters()}
+        behind = {name: weight_behind(buffer, weights) for name, buffer in buffers.items() if not buffer.is_leaf}
+        self.computed_buffers = {name: weight for name, weight in behind.items() if weight is not None}
+        """Buffers that the model computed from its weights, by whose names: with a graph, which is not followed."""
+        self._channels_last: bool | None = None  # found out at the first images
+        self._training = _with_relu_in_place(copy_of(skeleton).train())
+        self._forward_only = _with_relu_in_place(copy_of(skeleton).eval())
+        self.evaluating = skeleton.eval()
+        """The network in evaluation mode, its weights and buffers on the meta device."""
+        if batch_statistics:
+            _use_batch_statistics(self.evaluating)
+            _use_batch_statistics(self._forward_only)
+
+    def logits(self, weights: Tensor, buffers: Tensor, inputs: Tensor, *, training: bool = False) -> Tensor:
+        """Outputs of the network before the softmax, [n, classes, ...]."""
+        with alone(weights.device):
+            return self._logits(weights, buffers, inputs, training=training)
+
+    def _logits(self, weights: Tensor, buffers: Tensor, inputs: Tensor, *, training: bool = False) -> Tensor:
+        return self._outputs(self._training if training else self.evaluating, weights, buffers, inputs)
+
+    def _outputs(self, model: nn.Module, weights: Tensor, buffers: Tensor, inputs: Tensor) -> Tensor:
+        state = self.layout.named(weights)
+        if _plane_by_plane(weights) or not self._takes_channels_last(weights, buffers, inputs):
+            state = {name: view.contiguous() for name, view in state.items()}
+            inputs = inputs.contiguous()
+        else:
+            inputs = channels_last(inputs)
+        with nullcontext() if model is self._training else without_dropout():
+            return self.called(model, state | self.buffer_layout.named(buffers), inputs)
+
+    def called(self, network: nn.Module, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        """What ``network``, of the model's structure, gives with these weights and buffers in all their places.
+
+        ``state`` is then what the network left, which may have put other buffers in their places.
+        """
+        for place, name in self._ties.items():
+            if name in state:
+                state.setdefault(place, state[name])
+        outputs: Tensor = functional_call(network, state, (inputs,), tie_weights=False)
+        return outputs
+
+    def _takes_channels_last(self, weights: Tensor, buffers: Tensor, inputs: Tensor) -> bool:
+        """Whether images may lie in memory as is fastest: unless the network views a whole plane."""
+        if self._channels_last is None and inputs.dim() == 4:
+            state = self.layout.named(weights.detach()) | self.buffer_layout.named(buffers)
+            self._channels_last = True
+            try:
+                with torch.no_grad(), without_dropout():
+                    self.called(self.evaluating, state, channels_last(inputs[:2]))
+            except RuntimeError as error:
+                self._channels_last = "view size is not compatible" not in str(error)
+        return self._channels_last is not False
+
+    def summed(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy summed over the examples, without the L2 term: chunks of it add up."""
+        with alone(weights.device):
+            return functional.cross_entropy(self._logits(weights, buffers, inputs), targets, reduction="sum")
+
+    def penalty(self, weights: Tensor) -> Tensor:
+        """The L2 term."""
+        kernels = [view for name, view in self.layout.named(weights).items() if name in self._kernels]
+        if not kernels:
+            return weights.new_zeros(())
+        return self.l2 * torch.stack([kernel.square().sum() for kernel in kernels]).sum()
+
+    def penalty_curvature(self, vector: Tensor, layout: Layout | None = None) -> Tensor:
+        """The Hessian of the L2 term times ``vector``; its gradient where ``vector`` is the weights.
+
+        Args:
+            vector: [P], or shorter where ``layout`` is that of some of the weights.
+            layout: of the vector.
+        """
+        product = torch.zeros_like(vector)
+        layout = layout or self.layout
+        parts = layout.named(vector)
+        for name, view in layout.named(product).items():
+            if name in self._kernels:
+                torch.mul(parts[name], 2 * self.l2, out=view)
+        return product
+
+    def gradient(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Gradient of the loss on one batch, [P]."""
+        return self.value_and_gradient(weights, buffers, inputs, targets)[1]
+
+    def value_and_gradient(
+        self,
+        weights: Tensor,
+        buffers: Tensor,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        training: bool = False,
+        low_precision: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy on one batch, without the L2 term, and the gradient of the loss, [P].
+
+        Args:
+            weights: as in every method, and so are the next three.
+            buffers: changed only by batch norm in training.
+            inputs: one batch.
+            targets: its classes.
+            training: batch norm uses the batch's statistics and updates ``buffers``.
+            low_precision: convolutions and matrix products run in bfloat16; everything else is as precise as the
+                weights are.
+        """
+        with alone(weights.device), torch.inference_mode(False), torch.enable_grad():
+            leaf = weights.detach().requires_grad_()
+            with torch.autocast(weights.device.type, torch.bfloat16, enabled=low_precision):
+                outputs = self._logits(leaf, buffers, inputs, training=training)
+            cross_entropy = functional.cross_entropy(outputs.to(weights.dtype), targets)
+            with self.differentiating():
+                (gradient,) = torch.autograd.grad(cross_entropy, leaf)
+        if self.l2:
+            gradient += self.penalty_curvature(weights)
+        return cross_entropy.detach(), gradient
+
+    def differentiating(self) -> AbstractContextManager[None]:
+        """Within it the network can be differentiated, whatever its layers and the processor."""
+        return without_onednn() if self._without_onednn else nullcontext()
+
+    @torch.no_grad()
+    def evaluate(
+        self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor, *, chunk_size: int | None = None
+    ) -> Evaluation:
+        """Cross-entropy (without the L2 term) and accuracy over all examples.
+
+        Args:
+            weights: as in every method, and so are the next three.
+            buffers: unchanged.
+            inputs: all examples.
+            targets: their classes.
+            chunk_size: examples worked on at once; None is what is fast on the device.
+        """
+        if chunk_size is None:
+            # What a layer leaves of 128 images is still in a CPU's cache when the next one wants it.
+            chunk_size = 512 if weights.is_cuda else 128
+        cross_entropy = torch.zeros((), dtype=weights.dtype, device=weights.device)
+        correct = torch.zeros((), dtype=weights.dtype, device=weights.device)
+        with alone(weights.device):
+            for some, labels in zip(torch.split(inputs, chunk_size), torch.split(targets, chunk_size), strict=True):
+                outputs = self._outputs(self._forward_only, weights, buffers, some)
+                cross_entropy += functional.cross_entropy(outputs, labels, reduction="sum")
+                correct += (outputs.argmax(dim=1) == labels).sum()
+        number = num_terms(targets)
+        return Evaluation(cross_entropy / number, correct / number)
+
+    def value(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss over all examples, L2 term included, without a graph."""
+        cross_entropy = self.evaluate(weights, buffers, inputs, targets).cross_entropy
+        return cross_entropy + self.penalty(weights) if self.l2 else cross_entropy
+
+
+def flatten(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Copies of a model's weights [P] and of its floating-point buffers [B], flat, as ``Loss`` takes them."""
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    buffers = {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()}
+    flat = Layout.of(weights, channels_last=True).flat(list(weights.values()))
+    if not buffers:
+        return flat, flat.new_empty(0)
+    return flat, Layout.of(buffers, channels_last=True).flat(list(buffers.values()))
+
+
+def as_precise(inputs: Tensor, dtype: torch.dtype) -> Tensor:
+    """Real or complex inputs as precise as ``dtype``, the type of a network's weights; whole numbers as they are."""
+    if inputs.is_complex():
+        return inputs.to(dtype.to_complex())
+    return inputs.to(dtype) if inputs.is_floating_point() else inputs
+
+
+def channels_last(inputs: Tensor) -> Tensor:
+    """Images in the memory format in which convolutions are fastest; anything else as it is."""
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+
+
+def _plane_by_plane(weights: Tensor) -> bool:
+    """Whether convolutions are fastest with channels first: on a GPU, without its tensor cores."""
+    return weights.is_cuda and not torch.is_autocast_enabled("cuda")
+
+
+def _with_relu_in_place(model: nn.Module) -> nn.Module:
+    """``model``, with less memory to write where nothing but a ReLU reads what comes out of the layer before it."""
+    # None of these layers needs its output for its gradient.
+    producers = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.MaxPool2d)
+    for block in model.modules():
+        if type(block) is nn.Sequential:
+            for before, layer in itertools.pairwise(block):
+                if type(before) in producers and type(layer) is nn.ReLU:
+                    layer.inplace = True
+    return model
+
+
+def _use_batch_statistics(model: nn.Module) -> None:
+    for layer in model.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.train()
+            layer.track_running_stats = False  # neither used nor updated

@@ -1,0 +1,1 @@
+"""Hessian-vector products by the R-operator, operation by operation."""

@@ -1,0 +1,1 @@
+"""Measurements at a run's checkpoints."""

@@ -1,0 +1,102 @@
+"""Which source files a module's behaviour follows from: its import closure in this package, found without importing.
+
+The rules of the workflow take these files as inputs, so that an edit re-runs exactly what depends on it.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+from functools import cache
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[2]
+_PACKAGE = str(__package__).partition(".")[0]
+# What each source file held when this process began, by its path; nothing where nobody asked for it.
+_at_start: dict[str, bytes] = {}
+
+
+class SourcesChangedError(ValueError):
+    """Sources were edited while they ran; the message is a sentence that names them."""
+
+
+def remember() -> None:
+    """Take down what every source file of this package holds, before any of them is imported.
+
+    From then on ``version`` is of these contents: those that run, whatever is edited meanwhile.
+    """
+    _at_start.update({str(path): _digest(path) for path in (_ROOT / _PACKAGE).rglob("*.py")})
+
+
+def check_unchanged() -> None:
+    """Check that what this process has imported of this package is still what ``remember`` took down.
+
+    Raises:
+        SourcesChangedError: it is not, so that nobody can say which code computed what.
+    """
+    loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    changed = sorted(path for path, digest in _at_start.items() if path in loaded and _digest(Path(path)) != digest)
+    if changed:
+        names = ", ".join(str(Path(path).relative_to(_ROOT)) for path in changed)
+        raise SourcesChangedError(
+            f"{names} changed while this job ran, so that its results would be of neither version: run it again"
+        )
+
+
+def sources(module: str) -> list[str]:
+    """Paths of ``module`` and of every module of this package that it imports, directly or not, sorted.
+
+    Args:
+        module: a full name, such as "sharpness.stages.train".
+
+    Raises:
+        ModuleNotFoundError: there is no such module in this package.
+    """
+    if _path(module) is None:
+        raise ModuleNotFoundError(f"no module {module} under {_ROOT}")
+    found: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting |= _imported(name) - found
+    return sorted(str(_path(name)) for name in found)
+
+
+def version(module: str) -> str:
+    """Of the code that ``module`` runs: a hash over its sources, in hexadecimal digits; as ``remember`` found them.
+
+    Raises:
+        ModuleNotFoundError: there is no such module in this package.
+    """
+    digests = (_at_start.get(source) or _digest(Path(source)) for source in sources(module))
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def _digest(path: Path) -> bytes:
+    """Of a file's contents; of none where there is no file any more."""
+    return hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest()
+
+
+@cache
+def _imported(module: str) -> frozenset[str]:
+    path = _path(module)
+    assert path is not None  # only names with a file are ever asked for
+    names = {module.rpartition(".")[0]}  # importing a module runs its packages
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(name for name in names if _path(name) is not None)
+
+
+@cache
+def _path(module: str) -> Path | None:
+    """The file of a module of this package; None for anything else."""
+    base = _ROOT.joinpath(*module.split("."))
+    if module.partition(".")[0] != _PACKAGE:
+        return None
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)

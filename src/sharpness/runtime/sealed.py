@@ -1,0 +1,93 @@
+"""Files of tensors that say when they are damaged: safetensors with digests of the header and of every tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sharpness.runtime.files import replacing
+
+_DIGEST, _DIGESTS = "digest", "digests"
+_ADVICE = "remove it, and it is made anew"
+
+
+class DamagedError(ValueError):
+    """A file is not what was written; the message is a sentence that names it."""
+
+
+def digest_of(tensor: Tensor) -> str:
+    """A hash of type, shape and every bit of a tensor, in hexadecimal digits."""
+    found = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)} ".encode())
+    found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def save_sealed(
+    tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path, *, entry: str = "provenance"
+) -> None:
+    """Write tensors atomically, with a header of JSON as the ``entry`` of that name: equal ones are equal files."""
+    sealed = {**header, _DIGESTS: {name: digest_of(tensor) for name, tensor in tensors.items()}}
+    text = json.dumps(sealed)
+    text = f'{text[:-1]}, "{_DIGEST}": "{_digest_of(text)}"}}'
+    with replacing(path) as beside:
+        # One entry: safetensors writes several in an order of its own.
+        beside.write_bytes(save(dict(tensors), metadata={entry: text}))
+
+
+class Sealed:
+    """A file that is open: its header, and its tensors, each checked when it is read."""
+
+    def __init__(self, path: Path, file: Any, entry: str) -> None:
+        self._path, self._file = path, file
+        self.header: dict[str, Any] = json.loads((file.metadata() or {}).get(entry, "{}"))
+        digest = self.header.pop(_DIGEST, None)
+        if digest is None:
+            raise DamagedError(f"{path} has no digest, as files of an older version: {_ADVICE}")
+        if digest != _digest_of(json.dumps(self.header)):
+            raise DamagedError(f"{path} is damaged: its header is not what was written; {_ADVICE}")
+        self.digests: dict[str, str] = self.header.pop(_DIGESTS)
+        if set(self.digests) != set(file.keys()):
+            raise DamagedError(f"{path} is damaged: its tensors are not those that were written; {_ADVICE}")
+
+    def tensor(self, name: str, device: torch.device | str = "cpu") -> Tensor:
+        """A tensor of the file.
+
+        Raises:
+            DamagedError: it is not there, or not what was written.
+        """
+        if name not in self.digests:
+            raise DamagedError(f"{self._path} is damaged: it lacks the tensor {name}; {_ADVICE}")
+        tensor: Tensor = self._file.get_tensor(name)
+        if digest_of(tensor) != self.digests[name]:
+            raise DamagedError(f"{self._path} is damaged: its tensor {name} is not what was written; {_ADVICE}")
+        return tensor.to(device)
+
+
+@contextmanager
+def open_sealed(path: Path, *, entry: str = "provenance") -> Iterator[Sealed]:
+    """Open what ``save_sealed`` wrote.
+
+    Raises:
+        DamagedError: it is cut short, changed, or no such file at all.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield Sealed(path, file, entry)
+    except FileNotFoundError:
+        raise
+    # What reading a file that is cut short, changed or of another kind raises.
+    except (SafetensorError, OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DamagedError(f"{path} is damaged or cut short ({' '.join(str(error).split())}): {_ADVICE}") from error
+
+
+def _digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,33 @@
+"""Many words of a command line as one: the shell takes no command beyond 128 KiB, and studies have thousands of files.
+
+``python -m sharpness.runtime.words WORD...`` shows what the words of a job's command stand for.
+"""
+
+from __future__ import annotations
+
+import lzma
+import sys
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable
+
+_MARK = "packed:"
+
+
+def pack(words: Iterable[object]) -> str:
+    """The words as one, which ``unpack`` takes apart."""
+    return _MARK + urlsafe_b64encode(lzma.compress("\0".join(map(str, words)).encode())).decode()
+
+
+def unpack(words: Iterable[str]) -> list[str]:
+    """The words, those that are packed taken apart."""
+    return [one for word in words for one in _unpacked(word)]
+
+
+def _unpacked(word: str) -> list[str]:
+    if not word.startswith(_MARK):
+        return [word]
+    return lzma.decompress(urlsafe_b64decode(word.removeprefix(_MARK))).decode().split("\0")
+
+
+if __name__ == "__main__":
+    print(*unpack(sys.argv[1:]), sep="\n")

@@ -1,0 +1,135 @@
+"""A study's file, read strictly: in UTF-8, one mapping, and no key given twice.
+
+Free of torch and pandas: the workflow imports it each time it plans.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sharpness.study.schema import StudyError
+
+
+def read_study(path: Path) -> Any:
+    """The study in a file, as YAML (or JSON) says it; whether it is a good one, ``study_of`` tells.
+
+    Raises:
+        StudyError: the file cannot be read, is no YAML in UTF-8, or gives a key twice, of which YAML keeps the last.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror}){_nearest(path)}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise StudyError(f"{path}: line {line} is not text in UTF-8; save the file in that encoding") from None
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except _KeyTwiceError as error:
+        raise StudyError(f"{path}: {error}") from None
+    except yaml.YAMLError as error:
+        return _as_json(text, path, error)
+    except (ValueError, RecursionError) as error:  # a date that is none, or too many brackets
+        raise StudyError(f"{path}: is not valid YAML ({_one_line(error)})") from None
+
+
+def only_study(paths: Sequence[str | Path]) -> None:
+    """Refuse several files for one study, which Snakemake would merge.
+
+    Raises:
+        StudyError: there is more than one.
+    """
+    if len(paths) > 1:
+        names = " and ".join(map(str, paths))
+        raise StudyError(f"a study is one file and never merges with another, got {names} after --configfile")
+
+
+def study_name(path: Path) -> str:
+    """The name of the study in a file.
+
+    Raises:
+        StudyError: as ``read_study``, or the study has no name.
+    """
+    study = read_study(path)
+    name = study.get("study") if isinstance(study, dict) else None
+    if not isinstance(name, str):
+        raise StudyError(f"{path}: the study lacks the key 'study', its name")
+    return name
+
+
+def _as_json(text: str, path: Path, error: yaml.YAMLError) -> Any:
+    """The study in JSON that is no YAML (indented by tabs), as Snakemake reads it too."""
+    try:
+        study = json.loads(text)
+        yaml.load(text.expandtabs(), Loader=_Loader)
+    except _KeyTwiceError as twice:
+        raise StudyError(f"{path}: {twice}") from None
+    except (ValueError, RecursionError, yaml.YAMLError):
+        mark = getattr(error, "problem_mark", None)
+        place = "" if mark is None else f"line {mark.line + 1} "
+        problem = getattr(error, "problem", None) or error
+        raise StudyError(f"{path}: {place}is not valid YAML ({_one_line(problem)})") from None
+    return study
+
+
+def _nearest(path: Path) -> str:
+    """What may have been meant by a file that is not there."""
+    names = sorted(other.stem for other in path.parent.glob("*.yaml"))
+    nearest = get_close_matches(path.stem, names) or names
+    return f"; nearest in {path.parent}: {', '.join(nearest)}" if nearest and not path.exists() else ""
+
+
+def _one_line(cause: object) -> str:
+    return " ".join(str(cause).split())
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class _KeyTwiceError(ValueError):
+    """A mapping has a key twice."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping gives twice; what it merges (``<<``) it may replace."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._checked: set[yaml.Node] = set()
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self._check_keys(node)
+        return super().construct_mapping(node, deep=deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        # A mapping is flattened before it is constructed, and after that its own keys look like merged ones.
+        self._check_keys(node)
+        super().flatten_mapping(node)
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
+        if node in self._checked:
+            return
+        self._checked.add(node)
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue  # refused when it is constructed, or by the schema
+            key = "<<" if key_node.tag == _MERGE else self.construct_object(key_node)
+            line = key_node.start_mark.line + 1
+            if key in lines:
+                raise _KeyTwiceError(f"the key {key!r} is given twice, in line {lines[key]} and in line {line}")
+            lines[key] = line
+
+
+if __name__ == "__main__":
+    try:
+        print(study_name(Path(sys.argv[1])))
+    except StudyError as error:
+        sys.exit(str(error))

@@ -1,0 +1,39 @@
+"""The jobs of a study, by the files that say what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sharpness.study.plan import CLAIMS, Study
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs of a study, by the names of their benchmark files; of other studies' jobs there may be files too."""
+
+    runs: list[str]
+    kinds: list[int]  # of each run, which of ``names``
+    names: list[str]  # of all jobs of a run, with blanks between them
+    others: list[str]  # of no single run
+
+    def files(self, results: Path) -> Iterator[Path]:
+        """Their benchmark files in the study's folder, whether they are there or not."""
+        for run, kind in zip(self.runs, self.kinds, strict=True):
+            for name in self.names[kind].split():
+                yield results / "runs" / run / "benchmarks" / f"{name}.csv"
+        for name in self.others:
+            yield results / "benchmarks" / f"{name}.csv"
+
+
+def jobs(study: Study) -> Jobs:
+    """The jobs of a study."""
+    of_runs = {run: ["train"] for run in study.runs}
+    for run, measurement, settings in study.measured:
+        of_runs[run] += [f"{measurement}-{settings}-{part}" for part in study.parts(run, measurement, settings)]
+    names = list(dict.fromkeys(" ".join(of_run) for of_run in of_runs.values()))
+    kinds = [names.index(" ".join(of_run)) for of_run in of_runs.values()]
+    collected = [table for experiment in study.experiments.values() for table in experiment.collected.values()]
+    others = [f"collect-{table}" for table in collected] + [f"figure-{name}" for name in study.figures]
+    return Jobs(list(of_runs), kinds, names, [*others, *study.result_tables, CLAIMS, "report"])

@@ -1,0 +1,94 @@
+"""The kinds of experiments: what each needs, what is drawn from it, and which runs that tells apart.
+
+Free of torch and pandas: the workflow imports it each time it plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+from sharpness.study.grid import Run
+
+MEASUREMENTS = ("spectrum", "density", "slices", "steps", "variants", "gradients")
+# The checkpoint of the best validation accuracy and that of the last step: a part of its own in every run.
+ENDS = "ends"
+# The figures that have an interactive version; each is drawn from the measurement of its name.
+INTERACTIVE = ("spectrum", "slices")
+# The table of verdicts, beside those of the experiments.
+CLAIMS = "claims"
+# The epoch from which on the width of a bowl is measured: "after a couple of epochs".
+FROM_EPOCH = 2
+# Settings of a run that may be cheaper without being another experiment: the ways that agreement compares.
+WAYS = (
+    "gamma",
+    "precision",
+    "direction_examples",
+    "direction_tolerance",
+    "direction_products",
+    "direction_precision",
+    "num_directions",
+)
+
+# What a product of an experiment shows apart, of a run in a grid: runs that are equal in it are averaged.
+Shown = Callable[[str, Run], dict[str, Hashable]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one kind of experiment needs and what is drawn from it."""
+
+    measurements: tuple[str, ...]
+    figures: tuple[str, ...]
+    shown: Shown | None  # None: each configuration by itself
+    grids: tuple[str, ...] = ()  # what its panels show: an experiment has grids of these names; none: of any
+    at_ends: bool | None = None  # whether it shows the best and the last checkpoint, or the planned ones; None: any
+    result_table: str | None = None  # the caption of its table of results, if it has one
+    compares_settings: bool = False  # several settings of a measurement, and not one
+
+
+def first_change(run: Run) -> int | None:
+    """The epoch after which the learning rate changes first; None for never."""
+    return run.learning_rate_epochs[0] if run.learning_rate_epochs else None
+
+
+def _by_setting(grid: str, run: Run) -> dict[str, Hashable]:
+    setting = grid if grid in ("learning_rate", "batch_size") else "learning_rate"
+    return {setting: getattr(run, setting)}
+
+
+def _by_row(grid: str, run: Run) -> dict[str, Hashable]:
+    setting = "gamma" if grid == "gamma" else "learning_rate"
+    # As the table writes it: two numbers of one text are one row.
+    return {setting: f"{getattr(run, setting):g}"}
+
+
+def _by_way(_: str, run: Run) -> dict[str, Hashable]:
+    # Plain SGD is one way, whatever else: it has no directions.
+    return {field: getattr(run, field) for field in (WAYS if run.gamma != 1 else ("gamma", "precision"))}
+
+
+_RATE_AND_BATCH = ("learning_rate", "batch_size")
+
+KINDS = {
+    "spectrum": Kind(("spectrum",), ("spectrum",), None, at_ends=False),
+    "eigenvalues": Kind(("spectrum",), ("eigenvalues", "peaks"), _by_setting, grids=_RATE_AND_BATCH, at_ends=False),
+    "schedules": Kind(
+        ("spectrum",), ("schedules",), lambda _, run: {"first rate change": first_change(run)}, at_ends=False
+    ),
+    "density": Kind(("density",), ("density",), None),
+    "slices": Kind(("slices",), ("slices", "schematic"), None),
+    "widths": Kind(("slices",), ("widths",), _by_setting, grids=_RATE_AND_BATCH),
+    "steps": Kind(("steps",), ("steps",), lambda _, __: {}),
+    "variants": Kind(("variants",), ("variants",), lambda _, __: {}, compares_settings=True),
+    "gradients": Kind(("gradients",), ("gradients",), _by_setting),
+    "nudged": Kind(
+        ("spectrum", "history"), ("nudged",), lambda _, run: {"gamma": run.gamma}, grids=("gamma",), at_ends=False
+    ),
+    "agreement": Kind(("spectrum", "history"), ("agreement",), _by_way, at_ends=False, result_table="agreement_table"),
+    "table": Kind(
+        ("spectrum", "history"), (), _by_row, grids=("gamma", "sgd"), at_ends=True, result_table="results_table"
+    ),
+}
+# Of these the figures show all grids together.
+GRIDS_TOGETHER = ("steps", "variants")

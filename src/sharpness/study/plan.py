@@ -1,0 +1,245 @@
+"""A study: one config file, checked as a whole and expanded into runs, checkpoints and measurements.
+
+Free of torch and pandas: the workflow imports it each time it plans.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sharpness.study import feasibility
+from sharpness.study.grid import Run, Schedule, chunks_of, runs_of
+from sharpness.study.kinds import CLAIMS, ENDS, INTERACTIVE, KINDS, MEASUREMENTS
+from sharpness.study.schema import StudyError, check_schema
+
+__all__ = ["CLAIMS", "ENDS", "KINDS", "MEASUREMENTS", "Experiment", "Study", "study_of"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Some runs, what is measured on them, and what is drawn from it."""
+
+    name: str
+    kind: str
+    measure: Mapping[str, list[str]]  # measurement to names of settings
+    grids: Mapping[str, list[Run]]
+
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        """The distinct runs of all grids, by name."""
+        return {run.name: run for runs in self.grids.values() for run in runs}
+
+    @property
+    def members(self) -> list[tuple[str, str]]:
+        """Grid and name of every run, in order: a run of two grids stands here twice."""
+        return [(grid, run.name) for grid, runs in self.grids.items() for run in runs]
+
+    @property
+    def pairs(self) -> list[tuple[str, Run]]:
+        """Grid and run of every member, as ``members``."""
+        return [(grid, run) for grid, runs in self.grids.items() for run in runs]
+
+    @property
+    def figures(self) -> dict[str, str]:
+        """Its figures by name, each with the function that draws it: the first has the experiment's own name."""
+        functions = KINDS[self.kind].figures
+        return {
+            f"{self.name}_{function}" if function in functions[1:] else self.name: function for function in functions
+        }
+
+    @property
+    def collected(self) -> dict[str, str]:
+        """The names of its tidy tables, by measurement: each experiment has histories too."""
+        return {measurement: f"{self.name}_{measurement}" for measurement in ("history", *self.measure)}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study."""
+
+    name: str
+    config: Mapping[str, Any]
+    experiments: Mapping[str, Experiment]
+
+    @property
+    def num_chunks(self) -> int:
+        """Parts into which the planned checkpoints of every run are cut."""
+        return int(self.config["chunks_per_run"])
+
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        """The distinct runs of all experiments, by name: what two experiments share is trained once."""
+        runs: dict[str, Run] = {}
+        for experiment in self.experiments.values():
+            for name, run in experiment.runs.items():
+                if runs.setdefault(name, run) != run:
+                    raise StudyError(f"two runs share the name {name}: {runs[name]} and {run}")
+        return runs
+
+    @cached_property
+    def measured(self) -> dict[tuple[str, str, str], None]:
+        """The distinct (run, measurement, settings) of all experiments, in order."""
+        return {
+            (run, measurement, settings): None
+            for experiment in self.experiments.values()
+            for measurement, names in experiment.measure.items()
+            for settings in names
+            for run in experiment.runs
+        }
+
+    def settings(self, measurement: str, name: str) -> dict[str, Any]:
+        """The named settings of a measurement, without the schedule, which only plans."""
+        section = self.config[measurement][name]
+        # Sorted, so that the order of lines in the file changes nothing.
+        return {key: value for key, value in sorted(section.items()) if key != "checkpoints"}
+
+    @property
+    def settings_of_spectra(self) -> str:
+        """All settings of spectra by name, as JSON: which eigenvalues the claims may compare."""
+        return json.dumps({name: self.settings("spectrum", name) for name in self.config.get("spectrum", {})})
+
+    def schedule_steps(self, measurement: str, name: str, run: Run) -> list[int]:
+        """The steps of ``run`` that a measurement is planned at; none where it looks at the ends."""
+        schedule = self.config[measurement][name]["checkpoints"]
+        return [] if schedule == ENDS else self._schedules[schedule].steps(run)
+
+    @cached_property
+    def _schedules(self) -> dict[str, Schedule]:
+        return {name: Schedule.of(section) for name, section in self.config["checkpoints"].items()}
+
+    @cached_property
+    def chunks(self) -> dict[str, list[list[int]]]:
+        """The planned steps of every run, cut into its parts."""
+        steps: dict[str, set[int]] = {run: set() for run in self.runs}
+        for run, measurement, settings in self.measured:
+            steps[run].update(self.schedule_steps(measurement, settings, self.runs[run]))
+        return {run: chunks_of(sorted(planned), self.num_chunks) for run, planned in steps.items()}
+
+    def parts(self, run: str, measurement: str, settings: str) -> dict[str, list[int]]:
+        """The parts of a run that a measurement reads, each with the steps it measures there."""
+        if self.config[measurement][settings]["checkpoints"] == ENDS:
+            return {ENDS: []}
+        wanted = set(self.schedule_steps(measurement, settings, self.runs[run]))
+        chosen = [[step for step in chunk if step in wanted] for chunk in self.chunks[run]]
+        return {str(index): steps for index, steps in enumerate(chosen) if steps}
+
+    def tables(self, experiment: str, run: str, measurement: str) -> list[str]:
+        """The tables of one measurement of a run, for an experiment, from the folder that has all runs."""
+        if measurement == "history":
+            return [f"{run}/history.csv"]
+        return [
+            f"{run}/{measurement}/{settings}-{part}.csv"
+            for settings in self.experiments[experiment].measure[measurement]
+            for part in self.parts(run, measurement, settings)
+        ]
+
+    def part_before(self, run: str, measurement: str, settings: str, part: str) -> tuple[str, int] | None:
+        """The part and the step of the measured checkpoint before a part's first one; None at the start of a run."""
+        steps = {name: of_part for name, of_part in self.parts(run, measurement, settings).items() if name != ENDS}
+        earlier = [name for name in steps if part != ENDS and int(name) < int(part)]
+        return (earlier[-1], steps[earlier[-1]][-1]) if earlier else None
+
+    @property
+    def figures(self) -> dict[str, tuple[str, Experiment]]:
+        """All figures by name, in order: the function that draws each, and the experiment that it is of."""
+        return {
+            name: (function, experiment)
+            for experiment in self.experiments.values()
+            for name, function in experiment.figures.items()
+        }
+
+    @property
+    def interactive(self) -> dict[str, str]:
+        """The figures that have an interactive version, each with the table that it is drawn from."""
+        return {
+            name: experiment.collected[function]
+            for name, (function, experiment) in self.figures.items()
+            if function in INTERACTIVE
+        }
+
+    @property
+    def result_tables(self) -> dict[str, str]:
+        """All tables of results, each with its caption."""
+        captions = {name: KINDS[experiment.kind].result_table for name, experiment in self.experiments.items()}
+        return {name: caption for name, caption in captions.items() if caption is not None}
+
+    def caption(self, experiment: str) -> str:
+        """What was measured on what, for captions."""
+        chosen = self.experiments[experiment]
+        runs = chosen.runs.values()
+        trained = sorted({f"{run.model} on {run.data} ({run.num_training:,} training images)" for run in runs})
+        seeds = len({run.seed for run in runs})
+        parts = [", ".join(trained), f"{seeds} seed{'s' if seeds > 1 else ''}"]
+        if "history" in KINDS[chosen.kind].measurements and (looks := self.config["evaluation_epochs"]):
+            epochs = max(run.epochs for run in runs)
+            parts.append(f"evaluated after {sum(epoch <= epochs for epoch in looks)} of {epochs} epochs")
+        parts += [
+            f"{measurement} {name}: {_in_words(self.config[measurement][name])}"
+            for measurement, names in chosen.measure.items()
+            for name in names
+        ]
+        if nudged := sorted({run.direction_examples for run in runs if run.is_nudged}):
+            parts.append(f"directions of NSGD from {', '.join(map(str, nudged))} training images, once an epoch")
+        return "; ".join(parts)
+
+
+_FOUND_IN = {
+    "tf32": "found in tf32",
+    "bfloat16": "found in bfloat16",
+    "auto": "found in bfloat16 where the device has instructions for it",
+}
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    """On what a Hessian was measured, and how exactly."""
+    block = settings.get("parameters", "*")
+    parts = [
+        "Hessian" + (f" of {block}" if block != "*" else "") + f" on {settings['num_examples']} training images",
+        f"top {settings['num_eigenvalues']}" if "num_eigenvalues" in settings else "",
+        _FOUND_IN.get(settings.get("precision", "float32"), ""),
+        f"residuals at most {settings['tolerance']:g}",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def study_of(config: Mapping[str, Any], schema_path: Path, *, source: str) -> Study:
+    """Check ``config`` and expand it.
+
+    Args:
+        config: the parsed study.
+        schema_path: the JSON schema of a study.
+        source: the study's file, named in messages.
+
+    Raises:
+        StudyError: something is wrong; the message names the key, the value and what would be right.
+        sharpness.data.catalogue.SourceError: the files of a data set are missing or damaged.
+    """
+    try:
+        check_schema(config, yaml.safe_load(schema_path.read_text(encoding="utf-8")))
+        experiments = {name: _experiment(name, config) for name in config["experiments"]}
+        study = Study(name=config["study"], config=config, experiments=experiments)
+        feasibility.check(study)
+    except StudyError as error:
+        raise StudyError(f"{source}: {error}") from None
+    return study
+
+
+def _experiment(name: str, config: Mapping[str, Any]) -> Experiment:
+    section = config["experiments"][name]
+    grids: dict[str, list[Run]] = {}
+    for grid, blocks in section["grids"].items():
+        try:
+            runs = [run for axes in blocks for run in runs_of(config["defaults"], axes)]
+            for run in runs:
+                feasibility.check_run(run)
+        except ValueError as error:
+            raise StudyError(f"experiments.{name}.grids.{grid}: {error}") from None
+        grids[grid] = list(dict.fromkeys(runs))
+    return Experiment(name=name, kind=section["kind"], measure=section["measure"], grids=grids)

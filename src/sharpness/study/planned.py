@@ -1,0 +1,170 @@
+"""What a study asks of the tables in its folder, and which jobs are its own. Loads no torch."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from sharpness.runtime import closure
+from sharpness.study.plan import CLAIMS, KINDS, Experiment, Study
+from sharpness.study.records import Origins, RecordError, Wanted, check, read_rows, settings_digest
+
+_UNRECORDED = "and Snakemake has no record of it: remove it, and it is made anew"
+# In the words of a verdict: the early epoch that it is about.
+_EARLY = re.compile(r"% at epoch ([^,]+),|runs of (\S+) epochs with gamma 1 ")
+
+
+def wanted(study: Study, experiment: Experiment, measurement: str) -> list[tuple[str, Wanted]]:
+    """The tables of one measurement of an experiment's runs, from the folder that has all runs, and what each holds."""
+    return [
+        (table, asked)
+        for run in experiment.runs
+        for table, asked in zip(
+            study.tables(experiment.name, run, measurement),
+            _of_run(study, experiment, run, measurement),
+            strict=True,
+        )
+    ]
+
+
+def _of_run(study: Study, experiment: Experiment, run: str, measurement: str) -> Iterator[Wanted]:
+    if measurement == "history":
+        settings = {key: study.config[key] for key in ("evaluation_examples", "evaluation_epochs")}
+        last = study.runs[run].epochs
+        epochs = [epoch for epoch in settings["evaluation_epochs"] or range(1, last + 1) if epoch <= last]
+        yield Wanted(run, measurement, "", settings_digest(settings), [0, *sorted(epochs)])
+        return
+    for name in experiment.measure[measurement]:
+        digest = settings_digest(study.settings(measurement, name))
+        for steps in study.parts(run, measurement, name).values():
+            yield Wanted(run, measurement, name, digest, steps)
+
+
+def digest(study: Study) -> str:
+    """A hash of what the verdicts and the report are of: experiments, their runs, and how these are measured."""
+    asked = {
+        f"{experiment.name} {experiment.kind}": [
+            *(f"{grid} {settings_digest(asdict(run))}" for grid, run in experiment.pairs),
+            *(
+                f"{measurement}.{name} {settings_digest(study.config[measurement][name])}"
+                for measurement, names in experiment.measure.items()
+                for name in names
+            ),
+        ]
+        for experiment in study.experiments.values()
+    }
+    whole = ("validation_epoch", "evaluation_examples", "evaluation_epochs")
+    return settings_digest(asked | {key: study.config[key] for key in whole})
+
+
+def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], bool], torch: str) -> None:
+    """Check finished tables and verdicts of which nobody knows how they were made but they themselves.
+
+    Args:
+        study: what they must be of.
+        results: its folder.
+        is_recorded: whether it is known of a file how it was made, so that it is made anew where that changed.
+        torch: the version that is installed.
+
+    Raises:
+        RecordError: one was computed by other settings or code, on other data than the others, or for another early
+            epoch than the study's.
+    """
+    origins = Origins()
+    checked: set[Path] = set()
+    for experiment in study.experiments.values():
+        for measurement, name in experiment.collected.items():
+            for table, asked in wanted(study, experiment, measurement):
+                path = results / "runs" / table
+                if path not in checked and path.exists() and not is_recorded(str(path)):
+                    checked.add(path)
+                    rows = read_rows(path, measurement)
+                    check(rows, asked, path)
+                    _check_code(study, asked, rows[0], path, torch)
+                    origins.add(rows[:1], measurement, path)
+            path = results / "tables" / f"{name}.csv"
+            if path.exists() and not is_recorded(str(path)):
+                _check_members(experiment, measurement, path)
+    _check_products(study, results / "tables", is_recorded)
+
+
+def _check_products(study: Study, tables: Path, is_recorded: Callable[[str], bool]) -> None:
+    """Check what was made for readers: what they are told it is of, and the early epoch."""
+    epoch, told = f"{study.config['validation_epoch']:g}", {CLAIMS: epochs_of_verdicts}
+    for experiment in study.experiments.values():
+        path = tables / f"{experiment.name}.md"
+        is_told = KINDS[experiment.kind].result_table is not None and path.exists() and not is_recorded(str(path))
+        if is_told and not path.read_text(encoding="utf-8", errors="replace").startswith(
+            study.caption(experiment.name)
+        ):
+            raise RecordError(f"{path} does not begin with what the study measures, {_UNRECORDED}")
+        if experiment.kind == "table":
+            told[experiment.name] = _epochs_of_results
+    for name, epochs in told.items():
+        path = tables / f"{name}.csv"
+        if path.exists() and not is_recorded(str(path)) and (others := epochs(path) - {epoch}):
+            raise RecordError(f"{path} is of the validation_epoch {min(others)}, the study's is {epoch}, {_UNRECORDED}")
+    _check_last(study, tables, is_recorded)
+
+
+def _check_last(study: Study, tables: Path, is_recorded: Callable[[str], bool]) -> None:
+    """Check that verdicts and report are of the study's experiments, where they are not made anew in any case."""
+    verdicts, page = tables / f"{CLAIMS}.csv", tables.parent / "report.html"
+    collected = [f"{name}.csv" for experiment in study.experiments.values() for name in experiment.collected.values()]
+    made_of = [*(tables / name for name in collected), verdicts]
+    for path, sources in ((verdicts, made_of[:-1]), (page, made_of)):
+        is_alone = path.exists() and not is_recorded(str(path)) and all(source.exists() for source in sources)
+        if is_alone and digest(study).encode() not in path.read_bytes():
+            raise RecordError(f"{path} is of other experiments, runs or settings than the study's, {_UNRECORDED}")
+
+
+def _epochs_of_results(path: Path) -> set[str]:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        return {row.get("validation_epoch") or "nobody knows" for row in csv.DictReader(file)}
+
+
+def epochs_of_verdicts(path: Path) -> set[str]:
+    """The early epochs that a table of verdicts names; none where no claim was decided by one."""
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        texts = [text for row in csv.DictReader(file) for text in (row.get("measured"), row.get("would_decide"))]
+    return {match[1] or match[2] for text in texts for match in _EARLY.finditer(text or "")}
+
+
+def _check_code(study: Study, asked: Wanted, row: dict[str, str], path: Path, torch: str) -> None:
+    for what, theirs, ours in codes(study, asked, row, closure.version, torch):
+        if theirs != ours:
+            raise RecordError(
+                f"{path} was computed with the {what} {theirs}, here it is {ours}, and Snakemake has no record of it: "
+                "remove it (or all results of the study), and it is made anew"
+            )
+
+
+def codes(
+    study: Study, asked: Wanted, row: Mapping[str, str], version: Callable[[str], str], torch: str
+) -> Iterator[tuple[str, str, str]]:
+    """In words what code computed a row of a table, its version there, and its ``version`` here; ``torch`` too."""
+    training = "train_nudged" if study.runs[asked.run].is_nudged else "train"
+    stage = training if asked.measurement == "history" else asked.measurement
+    for name, theirs in ((stage, row["code"]), (training, row.get("trained_by"))):
+        if theirs is not None:
+            yield f"code of the stage {name}", theirs, version(f"sharpness.stages.{name}")[:12]
+    yield "torch", row["torch"].partition("+")[0], torch.partition("+")[0]
+
+
+def _check_members(experiment: Experiment, measurement: str, path: Path) -> None:
+    if different := differing_members(experiment, measurement, read_rows(path, measurement)):
+        raise RecordError(f"{path} {different}, unlike the study, {_UNRECORDED}")
+
+
+def differing_members(experiment: Experiment, measurement: str, rows: Iterable[Mapping[str, str]]) -> str:
+    """In words, which run a collected table has and its experiment has not, or the other way round."""
+    found, members = {(row["grid"], row["run"]) for row in rows}, set(experiment.members)
+    if beyond := found - members:
+        return "has the run {1} of the grid {0}".format(*min(beyond))
+    # A run that stopped before its first checkpoint has no rows but those of its history.
+    may_lack = {run for run, of_run in experiment.runs.items() if of_run.stop_patience is not None}
+    absent = [(grid, run) for grid, run in members - found if measurement == "history" or run not in may_lack]
+    return "lacks the run {1} of the grid {0}".format(*min(absent)) if absent else ""

@@ -1,0 +1,58 @@
+"""Which runs a product would average as seeds of one another, though they differ in more than the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import fields
+
+from sharpness.study.grid import Run
+from sharpness.study.kinds import GRIDS_TOGETHER, KINDS
+from sharpness.study.schema import StudyError
+
+_CONFIGURATION = [field.name for field in fields(Run) if field.name != "seed"]
+# What follows from other settings: named only where nothing else differs.
+_FOLLOWING = ("num_directions", "direction_examples", "direction_tolerance", "direction_products")
+
+
+def check_pooling(name: str, kind: str, grids: dict[str, list[Run]]) -> None:
+    """Refuse axes that an experiment's products do not tell apart.
+
+    Args:
+        name: of the experiment.
+        kind: its own.
+        grids: its runs, by grid.
+
+    Raises:
+        StudyError: two runs that are not seeds of one configuration would be averaged.
+    """
+    shown = KINDS[kind].shown
+    if shown is None:
+        return
+    first: dict[Hashable, tuple[str, Run]] = {}
+    for grid, run in _members(grids):
+        values = shown(grid, run)
+        place = (None if kind in GRIDS_TOGETHER else grid, run.data, run.model, *values.values())
+        earlier, other = first.setdefault(place, (grid, run))
+        differing = [field for field in _CONFIGURATION if getattr(other, field) != getattr(run, field)]
+        if differing:
+            field = min(differing, key=lambda each: each in _FOLLOWING)
+            where = f"grids.{grid}" if earlier == grid else f"grids {earlier} and {grid}"
+            at = "".join(f" at {words.replace('_', ' ')} {_text(value)}" for words, value in values.items())
+            raise StudyError(
+                f"experiments.{name}.{where}: {field} is {_text(getattr(other, field))} and "
+                f"{_text(getattr(run, field))}{at}, which kind {kind} would average as if they were seeds; "
+                f"give each {field} an experiment of its own"
+            )
+
+
+def _members(grids: dict[str, list[Run]]) -> Iterator[tuple[str, Run]]:
+    for grid, runs in grids.items():
+        yield from ((grid, run) for run in runs)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return str(list(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.12g}" if isinstance(value, float) else "null" if value is None else str(value)

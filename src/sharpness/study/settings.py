@@ -1,0 +1,91 @@
+"""Settings of a study: dataclasses whose fields say what they are, their range and their default, once.
+
+The JSON schema, the filled-in study, the command line of a stage and the documentation all follow from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+_KEY = "setting"
+_JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a study may say under one key."""
+
+    default: Any
+    description: str
+    rules: dict[str, Any]  # keywords of JSON Schema: minimum, maximum, exclusiveMinimum, pattern, ...
+
+
+def setting(default: Any, description: str, **rules: Any) -> Any:
+    """Declare a field of a dataclass of settings.
+
+    The default is the plan's to fill in: the dataclass itself has none, so that code below the plan gets every value.
+
+    Args:
+        default: of a study that does not say.
+        description: what the value is, with its unit.
+        rules: keywords of JSON Schema for the value; its type follows from the annotation.
+    """
+    return dataclasses.field(metadata={_KEY: Setting(default, description, rules)})
+
+
+def settings_in(settings: type) -> dict[str, Setting]:
+    """The fields of a dataclass that are settings, by name, in order."""
+    return {field.name: field.metadata[_KEY] for field in dataclasses.fields(settings) if _KEY in field.metadata}
+
+
+def defaults_of(settings: type) -> dict[str, Any]:
+    """The default of every setting."""
+    return {name: found.default for name, found in settings_in(settings).items()}
+
+
+def schema_of(settings: type) -> dict[str, Any]:
+    """The JSON schema of a mapping of settings; no key is required, since each has a default."""
+    hints = get_type_hints(settings)
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            name: {
+                **_type_schema(hints[name]),
+                **found.rules,
+                "default": found.default,
+                "description": found.description,
+            }
+            for name, found in settings_in(settings).items()
+        },
+    }
+
+
+def _type_schema(hint: Any) -> dict[str, Any]:
+    """The JSON schema of a type.
+
+    Raises:
+        TypeError: no value in YAML has this type.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint in _JSON_TYPES:
+        return {"type": _JSON_TYPES[hint]}
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin in (list, tuple):
+        return {"type": "array", "items": _type_schema(arguments[0])}
+    if origin in (Union, types.UnionType):
+        return _any_of([_type_schema(argument) for argument in arguments])
+    raise TypeError(f"no setting can be of the type {hint}")
+
+
+def _any_of(schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    """One schema for several: their types in one list, and the words allowed as a pattern."""
+    if all("enum" in schema for schema in schemas):
+        return {"enum": [word for schema in schemas for word in schema["enum"]]}
+    names = [name for schema in schemas for name in ([schema["type"]] if "type" in schema else ["string"])]
+    words = [word for schema in schemas for word in schema.get("enum", ())]
+    merged = {key: value for schema in schemas for key, value in schema.items() if key not in ("type", "enum")}
+    return {"type": names, **merged, **({"pattern": f"^({'|'.join(words)})$"} if words else {})}

@@ -1,0 +1,1 @@
+"""Training: networks, the update rule, checkpoints and the saved state."""

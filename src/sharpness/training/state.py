@@ -1,0 +1,283 @@
+"""The saved state of a training run: all that it needs to go on, to the bit, after it was stopped.
+
+It lives beside the outputs of the run, because Snakemake deletes those before it runs a job again. Each length of a run
+has a folder of its own, side by side with the other lengths: what a shorter run left behind begins a longer one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharpness.runtime import closure
+from sharpness.runtime.files import replacing
+from sharpness.runtime.sealed import open_sealed, save_sealed
+from sharpness.study.grid import Run
+from sharpness.training.checkpoints import Checkpoints, Snapshot, load_checkpoints, save_checkpoints, steps_in
+from sharpness.training.loop import Directions, Patience, Progress, Record, Training
+
+_log = logging.getLogger(__name__)
+
+_NAME = "state.safetensors"
+_ENTRY = "state"
+# What a kept checkpoint has in common with the run that goes on from it, wherever that was trained.
+_SHARED = ("code", "torch", "data_digest")
+
+
+class StateError(Exception):
+    """A saved state cannot be used; the message says why."""
+
+
+def identity(
+    run: Run, *, num_evaluated: int, evaluation_epochs: Collection[int], data: Path, stage: str
+) -> dict[str, Any]:
+    """What must be the same for a run to go on with the same bits, by the name that messages give it.
+
+    Args:
+        run: the settings; all but its length count.
+        num_evaluated: training examples on which the history's training loss is evaluated.
+        evaluation_epochs: those after which it is.
+        data: the prepared data set.
+        stage: the module whose code, and that of all it imports, trains the run.
+    """
+    fields = dataclasses.asdict(dataclasses.replace(run, epochs=0))
+    with data.open("rb") as file:
+        contents = hashlib.file_digest(file, "sha256")
+    return {
+        "run": json.loads(json.dumps(fields)),
+        "version of the code": closure.version(stage),
+        "version of torch": torch.__version__,
+        "data set": contents.hexdigest(),
+        "evaluation_examples": num_evaluated,
+        "evaluation_epochs": sorted(evaluation_epochs),
+    }
+
+
+@dataclass(frozen=True)
+class StateFolder:
+    """Where one run keeps its state, and the planned snapshots taken so far.
+
+    Snapshots are files of one each, until the file of their chunk is written: a hard link to that takes their place.
+    """
+
+    folder: Path
+    identity: Mapping[str, Any]
+    environment: Mapping[str, str]  # versions, device, threads
+
+    def save(self, progress: Progress) -> None:
+        """Replace the saved state."""
+        header, tensors = _packed(progress)
+        header |= {"identity": self.identity, "environment": self.environment}
+        save_sealed(tensors, header, self.folder / _NAME, entry=_ENTRY)
+
+    def keep(self, run: Run, snapshot: Snapshot) -> None:
+        """Write a planned snapshot."""
+        path = self._kept / f"{snapshot.step}.safetensors"
+        save_checkpoints(Checkpoints(run, "planned", [snapshot], {}, self.environment), path)
+
+    def link(self, chunk: Path) -> None:
+        """Let the file of a chunk stand for its snapshots."""
+        steps = steps_in(chunk)
+        if steps:
+            _link(chunk, self._kept / f"{steps[0]}-{steps[-1]}-{len(steps)}.safetensors")
+            for step in steps:
+                (self._kept / f"{step}.safetensors").unlink(missing_ok=True)
+
+    def find(self, training: Training) -> tuple[Progress, list[Snapshot]] | None:
+        """The state that is furthest within the run, of any of its lengths, and the planned snapshots before it.
+
+        None where there is no state of use; why one is of none is logged.
+        """
+        self._sweep()
+        found = []
+        for path in sorted(self.folder.parent.glob(f"*/{_NAME}")):
+            try:
+                header = self._header(path, training.run)
+            except (StateError, OSError, ValueError, KeyError, TypeError) as error:
+                _log.warning("%s %s: training does not go on from it", path, _reason(error, path))
+                continue
+            if _within(header, training.run.epochs):
+                found.append((header["epoch"], header["index"], path.parent == self.folder, path, header))
+        for *_, path, header in sorted(found, key=lambda one: one[:3], reverse=True):
+            try:
+                snapshots = self._snapshots(path.parent, training, header)
+                progress = _unpacked(path, header, training)
+                self._take_over(path.parent)
+            except (StateError, OSError, ValueError, KeyError, TypeError) as error:
+                _log.warning("%s %s: training does not go on from it", path, _reason(error, path))
+                continue
+            _log.info("going on from %s: epoch %d, update %d", path, progress.epoch, progress.index)
+            return progress, snapshots
+        self._forget()
+        return None
+
+    def _header(self, path: Path, run: Run) -> dict[str, Any]:
+        with open_sealed(path, entry=_ENTRY) as file:
+            header = file.header
+        for name, ours in self.identity.items():
+            theirs = header["identity"].get(name)
+            if theirs != ours:
+                names = f" ({Run(**theirs).name} in place of {Run(**ours).name})" if name == "run" else ""
+                raise StateError(f"is the state of another {name}{names}")
+        if header["environment"] != self.environment:
+            _log.warning("%s was made elsewhere (%s): the last bits may differ", path, header["environment"])
+        if header["ended"] == "finished" and header["epoch"] <= run.epochs:
+            header["ended"] = None  # for a shorter run it was the end
+        return header
+
+    def _snapshots(self, folder: Path, training: Training, header: Mapping[str, Any]) -> list[Snapshot]:
+        step = (header["epoch"] - 1) * training.run.steps_per_epoch + header["index"]
+        places = {kept: path for path in (folder / "kept").glob("[0-9]*.safetensors") for kept in steps_in(path)}
+        snapshots = []
+        for planned in sorted(training.planned_steps):
+            if planned > step:
+                break
+            if planned not in places:
+                if header["ended"] == "diverged" and planned == step:
+                    break  # it was lost right there
+                raise StateError(f"lacks the checkpoint of step {planned}")
+            kept = load_checkpoints(places[planned], device=training.weights.device, steps=[planned])
+            self._check_kept(kept, places[planned], training)
+            snapshots += kept.snapshots
+        return snapshots
+
+    def _check_kept(self, kept: Checkpoints, path: Path, training: Training) -> None:
+        if dataclasses.replace(kept.run, epochs=training.run.epochs) != training.run:
+            raise StateError(f"is of {training.run.name}, but {path} beside it is of {kept.run.name}")
+        for name in _SHARED:
+            ours, theirs = self.environment.get(name), kept.environment.get(name)
+            if ours != theirs:
+                raise StateError(f"has beside it {path}, of another {name} ({theirs} in place of {ours})")
+        for snapshot in kept.snapshots:
+            _check_tensor("weights", snapshot.weights, training.weights)
+            _check_tensor("buffers", snapshot.buffers, training.buffers)
+
+    def _take_over(self, other: Path) -> None:
+        """Link what a run of another length kept, in place of what this one did."""
+        if other == self.folder:
+            return
+        self._forget()
+        for path in (other / "kept").glob("[0-9]*.safetensors"):
+            _link(path, self._kept / path.name)
+
+    def _forget(self) -> None:
+        """Remove what was kept beside a state that is not gone on from: it may be of other weights."""
+        for path in self._kept.glob("[0-9]*.safetensors"):
+            path.unlink()
+
+    def _sweep(self) -> None:
+        """Remove what was being written when the job was killed."""
+        for folder in (self.folder, self._kept):
+            for path in folder.glob(".*.safetensors"):
+                path.unlink()
+
+    @property
+    def _kept(self) -> Path:
+        return self.folder / "kept"
+
+
+def _within(header: Mapping[str, Any], epochs: int) -> bool:
+    """Whether a run of so many epochs passes through the state."""
+    at_the_end = (header["epoch"], header["index"]) == (epochs + 1, 0) and header["ended"] != "diverged"
+    return header["epoch"] <= epochs or at_the_end
+
+
+def _packed(progress: Progress) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    descent, directions = progress.descent, progress.directions
+    tensors = {"weights": descent.weights, "buffers": descent.buffers, "largest_loss": descent.largest_loss}
+    if descent.velocity is not None:
+        tensors["velocity"] = descent.velocity
+    if directions is not None:
+        tensors["directions"] = directions.rows
+    if progress.shifts is not None:
+        tensors["shifts"] = progress.shifts.get_state()
+    snapshots = {snapshot.step: snapshot for snapshot in (progress.best, progress.last)}
+    for step, snapshot in snapshots.items():
+        tensors[f"{step}.weights"], tensors[f"{step}.buffers"] = snapshot.weights, snapshot.buffers
+    header = {
+        "epoch": progress.epoch,
+        "index": progress.index,
+        "ended": progress.ended,
+        "learning_rate": descent.learning_rate,
+        "history": [dataclasses.asdict(record) for record in progress.history],
+        "best": (progress.best.step, progress.best.learning_rate),
+        "last": (progress.last.step, progress.last.learning_rate),
+        "plateau": dataclasses.asdict(progress.plateau),
+        "stop": dataclasses.asdict(progress.stop),
+        "directions": None if directions is None else (directions.num_products, directions.residual),
+        "since the last row": (progress.direction_products, progress.direction_residual),
+    }
+    return header, tensors
+
+
+def _unpacked(path: Path, header: Mapping[str, Any], training: Training) -> Progress:
+    with open_sealed(path, entry=_ENTRY) as file:
+        # A run of another length may be training, and have saved again since.
+        if (file.header["epoch"], file.header["index"]) != (header["epoch"], header["index"]):
+            raise StateError("was replaced while it was read")
+        tensors = {name: file.tensor(name, training.weights.device) for name in file.digests}
+    _check_tensor("weights", tensors["weights"], training.weights)
+    _check_tensor("buffers", tensors["buffers"], training.buffers)
+    descent = training.descent()
+    descent.weights, descent.buffers = tensors["weights"], tensors["buffers"]
+    descent.largest_loss, descent.velocity = tensors["largest_loss"], tensors.get("velocity")
+    descent.learning_rate = header["learning_rate"]
+    shifts = None
+    if "shifts" in tensors:
+        shifts = torch.Generator()
+        shifts.set_state(tensors["shifts"].cpu())
+
+    def snapshot(name: str) -> Snapshot:
+        step, learning_rate = header[name]
+        return Snapshot(step, tensors[f"{step}.weights"], tensors[f"{step}.buffers"], learning_rate)
+
+    directions = header["directions"]
+    direction_products, direction_residual = header["since the last row"]
+    return Progress(
+        descent=descent,
+        history=[Record(**record) for record in header["history"]],
+        best=snapshot("best"),
+        last=snapshot("last"),
+        plateau=Patience(**header["plateau"]),
+        stop=Patience(**header["stop"]),
+        epoch=header["epoch"],
+        index=header["index"],
+        directions=None if directions is None else Directions(tensors["directions"], *directions),
+        direction_products=direction_products,
+        direction_residual=direction_residual,
+        shifts=shifts,
+        ended=header["ended"],
+    )
+
+
+def _check_tensor(name: str, found: Tensor, expected: Tensor) -> None:
+    if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+        kinds = (f"{list(tensor.shape)} in {str(tensor.dtype)[6:]}" for tensor in (found, expected))
+        raise StateError("has {name} of {}, the run's network {}".format(*kinds, name=name))
+
+
+def _link(source: Path, place: Path) -> None:
+    """A hard link; a copy where the file system has none."""
+    if place.exists() and place.samefile(source):
+        return
+    with replacing(place) as beside:
+        try:
+            os.link(source, beside)
+        except OSError:
+            shutil.copyfile(source, beside)
+
+
+def _reason(error: Exception, path: Path) -> str:
+    words = str(error).removeprefix(f"{path} ")
+    return words if isinstance(error, StateError) else f"cannot be read ({words})"

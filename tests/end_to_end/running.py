@@ -1,0 +1,53 @@
+"""Running the workflow itself, in a scratch folder, as a user would."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.project import ROOT
+
+SMALL = ROOT / "tests" / "end_to_end" / "small.yaml"
+
+
+def environment() -> dict[str, str]:
+    """This environment's programs first, and no data folder of the machine's."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {key: value for key, value in os.environ.items() if key != "SHARPNESS_DATA"} | {"PATH": path}
+
+
+def snakemake(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in ``folder``, on the copy of the project that is there, else on the project itself."""
+    snakefile = [] if (folder / "Snakefile").exists() else ["--snakefile", str(ROOT / "Snakefile")]
+    command = [sys.executable, "-m", "snakemake", *snakefile, *words]
+    return subprocess.run(
+        command, cwd=folder, env=environment() | variables, capture_output=True, text=True, check=False
+    )
+
+
+def run_study(folder: Path, *words: str) -> str:
+    """Run the small study to its end; returns what Snakemake said."""
+    done = snakemake(folder, "--cores", "2", "--show-failed-logs", "--configfile", str(SMALL), "--", *words)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return done.stderr
+
+
+def planned_jobs(folder: Path, *words: str, study: Path = SMALL, **variables: str) -> dict[str, int]:
+    """How many jobs of each rule a dry run names, without ``all`` and the sum; nothing where there is nothing to do."""
+    done = snakemake(folder, "-n", *words, "--configfile", str(study), **variables)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    counts = re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE)
+    jobs = {rule: int(count) for rule, count in counts if rule not in ("all", "total")}
+    assert jobs or "Nothing to be done" in done.stdout + done.stderr
+    return jobs
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every table of a study and of its runs, and every checkpoint; not what a job cost, which is never the same."""
+    results = folder / "results" / "small"
+    paths = [path for kind in ("*.csv", "*.md", "*.tex", "*.safetensors") for path in results.rglob(kind)]
+    results_alone = [path for path in paths if path.parent.name != "benchmarks" and not path.name.startswith(".")]
+    return {str(path.relative_to(results)): path.read_bytes() for path in results_alone}

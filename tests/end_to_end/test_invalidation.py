@@ -1,0 +1,356 @@
+"""Only what changed runs again: an edit in a project whose small study has run, and the jobs that a dry run names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from running import SMALL, planned_jobs, run_study, snakemake
+
+from benchmarks.project import PROJECT, ROOT, copy_project
+
+STUDY: dict[str, Any] = yaml.safe_load(SMALL.read_text())
+
+
+@pytest.fixture
+def project(finished: Path) -> Iterator[Path]:
+    """The project with its results; its own files are put back afterwards."""
+    yield finished
+    for name in PROJECT:
+        if (finished / name).is_dir():
+            shutil.rmtree(finished / name)
+        else:
+            (finished / name).unlink()
+    copy_project(finished)
+
+
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """What a clone without results plans."""
+    return planned_jobs(copy_project(tmp_path_factory.mktemp("clone")))
+
+
+# After the name of a rule: all of its jobs, as in a clone.
+ALL = -1
+MEASUREMENTS = ("spectrum", "density", "slices", "steps", "variants", "gradients")
+FIGURES = (
+    "figure_agreement", "figure_density", "figure_eigenvalues", "figure_gradients", "figure_nudged", "figure_peaks",
+    "figure_schedules", "figure_schematic", "figure_slices", "figure_spectrum", "figure_steps", "figure_variants",
+    "figure_widths",
+)  # fmt: skip
+LAST = {"claims": 1, "report": 1}
+AFTER_SPECTRA = {
+    **dict.fromkeys(
+        (
+            "figure_agreement", "figure_eigenvalues", "figure_nudged", "figure_peaks", "figure_schedules",
+            "figure_spectrum", "agreement", "results_table",
+        ),
+        ALL,
+    ),
+    **LAST,
+}  # fmt: skip
+AFTER_TRAINING = {**dict.fromkeys(("collect", "agreement", "results_table", *MEASUREMENTS, *FIGURES), ALL), **LAST}
+
+
+def expected_jobs(jobs: dict[str, int], everything: dict[str, int]) -> dict[str, int]:
+    return {rule: everything[rule] if count == ALL else count for rule, count in jobs.items()}
+
+
+# Edits of the study
+
+
+def more_learning_rates(study: dict[str, Any]) -> None:
+    study["experiments"]["eigenvalues"]["grids"]["learning_rate"][0]["learning_rate"].append(0.2)
+
+
+def more_eigenvalues(study: dict[str, Any]) -> None:
+    study["spectrum"]["more"]["num_eigenvalues"] = 5
+
+
+def a_finer_slice(study: dict[str, Any]) -> None:
+    study["slices"]["top"]["scales"] = [-2, -1, -0.5, 0, 0.5, 1, 2]
+
+
+def more_seeds(study: dict[str, Any]) -> None:
+    study["experiments"]["steps"]["grids"]["run"][0]["seed"] = [0, 7]
+
+
+def longer_runs(study: dict[str, Any]) -> None:
+    study["defaults"]["epochs"] = 3
+
+
+def evaluations_after_some_epochs(study: dict[str, Any]) -> None:
+    study["evaluation_epochs"] = [1, 2]
+
+
+def other_seconds_between_saves(study: dict[str, Any]) -> None:
+    study["state_seconds"] = 30
+    study["tensorboard"] = True
+
+
+EDITS_OF_THE_STUDY: dict[str, tuple[Callable[[dict[str, Any]], None], dict[str, int]]] = {
+    "a new learning rate trains that run": (
+        more_learning_rates,
+        {"train": 1, "spectrum": 2, "collect": 2, "figure_eigenvalues": 1, "figure_peaks": 1, **LAST},
+    ),
+    "more eigenvalues measure spectra, without training": (
+        more_eigenvalues,
+        {"spectrum": 2, "collect": 1, "figure_spectrum": 1, **LAST},
+    ),
+    "another grid of slices measures slices": (
+        a_finer_slice,
+        # Of the two runs, in two parts each; for two experiments.
+        {"slices": 4, "collect": 2, "figure_slices": 1, "figure_schematic": 1, "figure_widths": 1, **LAST},
+    ),
+    "a new seed trains that run": (
+        more_seeds,
+        {"train": 1, "steps": 2, "collect": 2, "figure_steps": 1, **LAST},
+    ),
+    "more epochs are longer runs": (longer_runs, {"train": ALL, **AFTER_TRAINING}),
+    "other epochs that are evaluated train anew": (
+        evaluations_after_some_epochs,
+        {"train": ALL, **AFTER_TRAINING},
+    ),
+    "settings that change no result": (other_seconds_between_saves, {}),
+}
+
+
+@pytest.mark.parametrize("name", EDITS_OF_THE_STUDY)
+def test_an_edit_of_the_study_runs_what_depends_on_it(project, everything, name):
+    change, jobs = EDITS_OF_THE_STUDY[name]
+    study = yaml.safe_load(SMALL.read_text())
+    change(study)
+    (project / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    assert planned_jobs(project, study=project / "study.yaml") == expected_jobs(jobs, everything)
+
+
+def test_a_comment_and_blank_lines_in_the_study_run_nothing(project):
+    text = SMALL.read_text().replace("\ndefaults:\n", "\n\n# The run that all grids vary.\n\ndefaults:\n")
+    text = text.replace("learning_rate: 0.05", "learning_rate: 0.050 # as ever")
+    assert text.count("as ever") == text.count("all grids vary") == 1
+    (project / "study.yaml").write_text(text)
+    assert planned_jobs(project, study=project / "study.yaml") == {}
+
+
+# Edits of the code
+
+
+EDITS_OF_THE_CODE: dict[str, tuple[str, dict[str, int]]] = {
+    "a figure's function draws that figure": ("analysis/figures/steps.py", {"figure_steps": 1, "report": 1}),
+    "the engine measures curvature and trains what is nudged": (
+        "eigen/lanczos.py",
+        # Two grids of two have one run each with a gamma other than one; of plain SGD no run.
+        {
+            "train": 2,
+            **dict.fromkeys(MEASUREMENTS, ALL),
+            **dict.fromkeys(FIGURES, ALL),
+            **{"agreement": ALL, "results_table": ALL, "collect": ALL},
+            **LAST,
+        },
+    ),
+    "the slices measure slices": (
+        "stages/slices.py",
+        {"slices": 4, "collect": 2, "figure_slices": 1, "figure_schematic": 1, "figure_widths": 1, **LAST},
+    ),
+    "the training trains": ("training/loop.py", {"train": ALL, **AFTER_TRAINING}),
+    "the data set as tensors: training and all after it": ("data.py", {"train": ALL, **AFTER_TRAINING}),
+    "the original files: everything": ("originals.py", {"prepare_data": 1, "train": ALL, **AFTER_TRAINING}),
+    "the table's rules make the table": ("rendering.py", {"results_table": 1, "report": 1}),
+    "the claims' rules decide them": ("analysis/claims/peaks.py", LAST),
+}
+
+
+@pytest.mark.parametrize("name", EDITS_OF_THE_CODE)
+def test_an_edit_of_the_code_runs_what_depends_on_it(project, everything, name):
+    source, jobs = EDITS_OF_THE_CODE[name]
+    path = project / "src" / "sharpness" / source
+    path.write_text(path.read_text() + "\n# Edited.\n")
+    planned = planned_jobs(project)
+    wanted = expected_jobs(jobs, everything)
+    if source == "eigen/lanczos.py":
+        # Histories of plain SGD are collected as they were.
+        assert planned.pop("collect") < wanted.pop("collect")
+    assert planned == wanted
+
+
+def test_touching_every_file_runs_nothing(project):
+    for name in PROJECT:
+        for path in [project / name, *(project / name).rglob("*")]:
+            path.touch()
+    assert planned_jobs(project) == {}
+
+
+def test_another_commit_and_back_runs_nothing(project):
+    def git(*words: str) -> None:
+        identity = ("-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "init.defaultBranch=main")
+        subprocess.run(["git", *identity, *words], cwd=project, check=True, capture_output=True)
+
+    (project / ".gitignore").write_text("results/\n.snakemake/\n__pycache__/\n")
+    git("init")
+    git("add", "--all")
+    git("commit", "--message", "one")
+    for path in (project / "src" / "sharpness").rglob("*.py"):
+        path.write_text(path.read_text() + "\n# Edited.\n")
+    git("commit", "--all", "--message", "another")
+    assert planned_jobs(project)
+    git("checkout", "HEAD~1")
+    try:
+        assert planned_jobs(project) == {}
+    finally:
+        shutil.rmtree(project / ".git")
+
+
+def test_a_project_that_is_moved_with_its_results_has_nothing_to_do(project, tmp_path):
+    moved = shutil.copytree(project, tmp_path / "elsewhere", symlinks=True)
+    assert planned_jobs(moved) == {}
+
+
+def test_another_torch_runs_everything_and_says_so(project, everything, tmp_path):
+    # What the environment says of itself, before it is asked for anything.
+    information = tmp_path / "torch-9.9.9.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.9.9\n")
+    assert planned_jobs(project, PYTHONPATH=str(tmp_path)) == everything
+    said = snakemake(project, "-n", "--configfile", str(SMALL), PYTHONPATH=str(tmp_path)).stdout
+    assert "torch 9.9.9" in said
+
+
+def test_after_an_edit_that_moves_no_number_results_can_be_kept(project):
+    results = sorted((project / "results" / "small").rglob("*.csv"))
+    before = [path.read_bytes() for path in results]
+    path = project / "src" / "sharpness" / "eigen/lanczos.py"
+    path.write_text(path.read_text() + "\n# A comment.\n")
+    assert planned_jobs(project)
+
+    touched = snakemake(project, "--touch", "--cores", "1", "--configfile", str(SMALL))
+
+    assert touched.returncode == 0, touched.stderr[-3000:]
+    assert planned_jobs(project) == {}
+    assert [path.read_bytes() for path in results] == before
+
+
+# Results that cannot be what they seem
+
+
+@pytest.fixture
+def unrecorded(project, tmp_path):
+    """The project with its results, of which Snakemake has lost all records."""
+    copied = shutil.copytree(project, tmp_path / "unrecorded", symlinks=True)
+    shutil.rmtree(copied / ".snakemake")
+    # Without records Snakemake goes by time stamps: none tells of an edit, whatever the tests before have put back.
+    made = time.time() - 60
+    for path in copied.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            is_result = copied / "results" in path.parents
+            os.utime(path, (made, made if is_result else made - 60))
+    return copied
+
+
+def test_results_without_a_record_that_are_of_the_study_and_its_code_stay(unrecorded):
+    assert planned_jobs(unrecorded) == {}
+
+
+def test_results_without_a_record_that_are_of_other_settings_are_refused_by_name(unrecorded):
+    study = yaml.safe_load(SMALL.read_text())
+    more_eigenvalues(study)
+    (unrecorded / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    done = snakemake(unrecorded, "-n", "--configfile", "study.yaml")
+    assert done.returncode == 1
+    assert "more-0.csv was measured with other settings than the study's spectrum.more" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_tables_and_verdicts_without_a_record_that_are_of_another_epoch_are_refused_by_name(unrecorded):
+    study = yaml.safe_load(SMALL.read_text()) | {"validation_epoch": 2}
+    (unrecorded / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    tables = unrecorded / "results/small/tables"
+    for name in ("claims.csv", "results_table.csv"):
+        done = snakemake(unrecorded, "-n", "--configfile", "study.yaml")
+        assert done.returncode == 1
+        assert f"results/small/tables/{name} is of the validation_epoch 1, the study's is 2" in done.stderr
+        assert "Traceback" not in done.stderr
+        (tables / name).unlink()
+    planned = {"results_table": 1, "claims": 1, "report": 1}
+    assert planned_jobs(unrecorded, study=Path("study.yaml")) == planned
+
+
+def test_results_without_a_record_that_are_of_other_code_are_refused_by_name(unrecorded):
+    path = unrecorded / "src" / "sharpness" / "stages" / "steps.py"
+    before = path.stat()
+    path.write_text(path.read_text() + "\n# Edited.\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    done = snakemake(unrecorded, "-n", "--configfile", str(SMALL))
+    assert done.returncode == 1
+    assert "scaled-0.csv was computed with the code of the stage steps" in done.stderr
+
+
+def test_a_table_that_lost_its_rows_ends_the_study_by_its_name(project, tmp_path):
+    copied = shutil.copytree(project, tmp_path / "shortened", symlinks=True)
+    path = next((copied / "results/small/runs").glob("*/steps/scaled-0.csv"))
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-4]))
+    done = snakemake(copied, "--cores", "1", "--show-failed-logs", "--configfile", str(SMALL))
+    assert done.returncode == 1
+    assert f"{path.relative_to(copied)} is not whole" in done.stderr
+
+
+# Results that are not there
+
+
+def test_a_clone_plans_everything_beside_published_tables_and_figures(project, everything, tmp_path):
+    clone = copy_project(tmp_path / "clone")
+    for kind in ("tables", "figures"):
+        shutil.copytree(project / "results" / "small" / kind, clone / "results" / "small" / "published" / kind)
+    published = {path: path.read_bytes() for path in (clone / "results").rglob("*") if path.is_file()}
+
+    assert planned_jobs(clone) == everything
+
+    # Nor does a run that begins delete them.
+    snakemake(clone, "--cores", "1", "results/data/digits.safetensors", "--configfile", str(SMALL))
+    assert all(path.read_bytes() == content for path, content in published.items())
+
+
+DELETED = {
+    "figures/steps.png": {"figure_steps": 1, "report": 1},
+    "tables/steps_steps.csv": {"collect": 1, "figure_steps": 1, **LAST},
+    "report.html": {"report": 1},
+}
+
+
+@pytest.mark.parametrize("name", DELETED)
+def test_a_deleted_output_is_made_again(project, name):
+    path = project / "results" / "small" / name
+    content, times = path.read_bytes(), path.stat()
+    path.unlink()
+    try:
+        assert planned_jobs(project) == DELETED[name]
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_a_measurement_that_failed_is_missed_by_the_study_and_by_its_figure(project, tmp_path):
+    broken = shutil.copytree(project, tmp_path / "broken", symlinks=True)
+    path = broken / "src" / "sharpness" / "stages" / "steps.py"
+    working = path.read_text()
+    path.write_text(working.replace("def steps(", "raise RuntimeError\n\n\ndef steps("))
+    failed = snakemake(broken, "--cores", "2", "--configfile", str(SMALL))
+    assert failed.returncode == 1
+    assert (broken / "results" / "small" / "figures" / "steps.pdf").exists()
+
+    path.write_text(working)  # also back at the code that made the figure
+
+    jobs = {"steps": 2, "collect": 1, "figure_steps": 1}
+    assert planned_jobs(broken) == {**jobs, **LAST}
+    assert planned_jobs(broken, "results/small/figures/steps.pdf") == jobs
+
+
+def test_the_copy_has_all_that_a_study_needs(tmp_path):
+    assert set(PROJECT) <= {path.name for path in ROOT.iterdir()}
+    assert run_study(copy_project(tmp_path / "alone"), "results/data/digits.safetensors")

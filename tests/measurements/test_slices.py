@@ -1,0 +1,84 @@
+"""The loss along a direction and after scaled steps, against quadratics worked out by hand."""
+
+import pytest
+import torch
+
+from sharpness.eigen.lanczos import top_eigenpairs
+from sharpness.hessian.loss import Loss, flatten
+from sharpness.measurements.along import ScaledStep, after_step, expected_step, losses_along
+
+pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
+
+
+def test_losses_along_a_line_through_a_quadratic_are_a_parabola():
+    def loss(w):
+        return 2 * w[0] ** 2 + 3 * w[1] ** 2 + w[0] * w[1] - w[1]
+
+    weights, direction = torch.tensor([1.0, 2.0]), torch.tensor([1.0, -1.0])
+    scales = [-2.0, -0.5, 0.0, 0.25, 3.0]
+    # 2 (1 + k)^2 + 3 (2 - k)^2 + (1 + k)(2 - k) - (2 - k) = 14 - 6 k + 4 k^2
+    expected = torch.tensor([14 - 6 * k + 4 * k**2 for k in scales])
+
+    losses = losses_along(loss, weights, direction, scales)
+
+    torch.testing.assert_close(losses, expected)
+    assert torch.equal(weights, torch.tensor([1.0, 2.0]))
+
+
+def test_near_zero_the_slice_of_a_network_bends_by_its_eigenvalue(problem):
+    plain = problem("residual", l2=0.01)
+    weights, buffers = flatten(plain.model)
+    dense = plain.hessian(weights)
+    generator = torch.Generator().manual_seed(0)
+    pairs = top_eigenpairs(dense, num_pairs=1, tolerance=1e-10, max_products=len(dense), generator=generator)
+    loss, k, direction = Loss(plain.model, l2=0.01), 1e-4, pairs.eigenvectors[0]
+
+    below, at, above = losses_along(
+        lambda weights: loss.value(weights, buffers, plain.inputs, plain.targets), weights, direction, [-k, 0.0, k]
+    )
+
+    eigenvalue = torch.linalg.eigvalsh(dense)[-1].item()
+    assert (((above + below) / 2 - at) / k**2).item() == pytest.approx(0.5 * eigenvalue, rel=1e-5)
+    assert ((above - below) / (2 * k)).item() == pytest.approx((plain.gradient(weights) @ direction).item(), rel=1e-5)
+
+
+def test_the_expected_step_averages_lengths_and_not_signed_steps():
+    direction = torch.tensor([0.6, 0.8])
+    gradients = [torch.tensor([5.0, 0.0]), torch.tensor([0.0, -10.0]), torch.tensor([0.8, -0.6])]  # 3, -8, 0
+    assert expected_step(gradients, direction, learning_rate=0.5) == pytest.approx(0.5 * 11 / 3)
+    assert expected_step(gradients, -direction, learning_rate=0.5) == pytest.approx(0.5 * 11 / 3)
+
+
+def test_a_step_along_a_direction_takes_only_its_part_of_the_gradient():
+    weights, gradient = torch.tensor([1.0, 1.0]), torch.tensor([10.0, 5.0])
+    step = ScaledStep(torch.tensor([0.6, 0.8]), alpha=2.0)  # <gradient, direction> = 10
+    expected = torch.tensor([1 - 2 * 0.1 * 10 * 0.6, 1 - 2 * 0.1 * 10 * 0.8])
+    torch.testing.assert_close(after_step(weights, gradient, step, learning_rate=0.1), expected)
+    opposite = ScaledStep(-torch.tensor([0.6, 0.8]), alpha=2.0)
+    torch.testing.assert_close(after_step(weights, gradient, opposite, learning_rate=0.1), expected)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0, 4.0])
+def test_a_full_step_is_a_scaled_step_of_sgd(alpha):
+    weights, gradient = torch.tensor([1.0, 1.0]), torch.tensor([10.0, 5.0])
+    parameter = torch.nn.Parameter(weights.clone())
+    parameter.grad = gradient
+    torch.optim.SGD([parameter], lr=0.1 * alpha).step()
+    after = after_step(weights, gradient, ScaledStep(None, alpha), learning_rate=0.1)
+    torch.testing.assert_close(after, parameter.detach())
+    assert torch.equal(weights, torch.ones(2))
+
+
+@pytest.mark.parametrize("eigenvalue", [-3.0, 0.5, 8.0])
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+def test_steps_along_an_eigenvector_change_a_quadratic_as_worked_out(eigenvalue, alpha):
+    # L = w' A w / 2 with A v = λ v: the step changes L by (η α g)^2 λ / 2 - η α g^2, with g = λ <v, w>.
+    basis = torch.linalg.qr(torch.tensor([[1.0, 2, 0], [0, 1, 4], [3, 0, 1]], dtype=torch.float64))[0]
+    matrix = basis @ torch.diag(torch.tensor([eigenvalue, 1.0, 2.0], dtype=torch.float64)) @ basis.T
+    weights, direction = torch.tensor([1.0, -1.0, 2.0], dtype=torch.float64), basis[:, 0].contiguous()
+    g = eigenvalue * (direction @ weights).item()
+
+    after = after_step(weights, matrix @ weights, ScaledStep(direction, alpha), learning_rate=0.1)
+
+    change = ((after @ matrix @ after) - (weights @ matrix @ weights)).item() / 2
+    assert change == pytest.approx((0.1 * alpha * g) ** 2 * eigenvalue / 2 - 0.1 * alpha * g**2)
