@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import sys
 import threading
 import warnings
 from dataclasses import replace
@@ -295,6 +296,27 @@ def test_a_view_that_an_inner_layer_has_of_frozen_weights_is_told_by_its_place(p
             loss.value_and_gradient(weights, buffers, plain.inputs, plain.targets, training=training)
 
 
+FROZEN = {
+    "itself": lambda weight: lambda x: functional.linear(x, weight),
+    "a view": lambda weight: (lambda view: lambda x: x @ view)(weight.T),
+    "in a list": lambda weight: lambda x: x @ torch.cat([weight, weight])[:3].T,
+    "a part of several": lambda weight: lambda x: x @ weight.split(1)[0].T,
+}
+
+
+@pytest.mark.parametrize("function", FROZEN.values(), ids=FROZEN)
+def test_a_frozen_weight_that_a_function_holds_is_told(problem, function):
+    plain = problem(lambda: HoldsComputed(None, lambda kept, x: kept(x)))
+    weight = plain.model.inner[1].weight.requires_grad_(False)
+    plain.model.kept = function(weight)
+    message = r"^HoldsComputed uses the model's own parameters, such as inner\.1\.weight"
+    with pytest.raises(ValueError, match=message):
+        HessianOperator(plain.model, plain.inputs, plain.targets)
+    # Asking for a shape is no use of the weight.
+    plain.model.kept = lambda _: weight.shape[0] + weight.dim() + weight.numel()
+    HessianOperator(plain.model, plain.inputs, plain.targets)
+
+
 def test_a_buffer_that_was_computed_from_a_weight_is_told_where_it_is_used(problem):
     plain = problem(lambda: HoldsComputed(None, lambda kept, x: x @ kept))
     del plain.model.kept
@@ -370,6 +392,35 @@ def test_what_refuses_to_be_copied_is_named():
     network[1].only = Refuses()
     with pytest.raises(TypeError, match=r"only of 1 \(Linear\) cannot be copied: there is one of me"):
         Loss(network, l2=0.0)
+
+
+class Nested(nn.Module):
+    def __init__(self, depth):
+        super().__init__()
+        self.within = Nested(depth - 1) if depth else nn.Linear(72, 3)
+
+    def forward(self, values):
+        return self.within(values)
+
+
+def test_layers_that_are_nested_too_deeply_are_told_how_to_be_copied(problem, generator):
+    with torch.random.fork_rng(devices=[]):
+        network = nn.Sequential(nn.Flatten(), Nested(250)).double()
+    plain = replace(problem(plain_network).in_torchs_order, model=network, l2=0.0)
+    limit = sys.getrecursionlimit()
+    message = (
+        rf"^Sequential is nested too deeply to be copied in {limit} calls .* sys\.setrecursionlimit\({10 * limit}\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        HessianOperator(plain.model, plain.inputs, plain.targets)
+    try:
+        sys.setrecursionlimit(10 * limit)
+        operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="float64")
+        vector = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64)
+        product, expected = operator @ vector, plain.product(plain.weights, vector)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert (product - expected).norm() < 1e-12 * expected.norm()
 
 
 class Logs(nn.Module):

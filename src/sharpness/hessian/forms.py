@@ -5,10 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from sharpness.hessian.culprit import reason_of
 from sharpness.hessian.differences import TOLERANCE, fault_of, off_difference, relative_difference
@@ -179,9 +183,12 @@ class _Check:
         with torch.enable_grad():  # by what is none of the weights
             computed = {name: state[name].requires_grad_() for name in self._loss.computed_buffers}
             state |= {name: buffer.clone() for name, buffer in computed.items()}
-            one, *others = (self._twice_backward.logits_of(state, torch.float64, self._inputs) for _ in range(_CALLS))
+            with _Uses(self._loss.given, self._loss.layout.names) as uses:
+                one, *others = (
+                    self._twice_backward.logits_of(state, torch.float64, self._inputs) for _ in range(_CALLS)
+                )
         _check_logits(network, one, len(self._inputs))
-        self._check_leaves(network, list(leaves_of(one)), computed)
+        self._check_leaves(network, list(leaves_of(one)), uses, computed)
         one = one.detach()
         if not all(_same(one, other.detach()) for other in others):
             given = zip(self._loss.buffer_layout.names, buffers, strict=True)
@@ -193,20 +200,45 @@ class _Check:
             )
         return one
 
-    def _check_leaves(self, network: nn.Module, leaves: list[Tensor], computed: dict[str, Tensor]) -> None:
+    def _check_leaves(self, network: nn.Module, leaves: list[Tensor], uses: _Uses, computed: dict[str, Tensor]) -> None:
         """Refuse logits that depend on weights in another way than by what is given."""
-        for name, weight in zip(self._loss.layout.names, self._loss.given, strict=True):
-            if any(weight() is leaf for leaf in leaves):
-                raise ValueError(
-                    f"{type(network).__name__} uses the model's own parameters, such as {name}, not those that it is "
-                    "given: a forward that was put in place of another must reach them through self"
-                )
+        given = zip(self._loss.layout.names, self._loss.given, strict=True)
+        own = [name for name, weight in given if any(weight() is leaf for leaf in leaves)]
+        if own := own + uses.names:
+            raise ValueError(
+                f"{type(network).__name__} uses the model's own parameters, such as {own[0]}, not those that it is "
+                "given: a forward that was put in place of another must reach them through self"
+            )
         for name, buffer in computed.items():
             if any(buffer is leaf for leaf in leaves):
                 raise ValueError(
                     f"{name}, a buffer, was computed from {self._loss.computed_buffers[name]} before and does not "
                     "follow it: let the forward that uses it compute it anew, or detach it"
                 )
+
+
+class _Uses(TorchFunctionMode):
+    """Notes which frozen weights a function of torch takes, or views of them: they leave no trace in a graph."""
+
+    def __init__(self, weights: Sequence[weakref.ref[nn.Parameter]], names: Sequence[str]) -> None:
+        super().__init__()
+        of = ((weight(), name) for weight, name in zip(weights, names, strict=True))
+        self._frozen = {id(weight): name for weight, name in of if weight is not None and not weight.requires_grad}
+        self.names: list[str] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if self._frozen and isinstance(result, Tensor):  # else it may have asked for a shape alone
+            taken = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            found = (self._frozen.get(id(part)) for leaf in taken for part in (leaf, leaf._base))
+            self.names += [name for name in found if name is not None]
+        return result
 
 
 def _drawn(shape: torch.Size, seed: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType
@@ -59,13 +60,18 @@ def copy_of(network: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module
 
     Raises:
         TypeError: an object that a layer holds refuses to be copied.
+        ValueError: layers lie too deeply within each other.
     """
     memo = {} if memo is None else memo
     before = dict(memo)
     try:
         return copy.deepcopy(network, memo)
     except RecursionError:
-        raise
+        limit = sys.getrecursionlimit()
+        raise ValueError(
+            f"{type(network).__name__} is nested too deeply to be copied in {limit} calls within each other: allow "
+            f"more of them before, as by sys.setrecursionlimit({10 * limit})"
+        ) from None
     except Exception:  # whatever an object that cannot be copied raises
         memo.clear()
         memo |= {id(held): held for held in _uncopiable(network)} | before
