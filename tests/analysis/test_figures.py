@@ -436,9 +436,52 @@ def test_a_figure_of_runs_that_all_stopped_before_their_checkpoints_says_so(func
 def test_a_variant_that_was_lost_before_its_checkpoint_is_named_as_diverged():
     others = variants_frame([run_fields()]).query("settings != 'sgd'")
     figure = variants(pd.concat([lost("variants", [run_fields()]), others], ignore_index=True))
-    assert {"SGD", "diverged"} <= set(legend_labels(figure))
+    assert {"SGD (no curve)", "1 run diverged at once"} <= set(legend_labels(figure))
+    assert "diverged" not in legend_labels(figure)  # there is no cross
     alone = variants(lost("variants", [run_fields()]))
-    assert "diverged" in legend_labels(alone)
+    assert legend_labels(alone) == ["SGD (no curve)", "1 run diverged at once"]
+
+
+@pytest.mark.parametrize(("function", "measurement"), [(steps, "steps"), (variants, "variants")])
+def test_panels_of_a_model_that_was_lost_at_once_say_so_and_those_of_the_other_are_drawn(function, measurement):
+    other = run_fields(model="mlp")
+    for first, second in ((run_fields(), other), (other, run_fields())):
+        tables = [lost(measurement, [first]), FRAMES[measurement]([second])]
+        figure = function(pd.concat(tables, ignore_index=True))
+        panels = np.array(figure.get_axes()).reshape(2, -1)
+        for axes in panels[0]:
+            assert [text.get_text() for text in axes.texts] == ["diverged before\nthe first measurement"]
+            assert len(axes.get_xticks()) == len(axes.get_yticks()) == len(lines(axes)) == 0
+        assert all(lines(axes) and not axes.texts for axes in panels[1])
+        labels = legend_labels(figure)
+        assert labels[-1] == "1 run diverged at once"
+        assert "diverged" not in labels
+        assert len(labels) > 3
+
+
+def test_the_row_of_a_lost_run_is_a_line_of_text_among_the_slices():
+    whole, gone = slices_frame([run_fields()]), lost("slices", [run_fields(learning_rate=0.2)])
+    alone, both = slices(whole), slices(pd.concat([gone, whole], ignore_index=True))
+    assert both.get_figheight() == pytest.approx(alone.get_figheight() + 0.4)
+    assert slices(gone).get_figheight() < 1
+
+
+def test_the_lowest_panel_of_each_column_of_slices_has_numbers():
+    few = slices_frame([run_fields()]).query("step in [0, 1, 2, 4]")
+    (row,) = slices(few).subfigs
+    panels = [axes for part in row.subfigs for axes in part.axes if axes.axison and "epoch" in axes.get_title()]
+    assert len(panels) == 4
+    assert all(axes.xaxis.get_tick_params()["labelbottom"] for axes in panels[1:])
+
+
+def test_a_run_that_was_lost_later_has_its_cross_in_every_panel_of_steps():
+    """The stage writes one row where a run was lost, of one direction and alpha."""
+    frame = steps_frame([run_fields()])
+    end = lost("steps", [run_fields()]).assign(epoch=7.0, step=7 * STEPS_PER_EPOCH)
+    figure = steps(pd.concat([frame[frame["epoch"] <= 6], end], ignore_index=True))
+    for axes in figure.get_axes():
+        assert [x for x, _ in crosses(axes)] == [6, 6, 6]
+    assert legend_labels(figure)[-1] == "diverged"
 
 
 def test_a_slice_is_drawn_no_farther_than_it_was_measured_and_turned_only_where_it_is_even():
@@ -820,7 +863,7 @@ class TestSteps:
 
         axes = steps(frame).get_axes()[0]
 
-        points, _, (bars,) = axes.containers[2]
+        points, _, (bars,) = axes.containers[0]
         # Changes of 10 and 30 %: mean 20, deviation 20 / sqrt 2, standard error 10.
         np.testing.assert_allclose(points.get_ydata().astype(float), [20])
         np.testing.assert_allclose(bars.get_segments()[0][:, 1], [10, 30])

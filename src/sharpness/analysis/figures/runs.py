@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from sharpness.analysis.tables import CONFIGURATION
 
@@ -53,8 +54,18 @@ def divergence_in_words(losses: pd.Series, epochs: pd.Series) -> str:
     """When a run diverged, as the end of a title; nothing where it did not."""
     finite = np.isfinite(losses)
     if not finite.any():
-        return ", diverged before the first measurement"
+        return f", {LOST}"
     return "" if finite.all() else f", diverged after epoch {epoch_in_words(epochs[finite].max())}"
+
+
+LOST = "diverged before the first measurement"
+
+
+def say_lost(*panels: Axes) -> None:
+    """Empty panels of runs of which nothing was measured: the words in place of axes that would show nothing."""
+    for axes in panels:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, LOST.replace(" the ", "\nthe "), ha="center", va="center", transform=axes.transAxes)
 
 
 def is_measured(values: pd.Series) -> bool:

@@ -1,5 +1,6 @@
 """A quantity over time, or against a setting, with its spread over seeds, and where runs diverged."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -87,3 +88,12 @@ def mark_divergence(axes: Axes, rows: pd.DataFrame, *, x: str, y: str, colour: A
 def legend_of_divergence(rows: pd.DataFrame, y: str) -> list[Line2D]:
     """The cross as an entry of a legend, where any run diverged."""
     return [] if np.isfinite(rows[y]).all() else [Line2D([], [], color="white", label="diverged", **CROSS)]
+
+
+def legend_of_losses(panels: Iterable[Axes], rows: pd.DataFrame, y: str, *by: str) -> list[Line2D]:
+    """The cross as an entry of a legend where a panel has one, and how many ``by`` have no mark: they have no value."""
+    has_cross = any(line.get_marker() == CROSS["marker"] for axes in panels for line in axes.get_lines())
+    crosses = [Line2D([], [], color="white", label="diverged", **CROSS)] if has_cross else []
+    lost = int((np.isfinite(rows[y]).groupby([rows[column] for column in by]).sum() == 0).sum())
+    words_of_lost = f"{lost} {'run' if lost == 1 else 'runs'} diverged at once"
+    return [*crosses, *([Line2D([], [], linestyle="none", label=words_of_lost)] if lost else [])]

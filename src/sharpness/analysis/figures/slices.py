@@ -15,6 +15,7 @@ from sharpness.analysis.figures.style import styled
 WIDTH = 8  # of the surface, in expected steps to each side
 HEADROOM = 1.5  # of the surface, in largest training losses
 NUM_CURVES = 6
+FLAT = 0.01  # of the height of the surface: what changes less is not enlarged
 # Of the surface: strips of a step to each side, and between one measurement and the next.
 STRIPS_PER_STEP = 6
 STRIPS_BETWEEN = 3
@@ -32,8 +33,11 @@ def slices(slices: pd.DataFrame) -> Figure:
         slices: columns run and the run's fields, step, epoch, k, loss, eigenvalue.
     """
     runs = first_seeds(slices)
-    figure = Figure(figsize=(7.4, 3.4 * len(runs)), layout="constrained")
-    for row, run in zip(figure.subfigures(len(runs), 1, squeeze=False)[:, 0], runs, strict=True):
+    # A run that was lost at once is a line of text.
+    heights = [3.4 if is_measured(run.loc[run["k"] == 0, "loss"]) else 0.4 for run in runs]
+    figure = Figure(figsize=(7.4, sum(heights)), layout="constrained")
+    rows = figure.subfigures(len(runs), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for row, run in zip(rows, runs, strict=True):
         here = run[run["k"] == 0]
         end = divergence_in_words(here["loss"], here["epoch"])
         row.suptitle(title_of(run, slices) + end)
@@ -104,6 +108,8 @@ def _draw_surface(axes: Axes3D, losses: pd.DataFrame, curvature: pd.Series, norm
                 rasterized=True,  # thousands of faces
                 zorder=1 - 2 * index,
             )
+    if np.ptp(heights) < FLAT * ceiling:
+        axes.set_zlim(0, ceiling)  # otherwise the ticks would be of the last digits
     axes.set_yticks(chosen, [epoch_in_words(losses.index[index]) for index in chosen])
     axes.set_xticks([-WIDTH, -WIDTH // 2, 0, WIDTH // 2, WIDTH])
     # A label of the z axis would stick out of the room that the layout gives to the axes.
@@ -128,6 +134,8 @@ def _draw_curves(panels: np.ndarray, losses: pd.DataFrame, curvature: pd.Series,
     chosen = spread(len(losses))
     for axes in panels[len(chosen) :]:
         axes.set_axis_off()
+    for axes in panels[: len(chosen)][-NUM_CURVES // 2 :]:
+        axes.tick_params(labelbottom=True)  # the lowest of its column, where the next row is not full
     for axes, index in zip(panels, chosen, strict=False):
         axes.axvspan(-1, 1, color="0.93", zorder=0)
         axes.plot(

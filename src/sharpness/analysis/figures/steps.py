@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from sharpness.analysis.figures.epochs import early_label, stretch_early
 from sharpness.analysis.figures.palette import BLUE, GREEN, GREY, RED
-from sharpness.analysis.figures.runs import models, name_of, settings_in_words
-from sharpness.analysis.figures.seeds import legend_of_divergence, mark_divergence
+from sharpness.analysis.figures.runs import is_measured, models, name_of, say_lost, settings_in_words
+from sharpness.analysis.figures.seeds import legend_of_losses, mark_divergence
 from sharpness.analysis.figures.style import styled
 
 # Of the poster's factors; others have grey ones.
@@ -27,34 +27,52 @@ def steps(steps: pd.DataFrame) -> Figure:
     Args:
         steps: columns run and the run's fields, epoch, direction, alpha, batch, loss_before, loss_after.
     """
-    rows = models(steps)
+    rows, alphas = models(steps), _alphas(steps)
     figure = Figure(figsize=(7.4, 0.4 + 2.6 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), len(DIRECTIONS), squeeze=False, sharex="row")
+    drawn = panels[0, 0]
     for row, of_model in zip(panels, rows, strict=True):
-        for axes, direction in zip(row, DIRECTIONS, strict=True):
-            _draw_direction(axes, of_model[of_model["direction"] == direction])
-            # A little beyond the last time: its bars must not be cut.
-            stretch_early(axes, 1.06 * of_model["epoch"].max())
+        if is_measured(of_model["loss_before"]):
+            drawn = row[0]
+            for axes, direction in zip(row, DIRECTIONS, strict=True):
+                _draw_direction(axes, _of_direction(of_model, direction, alphas), alphas)
+                # A little beyond the last time: its bars must not be cut.
+                stretch_early(axes, 1.06 * of_model["epoch"].max())
+        else:
+            say_lost(*row)
         settings = settings_in_words(of_model, "learning_rate", "batch_size").replace(", ", "\n")
         row[0].set_ylabel(f"{name_of(of_model)}\n{settings}\nchange of the loss (%)")
     for axes, title in zip(panels[0], DIRECTIONS.values(), strict=True):
         axes.set_title(title)
     for axes in panels[-1]:
         axes.set_xlabel(early_label(steps["epoch"].max()))
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    crosses = legend_of_divergence(steps, "loss_after")
+    handles, labels = drawn.get_legend_handles_labels()
+    crosses = legend_of_losses(panels.flat, steps, "loss_before", "run")
     labels += [str(cross.get_label()) for cross in crosses]
     figure.legend([*handles, *crosses], labels, loc="outside upper center", ncols=len(labels))
     return figure
 
 
-def _draw_direction(axes: Axes, rows: pd.DataFrame) -> None:
+def _alphas(steps: pd.DataFrame) -> list[float]:
+    """The factors that were measured, the poster's first."""
+    there = set(steps.loc[np.isfinite(steps["loss_before"]), "alpha"])
+    return [*(alpha for alpha in COLOURS if alpha in there), *sorted(there - set(COLOURS))]
+
+
+def _of_direction(rows: pd.DataFrame, direction: str, alphas: list[float]) -> pd.DataFrame:
+    """The rows of one direction; one row of a lost run stands for all directions and alphas."""
+    is_lost = ~np.isfinite(rows["loss_before"])
+    lost = [rows[is_lost].assign(alpha=alpha) for alpha in alphas]
+    return pd.concat([rows[~is_lost & (rows["direction"] == direction)], *(part for part in lost if len(part))])
+
+
+def _draw_direction(axes: Axes, rows: pd.DataFrame, alphas: list[float]) -> None:
     axes.axhline(0, color="black", linewidth=0.8)
     unique = rows.drop_duplicates(["run", "step", "alpha", "batch"])
     # The loss before is the same for all batches, so the mean of the ratios is the ratio of the means.
     percent = 100 * (unique["loss_after"] / unique["loss_before"] - 1)
     change = unique.assign(change=percent.where(np.isfinite(percent)))
-    for alpha in [*COLOURS, *sorted(set(change["alpha"]) - set(COLOURS))]:
+    for alpha in alphas:
         of_alpha, colour = change[change["alpha"] == alpha], COLOURS.get(alpha, GREY)
         over_batches = of_alpha.groupby("epoch")["change"].agg(["mean", "sem"]).dropna(subset="mean")
         axes.errorbar(

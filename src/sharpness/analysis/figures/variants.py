@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from sharpness.analysis.figures.epochs import from_start
 from sharpness.analysis.figures.log_axis import log_y
 from sharpness.analysis.figures.palette import BLUE, GREEN, GREY, ORANGE, RED
-from sharpness.analysis.figures.runs import models, name_of, settings_in_words
-from sharpness.analysis.figures.seeds import draw_over_seeds, legend_of_divergence
+from sharpness.analysis.figures.runs import is_measured, models, name_of, say_lost, settings_in_words
+from sharpness.analysis.figures.seeds import draw_over_seeds, legend_of_losses
 from sharpness.analysis.figures.stability import draw_limits, legend_of_limit
 from sharpness.analysis.figures.style import styled
 
@@ -38,18 +38,27 @@ def variants(variants: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(6.4, 0.6 + 2.6 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), 2, squeeze=False, sharex="row")
     for (left, right), of_model in zip(panels, rows, strict=True):
-        _draw_model(left, right, of_model, looks)
+        if is_measured(of_model["loss"]):
+            _draw_model(left, right, of_model, looks)
+        else:
+            say_lost(left, right)
         left.set_title(f"{name_of(of_model)}, {settings_in_words(of_model, 'learning_rate')}", loc="left")
     for axes in panels[-1]:
         axes.set_xlabel("step after the switch")
     handles = [
-        Line2D([], [], color=colour, linestyle=linestyle, label=NAMES.get(variant, variant))
+        Line2D([], [], color=colour, linestyle=linestyle, label=NAMES.get(variant, variant) + _end(variants, variant))
         for variant, (colour, linestyle) in looks.items()
     ]
-    measured = variants[variants["loss"].notna() | variants["diverged"]]
-    handles += [legend_of_limit(), *legend_of_divergence(measured, "loss")]
+    if is_measured(variants["eigenvalue"]):
+        handles.append(legend_of_limit())
+    handles += legend_of_losses(panels.flat, variants, "loss", "run", "settings")
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
+
+
+def _end(variants: pd.DataFrame, variant: str) -> str:
+    """What the legend says of a variant of which there is no curve."""
+    return "" if is_measured(variants.loc[variants["settings"] == variant, "loss"]) else " (no curve)"
 
 
 def _looks(variants: pd.DataFrame) -> dict[str, tuple[str, Any]]:
