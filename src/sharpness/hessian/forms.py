@@ -5,15 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
+from sharpness.hessian.absent import FrozenUses
 from sharpness.hessian.culprit import reason_of
 from sharpness.hessian.differences import TOLERANCE, fault_of, off_difference, relative_difference
 from sharpness.hessian.double_backward.product import DoubleBackward
@@ -183,7 +180,7 @@ class _Check:
         with torch.enable_grad():  # by what is none of the weights
             computed = {name: state[name].requires_grad_() for name in self._loss.computed_buffers}
             state |= {name: buffer.clone() for name, buffer in computed.items()}
-            with _Uses(self._loss.given, self._loss.layout.names) as uses:
+            with FrozenUses(self._loss.given, self._loss.layout.names) as uses:
                 one, *others = (
                     self._twice_backward.logits_of(state, torch.float64, self._inputs) for _ in range(_CALLS)
                 )
@@ -200,7 +197,9 @@ class _Check:
             )
         return one
 
-    def _check_leaves(self, network: nn.Module, leaves: list[Tensor], uses: _Uses, computed: dict[str, Tensor]) -> None:
+    def _check_leaves(
+        self, network: nn.Module, leaves: list[Tensor], uses: FrozenUses, computed: dict[str, Tensor]
+    ) -> None:
         """Refuse logits that depend on weights in another way than by what is given."""
         given = zip(self._loss.layout.names, self._loss.given, strict=True)
         own = [name for name, weight in given if any(weight() is leaf for leaf in leaves)]
@@ -215,30 +214,6 @@ class _Check:
                     f"{name}, a buffer, was computed from {self._loss.computed_buffers[name]} before and does not "
                     "follow it: let the forward that uses it compute it anew, or detach it"
                 )
-
-
-class _Uses(TorchFunctionMode):
-    """Notes which frozen weights a function of torch takes, or views of them: they leave no trace in a graph."""
-
-    def __init__(self, weights: Sequence[weakref.ref[nn.Parameter]], names: Sequence[str]) -> None:
-        super().__init__()
-        of = ((weight(), name) for weight, name in zip(weights, names, strict=True))
-        self._frozen = {id(weight): name for weight, name in of if weight is not None and not weight.requires_grad}
-        self.names: list[str] = []
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if self._frozen and isinstance(result, Tensor):  # else it may have asked for a shape alone
-            taken = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            found = (self._frozen.get(id(part)) for leaf in taken for part in (leaf, leaf._base))
-            self.names += [name for name in found if name is not None]
-        return result
 
 
 def _drawn(shape: torch.Size, seed: int) -> Tensor:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
+
+from sharpness.hessian.absent import Absent, AbsentComputed, AbsentParameter
 
 # The layers around a network that only distribute or compile it, and what they call the network.
 _WRAPPERS = {
@@ -37,10 +38,10 @@ def skeleton_of(model: nn.Module) -> nn.Module:
     """
     check_model(model)
     memo: dict[int, Any] = {
-        id(parameter): _AbsentParameter.like(parameter, name) for name, parameter in model.named_parameters()
+        id(parameter): AbsentParameter.like(parameter, name) for name, parameter in model.named_parameters()
     }
     memo |= {
-        id(buffer): _Absent.like(buffer, name) for name, buffer in model.named_buffers() if buffer.is_floating_point()
+        id(buffer): Absent.like(buffer, name) for name, buffer in model.named_buffers() if buffer.is_floating_point()
     }
     with _CopyingComputed(model):
         # From the inside out: a wrapper may hold others.
@@ -172,7 +173,7 @@ class _CopyingComputed(TorchFunctionMode):
         tensor, memo = args
         weight = weight_behind(tensor, self._weights)
         if weight is not None and not tensor.is_nested:
-            memo[id(tensor)] = _AbsentComputed.like(tensor, f"{self._place(tensor)} was computed from {weight}")
+            memo[id(tensor)] = AbsentComputed.like(tensor, f"{self._place(tensor)} was computed from {weight}")
         elif not tensor.is_leaf:
             memo[id(tensor)] = tensor.detach().clone()
         else:
@@ -208,64 +209,6 @@ def leaves_of(outputs: Tensor) -> Iterator[Tensor]:
         if (variable := getattr(node, "variable", None)) is not None:
             yield variable
         nodes.extend(before for before, _ in node.next_functions)
-
-
-class _Absent(Tensor):
-    """The shape of a tensor that is given at every call: whoever computes with it holds it elsewhere than in a layer.
-
-    On the meta device alone this would be no error: torch's kernels for the CPU read some of its tensors as memory.
-    """
-
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
-    _name: str
-
-    @classmethod
-    def like(cls, tensor: Tensor, name: str) -> _Absent:
-        absent: _Absent = torch.Tensor._make_wrapper_subclass(
-            cls,
-            tensor.size(),
-            strides=tensor.stride() if tensor.layout == torch.strided else None,
-            dtype=tensor.dtype,
-            device=torch.device("meta"),
-        )
-        absent._name = name
-        return absent
-
-    def _refusal(self) -> str:
-        return (
-            f"the network uses {self._name} from where it is not registered, as in a plain list, so that nothing can "
-            f"take its place there: let its forward use {self._name} itself, or register it there too "
-            "(nn.ParameterList)"
-        )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Absent:
-        return memo.setdefault(id(self), self.like(self, self._name))  # type: ignore[no-any-return]
-
-    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        return f"{type(self).__name__}({self._name}, {list(self.shape)})"
-
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        raise ValueError(
-            next(leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, _Absent))._refusal()
-        )
-
-
-class _AbsentComputed(_Absent):
-    """The same of a tensor that the model computed from its weights and kept; its name says from which."""
-
-    def _refusal(self) -> str:
-        return f"{self._name} before and does not follow it: let the forward that uses it compute it anew"
-
-
-class _AbsentParameter(_Absent, nn.Parameter):
-    """The same of a parameter."""
 
 
 def _held(roots: Iterable[Any]) -> Iterator[Any]:
