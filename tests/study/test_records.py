@@ -345,6 +345,21 @@ def test_tables_for_readers_without_a_record_are_held_against_the_study(study, w
     check_finished(study, folder.parent, is_recorded=lambda path: path.endswith(name), torch="2.14.1")
 
 
+@pytest.mark.parametrize("kept", [1, 2, 4, 5, None])
+def test_stale_results_are_named_together_and_beyond_the_first_few_counted(study, written, kept):
+    folder = written(code="9f")
+    tables = sorted(folder.rglob("*.csv"))
+    for path in tables[kept or len(tables) :]:
+        path.unlink()
+    with pytest.raises(RecordError) as refused:
+        finished(study, folder)
+    told, count = str(refused.value), len(tables[:kept])
+    assert "\n" not in told
+    assert sum(str(path) in told for path in tables) == min(count, 4)
+    assert told.endswith(f", {count - 4} more") == (count > 4)
+    assert ("; so it is with " in told) == (count > 1)
+
+
 def renamed(config):
     config["experiments"] = {
         {"eigenvalues": "of_rates"}.get(name, name): of_it for name, of_it in config["experiments"].items()

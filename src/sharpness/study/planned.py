@@ -13,6 +13,7 @@ from sharpness.study.plan import CLAIMS, KINDS, Experiment, Study
 from sharpness.study.records import Origins, RecordError, Wanted, check, read_rows, settings_digest
 
 _UNRECORDED = "and Snakemake has no record of it: remove it, and it is made anew"
+NAMED = 3  # stale tables beside the first, by their names; the others are counted
 # In the words of a verdict: the early epoch that it is about.
 _EARLY = re.compile(r"% at epoch ([^,]+),|runs of (\S+) epochs with gamma 1 ")
 
@@ -75,20 +76,36 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
     """
     origins = Origins()
     checked: set[Path] = set()
+    stale: dict[Path, RecordError] = {}
     for experiment in study.experiments.values():
         for measurement, name in experiment.collected.items():
             for table, asked in wanted(study, experiment, measurement):
                 path = results / "runs" / table
                 if path not in checked and path.exists() and not is_recorded(str(path)):
                     checked.add(path)
-                    rows = read_rows(path, measurement)
-                    check(rows, asked, path)
-                    _check_code(study, asked, rows[0], path, torch)
-                    origins.add(rows[:1], measurement, path)
+                    try:
+                        rows = read_rows(path, measurement)
+                        check(rows, asked, path)
+                        _check_code(study, asked, rows[0], path, torch)
+                        origins.add(rows[:1], measurement, path)
+                    except RecordError as error:
+                        stale[path] = error
             path = results / "tables" / f"{name}.csv"
             if path.exists() and not is_recorded(str(path)):
-                _check_members(experiment, measurement, path)
+                try:
+                    _check_members(experiment, measurement, path)
+                except RecordError as error:
+                    stale[path] = error
+    if stale:
+        raise RecordError(_of_all(stale))
     _check_products(study, results / "tables", is_recorded)
+
+
+def _of_all(stale: Mapping[Path, RecordError]) -> str:
+    """What is wrong with the first table, and which others are no better."""
+    (_, first), *others = stale.items()
+    named = [str(path) for path, _ in others[:NAMED]] + [f"{len(others) - NAMED} more"] * (len(others) > NAMED)
+    return f"{first}; so it is with {', '.join(named)}" if named else str(first)
 
 
 def _check_products(study: Study, tables: Path, is_recorded: Callable[[str], bool]) -> None:
