@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_state import KINDS
-from test_training import dataset_of, digits, of_digits
+from training_cases import KINDS, dataset_of, digits, of_digits
 
 from sharpness.data import datasets
 from sharpness.data.datasets import Dataset, Split

@@ -4,18 +4,16 @@ import copy
 import itertools
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch.nn import functional
+from training_cases import dataset_of, digits, of_digits
 
-from sharpness.data.datasets import Dataset, Split, epoch_order
+from sharpness.data.datasets import Split, epoch_order
 from sharpness.hessian.loss import Evaluation, Loss, flatten
 from sharpness.runtime.streams import stream
-from sharpness.training import models
 from sharpness.training.loop import Descent, Directions, Training
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
@@ -24,16 +22,6 @@ STEPS_PER_EPOCH = 5
 SEARCH = {"num_directions": 2, "direction_examples": 5, "direction_tolerance": 0.1, "direction_products": 9}
 NUDGED = {**SEARCH, "gamma": 0.1}
 PLAIN = {"gamma": 1.0, "gamma_outside": 1.0}
-
-
-def dataset_of(problem, dtype=torch.float32, *, num_training=22):
-    """22 training examples, 9 to validate and 8 to test, with classes that can be learnt."""
-    splits = []
-    for seed, size in ((1, num_training), (2, 9), (3, 8)):
-        inputs = problem("conv", num_examples=size, seed=seed, dtype=dtype).inputs
-        targets = torch.bucketize(inputs.mean(dim=(1, 2, 3)), torch.tensor([-0.05, 0.05], dtype=dtype))
-        splits.append(Split(inputs, targets))
-    return Dataset(*splits, num_classes=3)
 
 
 def batches_of(run, dataset):
@@ -90,20 +78,6 @@ def outcome(progress, kept):
         "velocity": None if velocity is None else velocity.numpy().tobytes(),
         "kept": list(dict.fromkeys(bits(snapshot) for snapshot in kept)),
     }
-
-
-def digits():
-    """100 handwritten digits to train on, framed so that every network takes them, 50 to validate and 50 to test."""
-    images, targets = load_digits(return_X_y=True)
-    inputs = functional.pad(torch.from_numpy(images).float().view(-1, 1, 8, 8), (1, 1, 1, 1))
-    inputs = (inputs - inputs.mean()) / inputs.std()
-    parts = slice(100), slice(100, 150), slice(150, 200)
-    return Dataset(*(Split(inputs[part], torch.from_numpy(targets)[part]) for part in parts), num_classes=10)
-
-
-def of_digits(name):
-    """A network of the package with its first weights, in place of a plain one."""
-    return SimpleNamespace(model=models.build(name, (1, 10, 10), generator=torch.Generator().manual_seed(0)))
 
 
 @pytest.fixture

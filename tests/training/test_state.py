@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from training_cases import KINDS, NUDGED
 
 from sharpness.data.datasets import Dataset, Split
 from sharpness.hessian.loss import Loss, flatten
@@ -30,22 +31,6 @@ pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
 STEPS_PER_EPOCH = 5
 CPU = torch.device("cpu")
 ENVIRONMENT = {"code": "0a", "torch": torch.__version__, "device": "cpu", "threads": "1", "data_digest": "1b"}
-NUDGED = {
-    "gamma": 0.1,
-    "direction_tolerance": 0.1,
-    "num_directions": 2,
-    "direction_examples": 5,
-    "direction_products": 9,
-}
-KINDS = {
-    "plain": {},
-    "momentum": {"momentum": 0.9, "l2": 0.01},
-    "augmented": {"augment": True, "momentum": 0.9},
-    "full batch": {"batch_size": "full", "momentum": 0.9},
-    "nudged": NUDGED,
-    "nudged and augmented, with momentum": {**NUDGED, "augment": True, "momentum": 0.9},
-    "with a schedule": {"learning_rate_epochs": (1, 2), "learning_rate_factor": 0.1},
-}
 
 
 class Signals:
