@@ -163,7 +163,7 @@ def test_a_study_that_there_is_not_is_refused_by_make_with_those_that_there_are(
         assert len(done.stderr.splitlines()) == 1
 
 
-HISTORY = "results/one/runs/digits200-simple_cnn-lr0.1-bs20-e1-seed0/history.csv"
+HISTORY = "results/one/runs/digits-200-simple_cnn-lr0.1-bs20-e1-seed0/history.csv"
 
 
 def test_a_job_that_the_kernel_kills_is_said_in_one_sentence_at_the_end(folder):

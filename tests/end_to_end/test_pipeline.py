@@ -120,7 +120,7 @@ def test_the_density_reaches_as_far_as_the_leading_eigenvalues(finished):
 
 def test_a_subspace_is_compared_with_the_one_before_it_across_parts(finished):
     rows = table(finished, "gradients_gradients")
-    of_run = rows[rows["run"] == "digits200-simple_cnn-lr0.1-bs20-e2-seed0"].sort_values("step")
+    of_run = rows[rows["run"] == "digits-200-simple_cnn-lr0.1-bs20-e2-seed0"].sort_values("step")
     assert of_run["step"].tolist() == [0, 5, 10, 20]
     # Steps 0 and 5 are in one part, 10 and 20 in the other.
     assert of_run["overlap_with_step"].iloc[1:].tolist() == [0, 5, 10]
@@ -149,7 +149,7 @@ def test_a_run_that_diverges_is_a_result_and_the_others_go_on(finished):
 
 def test_checkpoints_carry_the_planned_steps_and_spectra_are_measured_at_each(finished):
     spectra = table(finished, "eigenvalues_spectrum")
-    of_run = spectra[spectra["run"] == "digits200-simple_cnn-lr0.1-bs20-e2-seed0"]
+    of_run = spectra[spectra["run"] == "digits-200-simple_cnn-lr0.1-bs20-e2-seed0"]
     # 10 steps an epoch; every 100 images is every 5 steps in the first epoch, then once an epoch.
     assert sorted(of_run["step"].unique()) == [0, 5, 10, 20]
     assert (of_run["residual"][of_run["which"] == "largest"] <= 1e-2).all()

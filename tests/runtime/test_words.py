@@ -25,7 +25,7 @@ def test_packed_words_come_out_as_they_were(before, packed, after):
 
 def test_the_files_of_a_thousand_runs_fit_a_command():
     runs = [
-        f"cifar1045000-resnet32-lr{rate}-bs{batch}-e300-seed{seed}"
+        f"cifar10-45000-resnet32-lr{rate}-bs{batch}-e300-seed{seed}"
         for rate in range(10)
         for batch in range(10)
         for seed in range(10)

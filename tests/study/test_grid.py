@@ -171,7 +171,7 @@ def test_numbers_that_differ_in_the_last_digit_only_give_two_names():
 
 
 def test_the_name_of_plain_sgd_says_what_was_chosen_and_nothing_of_directions():
-    assert RUN.name == "cifar1045000-simple_cnn-lr0.01-bs128-e100-seed0"
+    assert RUN.name == "cifar10-45000-simple_cnn-lr0.01-bs128-e100-seed0"
 
 
 def test_the_name_of_a_run_with_everything_set_spells_it_all():
@@ -197,7 +197,7 @@ def test_the_name_of_a_run_with_everything_set_spells_it_all():
     )
 
     assert run.name == (
-        "cifar1045000-augmented-resnet32-same-init0.5-lr1e-05-x0.1at50_75-bsfull-m0.9-l2_0.0001-bfloat16"
+        "cifar10-45000-augmented-resnet32-same-init0.5-lr1e-05-x0.1at50_75-bsfull-m0.9-l2_0.0001-bfloat16"
         "-gamma0.1-outside0-K5-n2500-tol0.05-max100-inbfloat16-e100-plateau10-stop20-bound1000-seed7"
     )
 

@@ -100,9 +100,9 @@ experiments:
     grids:
       gamma: [{ gamma: [1, 0.1] }]
 """
-SHARED = "digits100-simple_cnn-lr0.1-bs10-e4-seed0"
-FASTER = "digits100-simple_cnn-lr0.2-bs10-e4-seed1"
-NUDGED = "digits100-simple_cnn-lr0.1-bs10-gamma0.1-K2-n50-tol0.1-max20-e4-seed0"
+SHARED = "digits-100-simple_cnn-lr0.1-bs10-e4-seed0"
+FASTER = "digits-100-simple_cnn-lr0.2-bs10-e4-seed1"
+NUDGED = "digits-100-simple_cnn-lr0.1-bs10-gamma0.1-K2-n50-tol0.1-max20-e4-seed0"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -252,7 +252,7 @@ def test_a_study_has_the_name_and_the_number_of_chunks_of_its_file():
 def test_full_batches_take_one_step_an_epoch():
     study = expand(small((("experiments", "slice", "grids", "run"), [{"batch_size": "full"}])))
 
-    assert study.chunks["digits100-simple_cnn-lr0.1-bsfull-e4-seed0"] == [[1, 2], [3], [4]]
+    assert study.chunks["digits-100-simple_cnn-lr0.1-bsfull-e4-seed0"] == [[1, 2], [3], [4]]
 
 
 def test_five_hundred_seeds_are_five_hundred_runs():
@@ -511,17 +511,17 @@ BAD_VALUES = {
     "an early epoch after the end": (
         ("validation_epoch",),
         5,
-        ["validation_epoch must be at most 4, the epochs of digits100-simple_cnn", "got 5"],
+        ["validation_epoch must be at most 4, the epochs of digits-100-simple_cnn", "got 5"],
     ),
     "a Hessian on more images than there are": (
         (*LEADING, "num_examples"),
         101,
-        ["spectrum.leading.num_examples must be at most 100, the num_training of digits100-simple_cnn", "got 101"],
+        ["spectrum.leading.num_examples must be at most 100, the num_training of digits-100-simple_cnn", "got 101"],
     ),
     "a loss on more images than there are": (
         ("slices", "top", "loss_examples"),
         500,
-        ["slices.top.loss_examples must be at most 100, the num_training of digits100-simple_cnn", "got 500"],
+        ["slices.top.loss_examples must be at most 100, the num_training of digits-100-simple_cnn", "got 500"],
     ),
     "more eigenvalues than products": (
         (*LEADING, "num_eigenvalues"),
@@ -531,7 +531,7 @@ BAD_VALUES = {
     "a last epoch that is not evaluated": (
         ("evaluation_epochs",),
         [1, 2],
-        ["evaluation_epochs must have 4, the last epoch of digits100-simple_cnn", "got [1, 2]"],
+        ["evaluation_epochs must have 4, the last epoch of digits-100-simple_cnn", "got [1, 2]"],
     ),
     "an early epoch that is not evaluated": (
         ("evaluation_epochs",),
@@ -649,7 +649,7 @@ BAD_VALUES = {
             "measure": {"slices": ["top"]},
             "grids": {"learning_rate": [{"learning_rate": [0.1, 0.2], "epochs": 1}]},
         },
-        ["slices.top.checkpoints is 'later', must keep one of digits100-", "from epoch 2 on"],
+        ["slices.top.checkpoints is 'later', must keep one of digits-100-", "from epoch 2 on"],
     ),
     "a nudged row named after plain SGD": (
         ("experiments", "results", "grids", "sgd"),
@@ -716,7 +716,7 @@ BAD_VALUES = {
     "a schedule after the end": (
         ("checkpoints", "early", "at_epochs"),
         [5, 6],
-        ["spectrum.leading.checkpoints is 'early', which keeps no checkpoint within the 4 epochs of digits100"],
+        ["spectrum.leading.checkpoints is 'early', which keeps no checkpoint within the 4 epochs of digits-100"],
     ),
 }
 
@@ -954,7 +954,7 @@ def test_grids_that_a_figure_shows_together_are_pooled_too():
 def test_one_run_under_several_names_is_trained_once():
     names = [{"batch_size": ["full", 100]}, {"batch_size": "full", "learning_rate_epochs": [[4], [5, 9]]}]
     study = expand(small((("experiments", "slice", "grids", "run"), names)))
-    assert list(study.experiments["slice"].runs) == ["digits100-simple_cnn-lr0.1-bsfull-e4-seed0"]
+    assert list(study.experiments["slice"].runs) == ["digits-100-simple_cnn-lr0.1-bsfull-e4-seed0"]
 
 
 def test_a_wrong_file_is_refused_before_a_forecast_and_a_publication(tmp_path):
@@ -968,10 +968,10 @@ def test_a_wrong_file_is_refused_before_a_forecast_and_a_publication(tmp_path):
 
 def test_a_training_job_that_no_command_could_start_is_refused():
     parts = message_of(small((("chunks_per_run",), 1000), (("study",), "a_rather_long_name_of_a_study")))
-    assert "chunks_per_run is 1000, with 6 checkpoints of digits100-simple_cnn" in parts
+    assert "chunks_per_run is 1000, with 6 checkpoints of digits-100-simple_cnn" in parts
     dense = {"dense_epochs": 3000, "dense_images": 1}
     steps = message_of(small((("checkpoints", "early"), dense), (("defaults", "epochs"), 3000)))
-    assert "chunks_per_run is 3, with 30000 checkpoints of digits100-simple_cnn" in steps
+    assert "chunks_per_run is 3, with 30000 checkpoints of digits-100-simple_cnn" in steps
     assert "at most 100,000 can be run" in steps
 
 

@@ -558,7 +558,7 @@ SPOILT = {
     ),
     # A hard link of its chunk: damage to one is damage to both.
     "a flipped bit of a chunk": (flipped(lambda job: job.chunks[0], bit=7), "cannot be read"),
-    "a kept checkpoint of another run": (with_kept(run=lambda there: replace(there.run, seed=1)), "is of digits22-"),
+    "a kept checkpoint of another run": (with_kept(run=lambda there: replace(there.run, seed=1)), "is of digits-22-"),
     "a kept checkpoint of other code": (
         with_kept(environment=lambda there: {**there.environment, "code": "0b"}),
         "has beside it",

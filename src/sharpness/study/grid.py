@@ -122,7 +122,7 @@ class Run:
         a hash instead.
         """
         parts = [
-            f"{self.data}{self.num_training}",
+            f"{self.data}-{self.num_training}",
             "augmented" if self.augment else "",
             self.model,
             "" if self.padding == "alternating" else self.padding,
