@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sharpness.analysis.results_markup import as_markdown, as_tex
-from sharpness.analysis.tables import bowl_widths, frobenius, ordering, peaks, results_table
+from sharpness.analysis.tables import bowl_widths, first_change, frobenius, ordering, peaks, results_table
 
 RUN = {
     "grid": "learning_rate",
@@ -373,3 +373,11 @@ def test_tex_compiles_with_booktabs_and_fits_the_page(gamma_history, gamma_spect
 
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("[]", None), ("[3]", 3), ("[7, 2]", 2), (np.nan, None), ([], None), ((4,), 4)]
+)
+def test_the_epoch_of_a_change_is_read_from_text(value, expected):
+    found = first_change(value)
+    assert np.isnan(found) if expected is None else found == expected

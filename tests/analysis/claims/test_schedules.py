@@ -1,0 +1,36 @@
+"""The claim on changes of the learning rate."""
+
+from claims.invented import STRENGTHS, rows_of, schedules_of, verdict_of
+
+
+def test_raising_and_lowering_the_rate_are_rows_of_their_own():
+    raised = schedules_of(STRENGTHS["holds"])
+    lowered = [
+        (kind, name, table.assign(learning_rate=1.0, run="lowered" + table["run"]))
+        for kind, name, table in schedules_of(STRENGTHS["does not hold"], factor=0.1)
+    ]
+    rows = rows_of([*raised, *lowered], "r")
+
+    found = {row["configuration"]: row["verdict"] for row in rows}
+    assert found == {
+        "learning rate 0.1, batch size 32, the rate raised by a factor 10": "holds",
+        "learning rate 1, batch size 32, the rate lowered by a factor 0.1": "does not hold",
+    }
+    assert all("in 3 epochs" in row["measured"] for row in rows)
+
+
+def test_a_change_at_one_time_only_or_without_the_steady_run_decides_nothing():
+    (_, _, rows), *_ = schedules_of(STRENGTHS["holds"])
+    for part in (rows[rows["learning_rate_epochs"] != "[7]"], rows[rows["learning_rate_epochs"] != "[]"]):
+        row = verdict_of([("schedules", "spectrum", part)], "r")
+        assert row["verdict"] == "undecided"
+        assert "early, late and never" in row["would_decide"]
+
+
+def test_a_run_that_diverges_after_its_change_is_left_out():
+    (_, _, rows), *_ = schedules_of([1.0, 1.1, 0.9, 5.0])
+    hit = (rows["seed"] == 3) & (rows["learning_rate_epochs"] == "[1]") & (rows["epoch"] == 3)
+
+    row = verdict_of([("schedules", "spectrum", rows.assign(eigenvalue=rows["eigenvalue"].where(~hit)))], "r")
+
+    assert (row["verdict"], row["seeds"], row["diverged"]) == ("holds", 3, 1)

@@ -1,0 +1,46 @@
+"""The stage that writes the verdicts."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+from claims.invented import whole_study
+
+from sharpness.analysis.claims.collected import collected
+from sharpness.analysis.claims.deciding import as_markdown, decide
+from sharpness.runtime.closure import sources
+from sharpness.stages.claims import claims
+
+
+def test_the_stage_reads_collected_tables_and_writes_the_same_verdicts(tmp_path):
+    tables = whole_study()
+    paths = [tmp_path / f"{index}.csv" for index in range(len(tables))]
+    for path, (_, _, table) in zip(paths, tables, strict=True):
+        table.assign(code="1a2b3c", torch="2.14.1", device="cpu AVX512", threads=1).to_csv(path, index=False)
+
+    claims(
+        kinds=[kind for kind, _, _ in tables],
+        measurements=[name for _, name, _ in tables],
+        tables=paths,
+        settings="{}",
+        validation_epoch=1,
+        markdown=tmp_path / "claims.md",
+        csv=tmp_path / "claims.csv",
+    )
+
+    expected = decide(collected(tables), validation_epoch=1)
+    written = pd.read_csv(tmp_path / "claims.csv", keep_default_na=False)
+    assert written["verdict"].tolist() == expected["verdict"].tolist()
+    assert written["measured"].tolist() == expected["measured"].tolist()
+    source = "code 1a2b3c; torch 2.14.1; cpu AVX512; threads 1"
+    assert set(written["made_by"]) == {source}
+    assert (tmp_path / "claims.md").read_text() == f"{as_markdown(expected)}\nComputed by {source}.\n"
+
+
+def test_the_claims_depend_on_no_module_that_imports_torch_or_draws():
+    paths = sources("sharpness.stages.claims")
+
+    assert not any(
+        re.search(r"^\s*(import|from) torch", Path(path).read_text(encoding="utf-8"), re.MULTILINE) for path in paths
+    )
+    assert not any("/figures/" in path for path in paths)

@@ -1,0 +1,54 @@
+"""What the report reads is whole, or refused by its name."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sharpness.report.page import caption_of
+from sharpness.stages import report as stage
+from sharpness.study.records import RecordError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("content", [b"", b"# title", b"\xff\xfe", b"text\n\nmore"])
+def test_a_caption(tmp_path, content):
+    path = tmp_path / "slices.md"
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=f"{path} is damaged"):
+        stage._read(path, caption_of)
+
+
+@pytest.mark.parametrize("content", ["", "title: [", "title: a", "- 1"])
+def test_the_citation(tmp_path, content):
+    path = tmp_path / "CITATION.cff"
+    path.write_text(content)
+    with pytest.raises(RecordError, match=f"{path} is damaged"):
+        stage._read(path, stage._citation)
+
+
+@pytest.mark.parametrize("part", [0, 0.1, 0.5, 0.99])
+def test_a_picture(tmp_path, part):
+    whole = next(iter((ROOT / "results/digits/published/figures").glob("*.png"))).read_bytes()
+    path = tmp_path / "slices.png"
+    path.write_bytes(whole)
+    assert stage._image(path) == whole
+    path.write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(RecordError, match=f"{path} is damaged or cut short"):
+        stage._image(path)
+
+
+def test_the_verdicts(tmp_path):
+    path = tmp_path / "claims.csv"
+    whole = pd.read_csv(ROOT / "results/digits/published/tables/claims.csv")
+    whole.to_csv(path, index=False)
+    assert len(stage._claims(path)) == len(whole)
+    for rows, reason in (
+        (whole[:-1], "lacks the claims t"),
+        (whole.drop(columns="verdict"), "lacks the column verdict"),
+        (pd.DataFrame(), "is damaged or empty"),
+    ):
+        rows.to_csv(path, index=False)
+        with pytest.raises(RecordError, match=f"{path} {reason}"):
+            stage._claims(path)
