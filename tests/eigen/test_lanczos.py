@@ -11,8 +11,9 @@ from matrices import Counting, not_operators, with_spectrum
 from scipy import sparse
 from scipy.sparse.linalg import LinearOperator
 
-from sharpness.eigen.krylov import Krylov, VectorProduct
+from sharpness.eigen.krylov import Krylov
 from sharpness.eigen.lanczos import follow_eigenpairs, top_eigenpairs
+from sharpness.eigen.operators import VectorProduct
 from sharpness.hessian.operator import HessianOperator
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")

@@ -1,1 +1,1 @@
-"""Eigenpairs and spectra of any symmetric operator: it knows vectors only."""
+"""Eigenpairs and spectra of any symmetric operator."""

@@ -1,4 +1,4 @@
-"""Trace, Frobenius norm and spectral density of a symmetric operator from products with random vectors."""
+"""Estimate trace, Frobenius norm and spectral density of a symmetric operator from random matvecs."""
 
 from __future__ import annotations
 
@@ -8,21 +8,14 @@ from math import inf, nan, pi, sqrt
 import torch
 from torch import Tensor
 
-from sharpness.eigen.krylov import (
-    Krylov,
-    SymmetricOperator,
-    VectorProduct,
-    inner_products,
-    length,
-    norms_of_rows,
-    not_symmetric,
-    orthonormal_outside,
-)
-from sharpness.eigen.lanczos import Eigenpairs
+from sharpness.eigen.krylov import Krylov
+from sharpness.eigen.operators import SymmetricOperator, VectorProduct, not_symmetric
+from sharpness.eigen.search import Eigenpairs
+from sharpness.eigen.vectors import inner_products, length, norms_of_rows, orthonormal_outside
 from sharpness.runtime import checks
 from sharpness.runtime.device import on_its_device
 
-# Of random vectors, relative to what two of them have in common: more is no rounding.
+# Largest |x'Ay - y'Ax| for random vectors, relative to the typical size of x'Ay, that rounding explains.
 _ALLOWED_ASYMMETRY = 0.03
 
 
@@ -31,24 +24,30 @@ class Estimate:
     """A number estimated from random samples."""
 
     value: float
-    standard_error: float  # 0 where the value is exact, NaN where one sample says nothing of its spread
+    standard_error: float  # 0 if the value is exact, NaN if a single sample gives no spread
     num_products: int
 
 
 @dataclass(frozen=True)
 class SpectralDensity:
-    """A quadrature of the distribution of eigenvalues for each of several random vectors."""
+    """A quadrature of the eigenvalue distribution for each of several random vectors."""
 
-    nodes: Tensor  # [num_probes, num_steps], Ritz values, descending, float64, on the CPU; 0 where there is no node
-    weights: Tensor  # [num_probes, num_steps], of sum 1 for each probe; 0 where there is no node
+    nodes: Tensor  # [num_probes, num_steps], Ritz values, descending, float64, on the CPU; padded with 0
+    weights: Tensor  # [num_probes, num_steps], summing to 1 for each probe; padded with 0
     num_products: int
 
     def density(self, grid: Tensor, width: float) -> Tensor:
-        """Density of eigenvalues at the points of ``grid`` [n], smoothed by a Gaussian, [n].
+        """Evaluate the density of eigenvalues, smoothed by a Gaussian.
 
         Args:
-            grid: places on the axis of eigenvalues.
+            grid: [n], points on the axis of eigenvalues.
             width: standard deviation of the Gaussian; positive.
+
+        Returns:
+            [n], float64; integrates to 1.
+
+        Raises:
+            ValueError: ``width`` is not positive.
         """
         if not width > 0:
             raise ValueError(f"width must be positive, got {width}")
@@ -57,7 +56,7 @@ class SpectralDensity:
         return (gaussians * self.weights).sum(dim=2).mean(dim=1)
 
     def moments(self, order: int) -> Estimate:
-        """tr(A^order) / P; up to order 2 ``num_steps`` - 1 the quadrature itself adds no error."""
+        """Estimate tr(A^order) / P; the quadrature is exact up to order 2 ``num_steps`` - 1."""
         return mean_of((self.weights * self.nodes**order).sum(dim=1), self.num_products)
 
 
@@ -69,17 +68,17 @@ def mean_of(samples: Tensor, num_products: int) -> Estimate:
 
 @on_its_device
 def trace(operator: SymmetricOperator, *, num_products: int, generator: torch.Generator) -> Estimate:
-    """The trace of ``operator`` by XTrace, or exactly where the products suffice for that.
+    """Estimate the trace of ``operator`` by XTrace, or compute it exactly if the budget allows P matvecs.
 
     Epperly, Tropp and Webber, "XTrace: making the most of every sample in stochastic trace estimation", 2024, section
-    2.1, with the normalisation of section 2.3. For each of m test vectors, the range of the operator is approximated
-    by the images of the other ones, its trace there is exact, and the test vector estimates the rest.
+    2.1, with the normalisation of section 2.3. For each of m test vectors, the images of the others span an
+    approximate range of the operator; the trace on it is exact, and the test vector estimates the remainder.
 
     Args:
         operator: symmetric, [P, P].
-        num_products: at least 2; a standard error needs 4. Half of them are with test vectors. Fewer are used where
-            these show that the operator is of lower rank.
-        generator: of the test vectors, on the CPU.
+        num_products: budget of matvecs, at least 2; a standard error needs 4. Half of them go to test vectors. Fewer
+            are used if the operator turns out to have lower rank.
+        generator: draws the test vectors, on the CPU.
 
     Raises:
         ValueError: fewer than 2 products.
@@ -97,14 +96,14 @@ def trace(operator: SymmetricOperator, *, num_products: int, generator: torch.Ge
     basis, left_out = _range_of(images)
     basis_images = product.rows(basis)
 
-    # Columns belong to test vectors. In the paper's letters: W, S, X = W - S diag(S' W), H.
+    # One column per test vector. In the paper's notation: W, S, X = W - S diag(S' W), H.
     along = inner_products(basis, tests)
     kept = along - left_out * (left_out * along).sum(dim=0)
     projected = inner_products(basis, basis_images)
     inside = projected.trace() - (left_out * (projected @ left_out)).sum(dim=0)
     rests = tests - kept.T.to(tests) @ basis
     curvatures = _row_products(rests, images - kept.T.to(tests) @ basis_images)
-    # The rest of a test vector is uniform on a sphere in the complement of the others' range.
+    # The remainder of a test vector is uniform on a sphere in the complement of the others' range.
     num_kept = len(basis) - left_out.square().sum(dim=0)
     outside = (product.size - num_kept) * curvatures / _row_products(rests, rests)
     return mean_of(inside + outside, product.num_products)
@@ -114,14 +113,14 @@ def trace(operator: SymmetricOperator, *, num_products: int, generator: torch.Ge
 def squared_frobenius_norm(
     operator: SymmetricOperator, *, num_products: int, generator: torch.Generator, pairs: Eigenpairs | None = None
 ) -> Estimate:
-    """The sum of the squared eigenvalues of ``operator``: the mean of |A z|² over random z (Hutchinson, 1989, on A²).
+    """Estimate the sum of squared eigenvalues: the mean of |A z|² over random z (Hutchinson, 1989, applied to A²).
 
     Args:
         operator: symmetric, [P, P].
-        num_products: at least 1; a standard error needs 2.
-        generator: of the random vectors, on the CPU.
-        pairs: eigenpairs of the operator, whose part is taken as known, up to their squared residuals; only that of
-            their complement is estimated.
+        num_products: matvecs, at least 1; a standard error needs 2.
+        generator: draws the random vectors, on the CPU.
+        pairs: known eigenpairs of the operator. Their contribution is taken as exact, and only that of their complement
+            is estimated.
 
     Raises:
         ValueError: fewer than 1 product.
@@ -152,14 +151,17 @@ def squared_frobenius_norm(
 def frobenius_norm(
     operator: SymmetricOperator, *, num_products: int, generator: torch.Generator, pairs: Eigenpairs | None = None
 ) -> Estimate:
-    """The root of ``squared_frobenius_norm``, with its standard error to first order (the delta method)."""
+    """Estimate the Frobenius norm: the square root of ``squared_frobenius_norm``, whose arguments and errors it shares.
+
+    The standard error is to first order (delta method).
+    """
     squared = squared_frobenius_norm(operator, num_products=num_products, generator=generator, pairs=pairs)
     value = sqrt(squared.value)
     return Estimate(value, squared.standard_error / (2 * value) if value else 0.0, squared.num_products)
 
 
 def leading_frobenius_norm(pairs: Eigenpairs) -> float:
-    """The Frobenius norm of the operator on the span of ``pairs``: at most that of the whole operator."""
+    """Frobenius norm of the operator on the span of ``pairs``: a lower bound on that of the whole operator."""
     return float(pairs.eigenvalues.norm())
 
 
@@ -167,16 +169,16 @@ def leading_frobenius_norm(pairs: Eigenpairs) -> float:
 def spectral_density(
     operator: SymmetricOperator, *, num_probes: int, num_steps: int, generator: torch.Generator
 ) -> SpectralDensity:
-    """The distribution of the eigenvalues of ``operator`` by stochastic Lanczos quadrature.
+    """Estimate the eigenvalue distribution of ``operator`` by stochastic Lanczos quadrature.
 
     Ubaru, Chen and Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature", 2017; for Hessians Ghorbani,
-    Krishnan and Xiao, 2019. A probe ends early where its vector has no more to tell.
+    Krishnan and Xiao, 2019.
 
     Args:
         operator: symmetric, [P, P].
-        num_probes: random start vectors.
-        num_steps: products for each, at most.
-        generator: of the start vectors, on the CPU.
+        num_probes: number of random start vectors.
+        num_steps: most matvecs per start vector; fewer if it spans an invariant subspace.
+        generator: draws the start vectors, on the CPU.
 
     Raises:
         ValueError: fewer than 1 probe or step.
@@ -189,7 +191,7 @@ def spectral_density(
     nodes, weights = torch.zeros(2, num_probes, num_steps, dtype=torch.float64)
     for probe in range(num_probes):
         space = Krylov(product, generator, keep_images=False)
-        # An invariant subspace is all that the start vector sees: a step beyond it would start from another one.
+        # Stop at an invariant subspace: the next step would restart from another random vector.
         while space.extend() > space.negligible and space.num_steps < min(num_steps, product.size):
             pass
         values, vectors = torch.linalg.eigh(space.projected)
@@ -199,12 +201,11 @@ def spectral_density(
 
 
 def _range_of(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The range of the rows ``images`` [m, P], and the direction of it that is lost without each of them.
+    """Compute the range of the rows ``images`` [m, P], and the direction that it loses without each of them.
 
     Returns:
-        orthonormal rows [r, P], and the coefficients [r, m] along them of directions of length 1 orthogonal to all
-        images but one. These are 0 where r < m: then the images are those of an operator of rank r, and any r of them
-        span its range.
+        Orthonormal rows [r, P], and the coefficients [r, m] of unit vectors in their span, each orthogonal to all
+        images but one. The coefficients are 0 if r < m: the operator then has rank r, and any r images span its range.
     """
     orthonormal, triangular = torch.linalg.qr(images.T)
     left, singular, right = torch.linalg.svd(triangular.double().cpu())
@@ -218,9 +219,9 @@ def _range_of(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_symmetry(product: VectorProduct, vectors: Tensor, images: Tensor) -> None:
-    """Random ``vectors`` [n, P] tell from their ``images``: x'Ay and y'Ax differ by rounding alone."""
+    """Check that x'Ay and y'Ax differ by rounding only, for random ``vectors`` [n, P] and their ``images``."""
     projected = inner_products(vectors, images)
-    # Of one that is not symmetric, x'Ay - y'Ax is as large as two random vectors have in common.
+    # For a nonsymmetric operator, x'Ay - y'Ax is as large as x'Ay itself.
     lengths = norms_of_rows(vectors)[:, None] * norms_of_rows(images) / sqrt(product.size)
     difference = float(
         ((projected - projected.T).abs() / (lengths + lengths.T).clamp_min(torch.finfo(torch.float64).tiny)).max()
@@ -231,15 +232,15 @@ def _check_symmetry(product: VectorProduct, vectors: Tensor, images: Tensor) -> 
 
 def _exact_trace(product: VectorProduct) -> float:
     unit = torch.zeros(product.size, dtype=product.dtype, device=product.device)
-    before = unit.clone()  # the image of the unit vector before
+    before = unit.clone()  # the previous image
     total = 0.0
-    for place in range(product.size):
-        unit[place] = 1
+    for index in range(product.size):
+        unit[index] = 1
         image = product(unit)
-        unit[place] = 0
-        total += float(image[place])
-        if place:
-            difference = float((image[place - 1] - before[place]).abs())
+        unit[index] = 0
+        total += float(image[index])
+        if index:
+            difference = float((image[index - 1] - before[index]).abs())
             longer = max(length(image), length(before))
             if difference > product.allowed_asymmetry * longer:
                 raise not_symmetric(difference / longer)

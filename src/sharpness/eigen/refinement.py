@@ -1,4 +1,4 @@
-"""Eigenpairs from near eigenvectors: the Rayleigh-Ritz method in a span that their residuals widen."""
+"""Refine approximate eigenpairs: Rayleigh-Ritz in their span, widened by their residuals."""
 
 from __future__ import annotations
 
@@ -8,21 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sharpness.eigen.krylov import (
-    VectorProduct,
-    inner_products,
-    largest_magnitude,
-    norms_of_rows,
-    not_symmetric,
-    orthonormal_outside,
-)
+from sharpness.eigen.operators import VectorProduct, not_symmetric
+from sharpness.eigen.vectors import inner_products, largest_magnitude, norms_of_rows, orthonormal_outside
 
 
 @dataclass(frozen=True)
 class Refined:
-    """Pairs in the span of some vectors."""
+    """Refined eigenpairs."""
 
-    eigenvalues: Tensor  # [k], from the wanted end inwards, float64, on the CPU
+    eigenvalues: Tensor  # [k], wanted end first, float64, on the CPU
     eigenvectors: Tensor  # [k, P], orthonormal rows
     residuals: Tensor  # [k], |A v - λ v| / max|λ|, computed from products
     num_products: int
@@ -37,19 +31,19 @@ def refine(
     max_products: int,
     magnitude: float = 0.0,
 ) -> Refined:
-    """The pairs of ``product`` next to ``vectors``, to ``tolerance`` or as far as ``max_products`` lead.
+    """Refine the eigenpairs near ``vectors`` until they are within ``tolerance`` or ``max_products`` are spent.
 
-    Residuals beyond the tolerance are added to the span, as in the block Davidson method without a preconditioner
-    (Davidson, 1975). Where a vector's error is noise, most of its residual lies in directions of little curvature, and
-    one such step takes it out.
+    Residuals above the tolerance are added to the span, as in the block Davidson method without a preconditioner
+    (Davidson, 1975). If a vector's error is noise, most of its residual lies in directions of little curvature, and a
+    single step removes it.
 
     Args:
-        product: of the operator.
+        product: matvec with the operator.
         vectors: [k, P], nearly orthonormal rows.
-        ranking: what the wanted eigenvalues have most of.
+        ranking: sort key of eigenvalues [n]; the wanted ones are largest.
         tolerance: largest residual, relative to the largest magnitude of an eigenvalue.
-        max_products: at least k.
-        magnitude: the largest magnitude of an eigenvalue that is known from elsewhere.
+        max_products: budget of matvecs, at least k.
+        magnitude: lower bound on the largest magnitude of an eigenvalue, known from elsewhere.
     """
     num_pairs, before = len(vectors), product.num_products
     basis, images = vectors, product.rows(vectors)
@@ -70,7 +64,7 @@ def refine(
 def _rayleigh_ritz(
     product: VectorProduct, basis: Tensor, images: Tensor, ranking: Callable[[Tensor], Tensor], num_pairs: int
 ) -> tuple[Tensor, Tensor]:
-    """The wanted values [k] in the span of ``basis`` [m, P], and the coefficients [k, m] of their vectors."""
+    """Wanted Ritz values [k] in the span of ``basis`` [m, P], and the coefficients [k, m] of their vectors."""
     gram, projected = inner_products(basis, basis), inner_products(basis, images)
     difference, scale = largest_magnitude(projected - projected.T), largest_magnitude(projected)
     if difference > product.allowed_asymmetry * scale:

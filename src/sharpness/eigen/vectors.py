@@ -1,0 +1,44 @@
+"""Norms and inner products of long vectors, accumulated in double precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_COLUMNS_PER_CHUNK = 2**16
+
+
+def inner_products(left: Tensor, right: Tensor) -> Tensor:
+    """Inner products of the rows of ``left`` [n, P] and ``right`` [l, P]: [n, l], float64, on the CPU."""
+    total = torch.zeros(len(left), len(right), dtype=torch.float64)
+    # In pieces: a full copy in double precision may not fit into memory.
+    pieces = (torch.split(rows, _COLUMNS_PER_CHUNK, dim=1) for rows in (left, right))
+    for of_left, of_right in zip(*pieces, strict=True):
+        total += (of_left.double() @ of_right.double().T).cpu()
+    return total
+
+
+def orthonormal_outside(rows: Tensor, vectors: Tensor) -> Tensor:
+    """Orthonormalise ``vectors`` [n, P] against each other and against the orthonormal ``rows`` [k, P]."""
+    for _ in range(2):
+        vectors = vectors - (vectors @ rows.T) @ rows
+        vectors = torch.linalg.qr(vectors.T).Q.T
+    return vectors
+
+
+def norms_of_rows(rows: Tensor) -> Tensor:
+    """Euclidean norms [n] of the rows [n, P], float64, on the CPU."""
+    # In single precision the sum is off by 1e-5 on vectors as long as a network's weights, and eigenvalues by twice
+    # as much.
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    return norms.cpu()
+
+
+def length(vector: Tensor) -> float:
+    """Euclidean norm of one vector [P]."""
+    return float(norms_of_rows(vector[None]))
+
+
+def largest_magnitude(values: Tensor) -> float:
+    """max|λ| of the given eigenvalues."""
+    return float(values.abs().max())
