@@ -14,7 +14,7 @@ from benchmarks.problem import examples
 from sharpness.data.datasets import Dataset, Split, epoch_order
 from sharpness.runtime.streams import stream
 from sharpness.stages.train_nudged import finder
-from sharpness.study.grid import Run
+from sharpness.study.run import Run
 from sharpness.training.initialisation import loss_of
 from sharpness.training.loop import Descent
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.utils import parameters_to_vector
 
 from benchmarks.project import copy_project
-from sharpness.study.grid import Run
+from sharpness.study.run import Run
 from sharpness.training.models import GlobalAveragePool, ResidualBlock
 
 IMAGE = (2, 6, 6)

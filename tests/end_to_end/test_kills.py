@@ -18,7 +18,8 @@ import torch
 from safetensors import safe_open
 
 from sharpness.data import originals
-from sharpness.study.grid import Run, flags
+from sharpness.runtime.words import flags
+from sharpness.study.run import Run
 
 SOURCE = Path(__file__).parents[2] / "src"
 # As Snakemake starts a job.

@@ -129,9 +129,9 @@ def test_a_figure_or_a_table_depends_on_no_module_that_imports_torch(module):
         (
             "prepare_data",
             {"data.originals", "data.catalogue", "runtime.files"},
-            {"training.models", "training.loop", "hessian.loss", "study.grid"},
+            {"training.models", "training.loop", "hessian.loss", "study.run"},
         ),
-        ("collect", {"runtime.files"}, {"data.datasets", "hessian.loss", "study.grid", "study.plan"}),
+        ("collect", {"runtime.files"}, {"data.datasets", "hessian.loss", "study.run", "study.plan"}),
         ("results_table", {"analysis.tables", "runtime.files"}, {"data.datasets", "hessian.loss", "study.plan"}),
         (
             "figure",
@@ -210,7 +210,7 @@ def test_a_module_that_is_not_of_this_package_is_refused_by_name(module):
         sources(module)
 
 
-@pytest.mark.parametrize("module", ["study.plan", "runtime.closure", "data.catalogue", "study.grid"])
+@pytest.mark.parametrize("module", ["study.plan", "runtime.closure", "data.catalogue", "study.run"])
 def test_planning_loads_neither_torch_nor_pandas_nor_numpy(module):
     files, names = imported(f"sharpness.{module}")[f"sharpness.{module}"]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sharpness
-from sharpness.runtime.words import pack, unpack
+from sharpness.runtime.words import flags, pack, unpack
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).filter(
     lambda word: not word.startswith("packed:")
@@ -41,3 +41,19 @@ def test_the_module_shows_what_a_word_stands_for():
     environment = os.environ | {"PYTHONPATH": str(Path(sharpness.__file__).parent.parent)}
     shown = subprocess.run(command, capture_output=True, check=True, encoding="utf-8", env=environment)
     assert shown.stdout.split("\n") == ["--one", "two", "three four", ""]
+
+
+def test_flags_spell_keys_with_dashes_and_lists_as_words():
+    values = {"learning_rate": 0.1, "init_scale": None, "augment": True, "scales": [-1, 0.5], "batch_size": "full"}
+
+    assert flags("run", values) == [
+        *("--run.learning-rate", "0.1"),
+        *("--run.init-scale", "None"),
+        *("--run.augment", "True"),
+        *("--run.scales", "-1", "0.5"),
+        *("--run.batch-size", "full"),
+    ]
+
+
+def test_an_empty_list_leaves_its_flag_alone():
+    assert flags("job", {"steps": []}) == ["--job.steps"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from sharpness.stages.forecast import forecast
 from sharpness.stages.publish import publish
-from sharpness.study.grid import Schedule
 from sharpness.study.plan import ENDS, KINDS, MEASUREMENTS, Study, study_of
+from sharpness.study.schedule import Schedule
 from sharpness.study.schema import StudyError
 
 ROOT = Path(__file__).parents[2]

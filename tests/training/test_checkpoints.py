@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from sharpness.study.grid import chunks_of
+from sharpness.study.schedule import chunks_of
 from sharpness.training import checkpoints
 from sharpness.training.checkpoints import Checkpoints, ChunkWriter, Snapshot, load_checkpoints, save_checkpoints
 

@@ -20,7 +20,7 @@ from sharpness.runtime import closure
 from sharpness.runtime.interruption import Interrupted
 from sharpness.runtime.sealed import open_sealed, save_sealed
 from sharpness.stages import train as stage
-from sharpness.study.grid import chunks_of
+from sharpness.study.schedule import chunks_of
 from sharpness.training import state
 from sharpness.training.checkpoints import ChunkWriter, load_checkpoints, save_checkpoints
 from sharpness.training.loop import Directions, Training

@@ -18,7 +18,7 @@ from sharpness.runtime import closure, files
 from sharpness.study import planned
 from sharpness.study.jobs import jobs as jobs_of
 from sharpness.workflow import dates, failures, forkserver, locking, utf8
-from sharpness.study.grid import flags
+from sharpness.runtime.words import flags
 from sharpness.study.records import RecordError
 from sharpness.study.schema import StudyError
 from sharpness.study.plan import ENDS, KINDS, MEASUREMENTS, study_of

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sharpness.study.grid import Run
 from sharpness.study.kinds import FROM_EPOCH
+from sharpness.study.run import Run
 
 # Equal in all of these, two runs are seeds of one configuration.
 CONFIGURATION = [field.name for field in fields(Run) if field.name != "seed"]

@@ -21,8 +21,8 @@ from sharpness.runtime.device import choose_device, environment
 from sharpness.runtime.files import write_table
 from sharpness.runtime.precision import Precision, low_precision
 from sharpness.runtime.streams import stream
-from sharpness.study.grid import Run
 from sharpness.study.records import COLUMNS, is_lost, settings_digest, sized
+from sharpness.study.run import Run
 from sharpness.training import belonging
 from sharpness.training.checkpoints import Checkpoints, Snapshot, load_checkpoints
 from sharpness.training.initialisation import loss_of

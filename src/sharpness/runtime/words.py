@@ -8,7 +8,8 @@ from __future__ import annotations
 import lzma
 import sys
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _MARK = "packed:"
 
@@ -21,6 +22,16 @@ def pack(words: Iterable[object]) -> str:
 def unpack(words: Iterable[str]) -> list[str]:
     """The words, those that are packed taken apart."""
     return [one for word in words for one in _unpacked(word)]
+
+
+def flags(prefix: str, values: Mapping[str, Any]) -> list[str]:
+    """``values`` as the words of a stage's command line: --prefix.key value."""
+
+    def words(key: str, value: Any) -> Iterable[str]:
+        yield f"--{prefix}.{key.replace('_', '-')}"
+        yield from (str(item) for item in value) if isinstance(value, list | tuple) else [str(value)]
+
+    return [word for key, value in values.items() for word in words(key, value)]
 
 
 def _unpacked(word: str) -> list[str]:

@@ -20,8 +20,8 @@ from sharpness.runtime.device import choose_device, fast_precision
 from sharpness.runtime.stage import run_stage
 from sharpness.study.file import read_study
 from sharpness.study.forecast import Products, Rates, Sum, Work, summed, work_of
-from sharpness.study.grid import Run
 from sharpness.study.plan import study_of
+from sharpness.study.run import Run
 from sharpness.training import models
 from sharpness.training.loop import Descent
 

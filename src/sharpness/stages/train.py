@@ -20,8 +20,9 @@ from sharpness.runtime.device import choose_device, environment
 from sharpness.runtime.files import write_table, write_text
 from sharpness.runtime.interruption import Interrupted, Interruption
 from sharpness.runtime.stage import run_stage
-from sharpness.study.grid import Run, chunks_of
 from sharpness.study.records import settings_digest, sized
+from sharpness.study.run import Run
+from sharpness.study.schedule import chunks_of
 from sharpness.training.checkpoints import Checkpoints, ChunkWriter, Snapshot, save_checkpoints
 from sharpness.training.initialisation import loss_of
 from sharpness.training.loop import Directions, Progress, Record, Training

@@ -9,7 +9,7 @@ from sharpness.hessian.loss import Loss
 from sharpness.measurements.measuring import Subject
 from sharpness.runtime.stage import run_stage
 from sharpness.stages.train import FindDirections, Job, execute
-from sharpness.study.grid import Run
+from sharpness.study.run import Run
 from sharpness.training.checkpoints import Snapshot
 from sharpness.training.loop import Directions
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from sharpness.data import catalogue
 from sharpness.study import networks
-from sharpness.study.grid import Run, Schedule
 from sharpness.study.kinds import CLAIMS, ENDS, FROM_EPOCH, KINDS, MEASUREMENTS
 from sharpness.study.pooling import check_pooling
+from sharpness.study.run import Run
+from sharpness.study.schedule import Schedule
 from sharpness.study.schema import StudyError, known_words
 
 if TYPE_CHECKING:

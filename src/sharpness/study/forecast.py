@@ -13,8 +13,8 @@ from typing import Any
 
 from sharpness.data import catalogue
 from sharpness.runtime.precision import Precision
-from sharpness.study.grid import Run
 from sharpness.study.plan import ENDS, Study
+from sharpness.study.run import Run
 
 
 @dataclass(frozen=True)

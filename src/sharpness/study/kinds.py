@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-from sharpness.study.grid import Run
+from sharpness.study.run import Run
 
 MEASUREMENTS = ("spectrum", "density", "slices", "steps", "variants", "gradients")
 # The checkpoint of the best validation accuracy and that of the last step: a part of its own in every run.

@@ -15,8 +15,9 @@ from typing import Any
 import yaml
 
 from sharpness.study import feasibility
-from sharpness.study.grid import Run, Schedule, chunks_of, runs_of
 from sharpness.study.kinds import CLAIMS, ENDS, INTERACTIVE, KINDS, MEASUREMENTS
+from sharpness.study.run import Run, runs_of
+from sharpness.study.schedule import Schedule, chunks_of
 from sharpness.study.schema import StudyError, check_schema
 
 __all__ = ["CLAIMS", "ENDS", "KINDS", "MEASUREMENTS", "Experiment", "Study", "study_of"]

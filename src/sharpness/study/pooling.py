@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from dataclasses import fields
 
-from sharpness.study.grid import Run
 from sharpness.study.kinds import GRIDS_TOGETHER, KINDS
+from sharpness.study.run import Run
 from sharpness.study.schema import StudyError
 
 _CONFIGURATION = [field.name for field in fields(Run) if field.name != "seed"]

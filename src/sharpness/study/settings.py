@@ -6,11 +6,45 @@ The JSON schema, the filled-in study, the command line of a stage and the docume
 from __future__ import annotations
 
 import dataclasses
+import operator
+import re
 import types
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _KEY = "setting"
 _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
+# Stricter than JSON Schema, for what YAML can say: 15.0 is not an integer, .nan not a number, and 1 not a key.
+_IS: dict[str, Callable[[Any], bool]] = {
+    "boolean": lambda value: isinstance(value, bool),
+    "integer": lambda value: isinstance(value, Integral) and not isinstance(value, bool),
+    "number": lambda value: isinstance(value, Real) and not isinstance(value, bool) and value == value,
+    "string": lambda value: isinstance(value, str),
+    "null": lambda value: value is None,
+    "array": lambda value: isinstance(value, list | tuple),
+    "object": lambda value: isinstance(value, dict) and all(isinstance(key, str) for key in value),
+}
+_RANGES: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "minimum": (operator.ge, "at least"),
+    "maximum": (operator.le, "at most"),
+    "exclusiveMinimum": (operator.gt, "greater than"),
+    "exclusiveMaximum": (operator.lt, "less than"),
+}
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Derived:
+    """A default that follows from other values."""
+
+    words: str
+    function: Callable[..., Any]
+    needs: tuple[str, ...]  # the names of the values, in the order of the function's arguments
+
+    def __init__(self, words: str, function: Callable[..., Any], *needs: str) -> None:
+        object.__setattr__(self, "words", words)
+        object.__setattr__(self, "function", function)
+        object.__setattr__(self, "needs", needs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +62,7 @@ def setting(default: Any, description: str, **rules: Any) -> Any:
     The default is the plan's to fill in: the dataclass itself has none, so that code below the plan gets every value.
 
     Args:
-        default: of a study that does not say.
+        default: of a study that does not say; ``Derived`` where it follows from other values.
         description: what the value is, with its unit.
         rules: keywords of JSON Schema for the value; its type follows from the annotation.
     """
@@ -55,12 +89,36 @@ def schema_of(settings: type) -> dict[str, Any]:
             name: {
                 **_type_schema(hints[name]),
                 **found.rules,
-                "default": found.default,
+                **({} if isinstance(found.default, Derived) else {"default": found.default}),
                 "description": found.description,
             }
             for name, found in settings_in(settings).items()
         },
     }
+
+
+def unmet(value: Any, schema: Mapping[str, Any]) -> str:
+    """Say what the JSON schema of a setting demands of a value and the value does not meet; "" if it meets all."""
+    if "enum" in schema:
+        return "" if value in schema["enum"] else f"must be one of {', '.join(map(str, schema['enum']))}"
+    listed = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    if not any(_IS[name](value) for name in listed):
+        return f"must be of type {' or '.join(listed)}"
+    if isinstance(value, str):
+        # Not re.search, as JSON Schema has it: Python's $ lets a line break pass.
+        if "pattern" in schema and not re.fullmatch(schema["pattern"], value):
+            return f"must match {schema['pattern']}"
+        if len(value) > schema.get("maxLength", len(value)):
+            return f"must have at most {schema['maxLength']} characters: files are named after it"
+    elif isinstance(value, list | tuple):
+        if schema.get("uniqueItems") and any(item in value[:index] for index, item in enumerate(value)):
+            return "must not repeat a value"
+        return next((found for item in value if (found := unmet(item, schema["items"]))), "")
+    elif value is not None:
+        for rule, (holds, words) in _RANGES.items():
+            if rule in schema and not holds(value, schema[rule]):
+                return f"must be {words} {schema[rule]}"
+    return ""
 
 
 def _type_schema(hint: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sharpness.runtime.sealed import DamagedError, Sealed, open_sealed, save_sealed
-from sharpness.study.grid import Run
+from sharpness.study.run import Run
 
 Kind = Literal["planned", "best", "last"]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from sharpness.data.datasets import Dataset
 from sharpness.hessian.loss import Loss, flatten
 from sharpness.runtime.streams import stream
-from sharpness.study.grid import Run
+from sharpness.study.run import Run
 from sharpness.training import models
 
 

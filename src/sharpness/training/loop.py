@@ -17,7 +17,7 @@ from sharpness.data.datasets import Dataset, augment, epoch_order
 from sharpness.hessian.loss import Loss
 from sharpness.hessian.recording import Recorder
 from sharpness.runtime.streams import stream
-from sharpness.study.grid import Run
+from sharpness.study.run import Run
 from sharpness.training.checkpoints import Snapshot
 from sharpness.training.nudge import nudge
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
-from sharpness.study.grid import Run
+from sharpness.study.run import Run
 from sharpness.training.loop import Progress, Record
 
 _log = logging.getLogger(__name__)

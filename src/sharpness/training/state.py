@@ -23,7 +23,7 @@ from torch import Tensor
 from sharpness.runtime import closure
 from sharpness.runtime.files import replacing
 from sharpness.runtime.sealed import open_sealed, save_sealed
-from sharpness.study.grid import Run
+from sharpness.study.run import Run
 from sharpness.training.checkpoints import Checkpoints, Snapshot, load_checkpoints, save_checkpoints, steps_in
 from sharpness.training.loop import Directions, Patience, Progress, Record, Training
 

@@ -1,0 +1,302 @@
+"""One training run as a value: its settings with ranges and defaults, its name, and the axes that make many of it.
+
+No torch: the workflow imports it each time it plans.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, Literal
+
+from sharpness.data import catalogue
+from sharpness.study import networks
+from sharpness.study.settings import Derived, schema_of, setting, unmet
+
+_LONGEST_NAME = 255
+# Allowed in Python, never in a study: no epochs names the state that all lengths of a run share, and a factor of zero
+# belongs to a rate that never changes.
+_BESIDES = {"epochs": 0, "learning_rate_factor": 0}
+
+
+class RunError(ValueError):
+    """No run is possible with these values.
+
+    Attributes:
+        problems: a sentence for each of them.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = list(problems)
+
+
+def a_twentieth(num_training: int) -> int:
+    """A twentieth of the training set, but not below 250 examples where there are so many."""
+    return min(num_training, max(250, num_training // 20))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that may change the weights of one training run, and nothing else.
+
+    Each field says what a study may give for it, and what it is where the study says nothing.
+
+    Raises:
+        RunError: a value is out of its range, or two do not go together.
+    """
+
+    data: str = setting("digits", "the data set", enum=list(catalogue.DATA_SETS))
+    num_training: int = setting(
+        Derived("the whole training split of the data set", catalogue.num_training, "data"),
+        "training examples: the first so many of the data set's training split",
+        minimum=2,
+        maximum=100_000,
+    )
+    augment: bool = setting(False, "flip and shift the training images")
+    model: str = setting("simple_cnn", "the network", enum=list(networks.NAMES))
+    padding: Literal["alternating", "same"] = setting(
+        "alternating", "SimpleCNN's convolutions: same and valid in turn, as in the authors' code, or all same"
+    )
+    init_scale: float | None = setting(
+        None,
+        "factor on the variance of a ResNet's first weights; null for the model's own",
+        exclusiveMinimum=0,
+        maximum=10,
+    )
+    learning_rate: float = setting(0.05, "step size of SGD", exclusiveMinimum=0, maximum=1000)
+    learning_rate_epochs: tuple[int, ...] = setting(
+        [],
+        "epochs after which the learning rate is multiplied by learning_rate_factor; [] for never",
+        uniqueItems=True,
+        items={"type": "integer", "minimum": 1, "maximum": 100_000},
+    )
+    learning_rate_factor: float = setting(
+        0.1, "factor on the learning rate after each of learning_rate_epochs", exclusiveMinimum=0, maximum=1000
+    )
+    batch_size: int | Literal["full"] = setting(
+        Derived("128, or the whole training set where it is smaller", partial(min, 128), "num_training"),
+        "examples per SGD step, or full for the whole training set",
+        minimum=1,
+        maximum=100_000,
+    )
+    momentum: float = setting(0.0, "heavy-ball momentum; 0 is vanilla SGD", minimum=0, exclusiveMaximum=1)
+    l2: float = setting(
+        0.0,
+        "factor of the sum of squared kernel weights in the loss (its gradient is 2 * l2 * weights)",
+        minimum=0,
+        maximum=10,
+    )
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32",
+        "of the passes of the training steps; the weights, their updates and every measurement stay in float32; "
+        "bfloat16 is faster on CPUs with AMX and on GPUs only; it changed no result beyond the spread over three seeds "
+        "on digits and Fashion-MNIST (docs/precision)",
+    )
+    gamma: float = setting(
+        1.0, "factor on the step inside the span of the sharpest directions; 1 is SGD", minimum=0, maximum=1000
+    )
+    gamma_outside: float = setting(
+        1.0, "factor on the step outside that span; 1 except in ablations", minimum=0, maximum=1000
+    )
+    num_directions: int = setting(5, "how many sharpest directions span the nudged subspace", minimum=0, maximum=100)
+    direction_examples: int = setting(
+        Derived("5 % of num_training, at least 250 or all", a_twentieth, "num_training"),
+        "training examples from which the nudged directions are found, once an epoch",
+        minimum=0,
+        maximum=100_000,
+    )
+    direction_tolerance: float = setting(
+        0.1, "residual at which a nudged direction is good enough", minimum=0, maximum=1
+    )
+    direction_products: int = setting(
+        Derived("20, or 4 for each direction where that is more", lambda number: max(20, 4 * number), "num_directions"),
+        "most Hessian-vector products spent on one set of nudged directions",
+        minimum=0,
+        maximum=10_000,
+    )
+    direction_precision: Literal["float32", "tf32", "bfloat16"] = setting(
+        "float32", "of the products that the nudged directions are found with"
+    )
+    epochs: int = setting(10, "passes over the training set", minimum=1, maximum=100_000)
+    plateau_patience: int | None = setting(
+        None,
+        "epochs without a better validation loss before the learning rate is cut to a tenth; null for never",
+        minimum=1,
+        maximum=100_000,
+    )
+    stop_patience: int | None = setting(
+        None,
+        "epochs without a better validation accuracy before training ends; null for never",
+        minimum=1,
+        maximum=100_000,
+    )
+    loss_bound: float | None = setting(
+        None,
+        "a loss of a mini-batch beyond which a run counts as diverged; null for only one that is not finite",
+        exclusiveMinimum=0,
+        maximum=1_000_000,
+    )
+    seed: int = setting(0, "seed of every random stream of the run", minimum=0, maximum=2**32 - 1)
+
+    def __post_init__(self) -> None:
+        # Read from a file it is a list; in whatever order, it is one and the same run.
+        object.__setattr__(self, "learning_rate_epochs", tuple(sorted(self.learning_rate_epochs)))
+        if wrong := [*self._out_of_range()] or [*self._impossible()]:
+            raise RunError(wrong)
+
+    def _out_of_range(self) -> Iterator[str]:
+        for field, schema in _ranges().items():
+            value = getattr(self, field)
+            if (demand := unmet(value, schema)) and not (field in _BESIDES and value == _BESIDES[field]):
+                yield f"{field} {demand}, got {value}"
+
+    def _impossible(self) -> Iterator[str]:
+        """What is wrong though each value is in its range."""
+        if self.batch_size != "full" and self.batch_size > self.num_training:
+            yield (
+                f"batch_size must be at most num_training, got batch_size {self.batch_size} "
+                f"with num_training {self.num_training}"
+            )
+        if not self.is_nudged:
+            return
+        if not self.num_directions >= 1:
+            yield f"num_directions must be at least 1 where gamma is not 1, got {self.num_directions}"
+        if not 1 <= self.direction_examples <= self.num_training:
+            yield (
+                f"direction_examples must be between 1 and num_training, got {self.direction_examples} "
+                f"with num_training {self.num_training}"
+            )
+        if not self.direction_tolerance > 0:
+            yield f"direction_tolerance must be positive where gamma is not 1, got {self.direction_tolerance}"
+        if self.direction_products < self.num_directions:
+            yield (
+                f"direction_products must be at least num_directions, got {self.direction_products} "
+                f"with num_directions {self.num_directions}"
+            )
+
+    @property
+    def is_nudged(self) -> bool:
+        """Whether the update needs the sharpest directions at all; (1, 1) is plain SGD."""
+        return (self.gamma, self.gamma_outside) != (1, 1)
+
+    @property
+    def examples_per_step(self) -> int:
+        """The batch size as a number."""
+        return self.num_training if self.batch_size == "full" else self.batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in one epoch: the last, incomplete batch is left out, as the authors do."""
+        return self.num_training // self.examples_per_step
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder: spells every field that is not at its neutral value.
+
+        No file system takes more than 255 characters: a longer name, of many numbers with all their digits, ends with
+        a hash instead.
+        """
+        parts = [
+            f"{self.data}-{self.num_training}",
+            "augmented" if self.augment else "",
+            self.model,
+            "" if self.padding == "alternating" else self.padding,
+            "" if self.init_scale is None else f"init{_number(self.init_scale)}",
+            f"lr{_number(self.learning_rate)}",
+            self._schedule_part() if self.learning_rate_epochs else "",
+            f"bs{self.batch_size}",
+            f"m{_number(self.momentum)}" if self.momentum else "",
+            f"l2_{_number(self.l2)}" if self.l2 else "",
+            "" if self.precision == "float32" else self.precision,
+            *(self._nudge_parts() if self.is_nudged else ()),
+            f"e{self.epochs}",
+            "" if self.plateau_patience is None else f"plateau{self.plateau_patience}",
+            "" if self.stop_patience is None else f"stop{self.stop_patience}",
+            "" if self.loss_bound is None else f"bound{_number(self.loss_bound)}",
+            f"seed{self.seed}",
+        ]
+        name = "-".join(part for part in parts if part)
+        if len(name) <= _LONGEST_NAME:
+            return name
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        return f"{name[: _LONGEST_NAME - len(digest) - 1]}-{digest}"
+
+    def _schedule_part(self) -> str:
+        return f"x{_number(self.learning_rate_factor)}at{'_'.join(map(str, self.learning_rate_epochs))}"
+
+    def _nudge_parts(self) -> tuple[str, ...]:
+        return (
+            f"gamma{_number(self.gamma)}",
+            "" if self.gamma_outside == 1 else f"outside{_number(self.gamma_outside)}",
+            f"K{self.num_directions}",
+            f"n{self.direction_examples}",
+            f"tol{_number(self.direction_tolerance)}",
+            f"max{self.direction_products}",
+            "" if self.direction_precision == "float32" else f"in{self.direction_precision}",
+        )
+
+    def canonical(self) -> Run:
+        """The same run with its settings spelt in one way, those without effect at zero: equal runs are equal."""
+        idle: dict[str, Any] = {}
+        if not self.is_nudged:
+            idle |= {"num_directions": 0, "direction_examples": 0, "direction_tolerance": 0.0, "direction_products": 0}
+            idle |= {"direction_precision": "float32"}
+        # After the last epoch there is no step that a changed rate could take.
+        changes = () if self.learning_rate_factor == 1 else self.learning_rate_epochs
+        changes = tuple(epoch for epoch in changes if epoch < self.epochs)
+        idle |= {"learning_rate_epochs": changes} | ({} if changes else {"learning_rate_factor": 0.0})
+        if self.batch_size == self.num_training:
+            idle |= {"batch_size": "full"}
+        if self.model in networks.RESNETS and self.init_scale == networks.default_init_scale(self.model):
+            idle |= {"init_scale": None}
+        return dataclasses.replace(self, **idle)
+
+
+@cache
+def _ranges() -> dict[str, dict[str, Any]]:
+    """The JSON schema of every field, without what only guards a study's file from slips of the pen."""
+    properties: dict[str, dict[str, Any]] = schema_of(Run)["properties"]
+    return {
+        name: {**schema, "uniqueItems": False, **({"maximum": sys.float_info.max} if "maximum" in schema else {})}
+        for name, schema in properties.items()
+    }
+
+
+def _number(value: float) -> str:
+    # 0.1 and 0.10 are one number and one name, 1 and 1.0 and even 0 and -0 too; no two numbers share a name.
+    return repr(float(value) + 0.0).removesuffix(".0")
+
+
+def runs_of(defaults: Mapping[str, Any], axes: Mapping[str, Any]) -> list[Run]:
+    """Combine the axes' values with one another, over the defaults.
+
+    Args:
+        defaults: a value for each field of ``Run`` that is not an axis.
+        axes: field to value or list of values.
+
+    Raises:
+        RunError: a combination is not a possible run.
+    """
+    runs: list[Run] = []
+    wrong: dict[str, None] = {}
+    axes = {key: values_of(key, value) for key, value in axes.items()}
+    for values in itertools.product(*axes.values()):
+        try:
+            runs.append(Run(**{**defaults, **dict(zip(axes, values, strict=True))}).canonical())
+        except RunError as error:
+            wrong |= dict.fromkeys(error.problems)
+    if wrong:
+        raise RunError([*wrong])
+    return runs
+
+
+def values_of(field: str, value: Any) -> list[Any]:
+    """All values of an axis, which may be given by its only one; some fields have lists for values."""
+    is_axis = any(isinstance(item, list) for item in value) if field == "learning_rate_epochs" else True
+    return value if isinstance(value, list) and is_axis else [value]
