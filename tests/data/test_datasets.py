@@ -46,7 +46,9 @@ def no_network_and_no_files_of_this_machine(monkeypatch):
 def tiny(monkeypatch):
     """Twenty images to train and validate and three to test, in place of each real data set."""
     for name in ("fashion_mnist", "cifar10", "cifar100"):
-        facts = replace(catalogue.SOURCES[name], num_training=15, num_validation=5, num_test=3)
+        facts = catalogue.SOURCES[name]
+        files = dict.fromkeys(facts.files, 0)  # of any size
+        facts = replace(facts, num_training=15, num_validation=5, num_test=3, files=files)
         monkeypatch.setitem(catalogue.SOURCES, name, facts)
 
 
@@ -143,13 +145,29 @@ def test_cifar_file_with_another_checksum_is_named(tmp_path, monkeypatch, tiny, 
         originals.prepare("cifar10", tmp_path / "unused")
 
 
-def test_cifar_file_that_is_cut_short_is_named(tmp_path, monkeypatch, tiny):
-    write_cifar(tmp_path / "mine", "cifar10", monkeypatch)
-    path = tmp_path / "mine" / "data_batch_4"
-    path.write_bytes(path.read_bytes()[:-100])
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "fashion_mnist"])
+def test_file_of_another_size_than_published_is_named_before_any_is_read(tmp_path, monkeypatch, name):
+    if name == "fashion_mnist":
+        write_fashion_mnist(tmp_path / "mine", monkeypatch, packed=True)
+    else:
+        write_cifar(tmp_path / "mine", name, monkeypatch)
     monkeypatch.setenv("SHARPNESS_DATA", str(tmp_path / "mine"))
-    with pytest.raises(SourceError, match=r"mine/data_batch_4 is damaged or cut short"):
-        originals.prepare("cifar10", tmp_path / "unused")
+    file = next(iter(catalogue.SOURCES[name].files))
+    with pytest.raises(SourceError, match=rf"mine/{file}\S* is damaged or cut short: it has [0-9,]+ bytes in place of"):
+        originals.prepare(name, tmp_path / "unused")
+
+
+@pytest.mark.parametrize("damage", ["a wrong byte", "another header"])
+def test_packed_file_that_cannot_be_unpacked_is_named(tmp_path, monkeypatch, tiny, damage):
+    write_fashion_mnist(tmp_path / "mine", monkeypatch, packed=True)
+    path = tmp_path / "mine" / "train-images-idx3-ubyte.gz"
+    packed = bytearray(path.read_bytes())
+    packed[0 if damage == "another header" else len(packed) // 2] ^= 0xFF
+    path.write_bytes(packed)
+    monkeypatch.setenv("SHARPNESS_DATA", str(tmp_path / "mine"))
+    with pytest.raises(SourceError, match=r"train-images-idx3-ubyte\.gz is (damaged|not the published)") as caught:
+        originals.prepare("fashion_mnist", tmp_path / "unused")
+    assert "\n" not in str(caught.value)
 
 
 def write_fashion_mnist(folder: Path, monkeypatch, *, packed: bool) -> tuple[np.ndarray, list[int]]:

@@ -164,7 +164,8 @@ def test_a_truncated_data_file_is_refused_in_one_sentence(results):
         (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
     whole = folder / "train-images-idx3-ubyte.gz"
     whole.write_bytes(whole.read_bytes()[:-100])
-    assert_refused(results, fashion(), (str(whole), "truncated"), SHARPNESS_DATA=str(folder))
+    said = (str(whole), "in place of the 47,040,016 that were published")
+    assert_refused(results, fashion(), said, SHARPNESS_DATA=str(folder))
 
 
 def test_a_file_dated_in_the_future_is_refused_before_any_job(results):

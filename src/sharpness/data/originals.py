@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def prepare(name: str, download_folder: Path) -> dict[str, Tensor]:
     """Read the original files of a data set, or download them, and split it.
 
     Args:
-        name: one of ``sources.DATA_SETS``.
+        name: one of ``catalogue.DATA_SETS``.
         download_folder: where the files go if there are none yet.
 
     Returns:
@@ -96,13 +97,21 @@ def _read_fashion_mnist(files: dict[str, Path]) -> tuple[Tensor, Tensor]:
             unpacked = path
             if path.suffix == ".gz":
                 unpacked = Path(temporary) / file
-                unpacked.write_bytes(gzip.decompress(path.read_bytes()))
+                unpacked.write_bytes(_unpacked(path))
             _check_md5(unpacked, FASHION_MNIST_MD5[file], origin=path)
             if "images" in file:
                 images.append(read_image_file(str(unpacked)).unsqueeze(1))
             else:
                 labels.append(read_label_file(str(unpacked)))
     return torch.cat(images), torch.cat(labels)
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise SourceError(f"{path} is damaged or cut short ({reason}); replace it") from error
 
 
 def _check_md5(path: Path, md5: str, *, origin: Path) -> None:
