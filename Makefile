@@ -14,6 +14,8 @@ ifeq (,$(wildcard $(CONFIG)))
 $(error STUDY=$(STUDY): there is no $(CONFIG); there are paper $(sort $(basename $(notdir $(wildcard workflow/studies/*.yaml)))))
 endif
 endif
+# A worker for each core, of one thread.
+PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadgroup
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: demo study figure cost test test-all lint publish bench bench-gpu bench-full clean clean-state help
@@ -33,11 +35,11 @@ figure: .venv/ready ## draw results/STUDY/figures/FIGURE.pdf and no more than it
 cost: .venv/ready ## what a study will cost on this device, counted and calibrated within a minute, before any of it is run
 	@PYTHONPATH=src python -m sharpness.stages.forecast --config $(CONFIG) --schema workflow/schemas/config.schema.yaml
 
-test: lint ## lint, types, unit tests, and a small study end to end
-	python -m pytest -m "not slow"
+test: lint ## lint, types, unit tests, and a small study end to end: five minutes on two cores
+	$(PYTEST) -m "not slow"
 
-test-all: lint ## the same with the slow tests: generated spectra by the thousand, every layer of torch
-	python -m pytest
+test-all: lint ## the same with the slow tests: kills, edits, Slurm, a browser, LaTeX, layers and spectra by the thousand
+	$(PYTEST) --durations=20
 
 lint: .venv/ready ## style, types, and what a package may import
 	ruff check .

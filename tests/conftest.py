@@ -1,12 +1,16 @@
 """What the tests share: small networks with a loss written independently of the package, a run to vary, a study."""
 
 import copy
+import fcntl
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from running import run_study
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -39,6 +43,16 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     ),
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(72, NUM_CLASSES)),
 }
+
+# How long an example takes says nothing where others are at work.
+settings.register_profile("without a deadline", deadline=None)
+settings.load_profile("without a deadline")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """As many as this process has cores, of which a core may have two; each worker holds half a gigabyte of torch."""
+    return min(8, len(os.sched_getaffinity(0)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -237,7 +251,12 @@ def run() -> Run:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project in which the small study has run once, undisturbed."""
-    folder = copy_project(tmp_path_factory.mktemp("finished"))
-    run_study(folder)
-    return folder
+    """A copy of the project in which the small study has run once, undisturbed: once for all workers."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "small study"
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "results" / "small" / "report.html").exists():
+            shutil.rmtree(shared, ignore_errors=True)
+            run_study(copy_project(shared))
+    return shutil.copytree(shared, own / "finished", symlinks=True)

@@ -354,6 +354,7 @@ def test_the_whole_norm_stands_beside_that_of_the_leading_eigenvalues(gamma_hist
     assert r"0.1 & 672\,/\,1,559 &" not in "".join(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_whole_norms", [False, True])
 def test_tex_compiles_with_booktabs_and_fits_the_page(gamma_history, gamma_spectrum, tmp_path, with_whole_norms):
     latex = shutil.which("pdflatex")

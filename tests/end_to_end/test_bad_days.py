@@ -16,6 +16,8 @@ from running import SMALL, environment, snakemake
 
 from benchmarks.project import ROOT, copy_project
 
+pytestmark = pytest.mark.slow
+
 DATA = "results/data/digits.safetensors"
 
 

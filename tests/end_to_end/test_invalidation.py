@@ -16,7 +16,7 @@ from running import SMALL, planned_jobs, run_study, snakemake
 
 from benchmarks.project import PROJECT, ROOT, copy_project
 
-STUDY: dict[str, Any] = yaml.safe_load(SMALL.read_text())
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -160,9 +160,9 @@ EDITS_OF_THE_CODE: dict[str, tuple[str, dict[str, int]]] = {
         {"slices": 4, "collect": 2, "figure_slices": 1, "figure_schematic": 1, "figure_widths": 1, **LAST},
     ),
     "the training trains": ("training/loop.py", {"train": ALL, **AFTER_TRAINING}),
-    "the data set as tensors: training and all after it": ("data.py", {"train": ALL, **AFTER_TRAINING}),
-    "the original files: everything": ("originals.py", {"prepare_data": 1, "train": ALL, **AFTER_TRAINING}),
-    "the table's rules make the table": ("rendering.py", {"results_table": 1, "report": 1}),
+    "the data set as tensors: training and all after it": ("data/datasets.py", {"train": ALL, **AFTER_TRAINING}),
+    "the original files: everything": ("data/originals.py", {"prepare_data": 1, "train": ALL, **AFTER_TRAINING}),
+    "the table's rules make the table": ("analysis/results_markup.py", {"results_table": 1, "report": 1}),
     "the claims' rules decide them": ("analysis/claims/peaks.py", LAST),
 }
 

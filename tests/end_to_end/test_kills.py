@@ -21,6 +21,8 @@ from sharpness.data import originals
 from sharpness.runtime.words import flags
 from sharpness.study.run import Run
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(__file__).parents[2] / "src"
 # As Snakemake starts a job.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE), "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}

@@ -227,6 +227,7 @@ def opened(finished, tmp_path):
         yield page
 
 
+@pytest.mark.slow
 def test_the_report_shows_every_figure_in_a_browser_and_asks_for_nothing(opened):
     widths = opened.evaluate("[...document.images].map(image => image.naturalWidth)")
     # A promise of two frames: all that a script has drawn is there.
@@ -244,6 +245,7 @@ def test_the_report_shows_every_figure_in_a_browser_and_asks_for_nothing(opened)
     assert page.startswith("file://")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 1400], ids=["phone", "desk"])
 def test_the_report_never_scrolls_sideways_as_a_whole(opened, width):
     opened.resize(width, 800)
@@ -251,6 +253,7 @@ def test_the_report_never_scrolls_sideways_as_a_whole(opened, width):
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])
 def test_a_study_killed_at_any_moment_ends_with_the_same_bits(finished, tmp_path, sign):
     table = "results/small/tables/results_table.md"
@@ -294,6 +297,7 @@ def test_a_study_killed_at_any_moment_ends_with_the_same_bits(finished, tmp_path
     assert again == {name: undisturbed[name] for name in again}
 
 
+@pytest.mark.slow
 def test_a_study_is_published_run_by_run_and_from_several_machines(finished, tmp_path):
     results = finished / "results" / "small"
     published = tmp_path / "small" / "published"

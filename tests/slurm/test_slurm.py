@@ -23,7 +23,11 @@ from running import SMALL, contents, environment
 from benchmarks.project import ROOT, copy_project
 from sharpness.study.plan import study_of
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.slow,
+    pytest.mark.xdist_group("slurm"),  # there is one cluster, for one worker
+]
 
 # As in the profile, but for how soon Slurm is asked first.
 PROFILE = ("--profile", "slurm", "-j", "64", "--slurm-init-seconds-before-status-checks", "5")
