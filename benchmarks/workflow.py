@@ -154,7 +154,7 @@ def _demo(project: Path) -> list[dict[str, Any]]:
         for name, seconds in shares.items()
     ]
     whole = {"what": "demo", "jobs": num_jobs, "seconds": spent.seconds, "cpu_seconds": spent.cpu_seconds}
-    return [*parts, whole, {"what": _ALONE, "jobs": 1, "cpu_seconds": _start_seconds(project, "spectrum")}]
+    return [*parts, whole, {"what": _ALONE, "jobs": 1, "cpu_seconds": _start_seconds(project, "measure")}]
 
 
 def _start_seconds(project: Path, stage: str) -> float:

@@ -15,6 +15,7 @@ import yaml
 from running import SMALL, planned_jobs, run_study, snakemake
 
 from benchmarks.project import PROJECT, ROOT, copy_project
+from sharpness.study.plan import KINDS, MEASUREMENTS
 
 pytestmark = pytest.mark.slow
 
@@ -39,24 +40,18 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
 
 # After the name of a rule: all of its jobs, as in a clone.
 ALL = -1
-MEASUREMENTS = ("spectrum", "density", "slices", "steps", "variants", "gradients")
-FIGURES = (
-    "figure_agreement", "figure_density", "figure_eigenvalues", "figure_gradients", "figure_nudged", "figure_peaks",
-    "figure_schedules", "figure_schematic", "figure_slices", "figure_spectrum", "figure_steps", "figure_variants",
-    "figure_widths",
-)  # fmt: skip
+FIGURES = tuple(f"figure_{function}" for kind in KINDS.values() for function in kind.figures)
 LAST = {"claims": 1, "report": 1}
-AFTER_SPECTRA = {
-    **dict.fromkeys(
-        (
-            "figure_agreement", "figure_eigenvalues", "figure_nudged", "figure_peaks", "figure_schedules",
-            "figure_spectrum", "agreement", "results_table",
-        ),
-        ALL,
-    ),
-    **LAST,
-}  # fmt: skip
 AFTER_TRAINING = {**dict.fromkeys(("collect", "agreement", "results_table", *MEASUREMENTS, *FIGURES), ALL), **LAST}
+
+
+def after_measuring(name: str) -> dict[str, int]:
+    """What runs where one measurement is made anew: what is drawn from it, and the experiments' tables of it."""
+    kinds = [kind for kind in KINDS.values() if name in kind.measurements]
+    figures = [f"figure_{function}" for kind in kinds for function in kind.figures]
+    tables = [rule for rule, kind in (("agreement", "agreement"), ("results_table", "table")) if KINDS[kind] in kinds]
+    measured = sum(name in experiment["measure"] for experiment in STUDY["experiments"].values())
+    return {**dict.fromkeys([name, *figures, *tables], ALL), "collect": measured, **LAST}
 
 
 def expected_jobs(jobs: dict[str, int], everything: dict[str, int]) -> dict[str, int]:
@@ -155,10 +150,11 @@ EDITS_OF_THE_CODE: dict[str, tuple[str, dict[str, int]]] = {
             **LAST,
         },
     ),
-    "the slices measure slices": (
-        "stages/slices.py",
-        {"slices": 4, "collect": 2, "figure_slices": 1, "figure_schematic": 1, "figure_widths": 1, **LAST},
-    ),
+    **{
+        f"the module of {name} measures that alone": (f"measurements/{name}.py", after_measuring(name))
+        for name in MEASUREMENTS
+    },
+    "the list of all measurements runs nothing": ("study/registry.py", {}),
     "the training trains": ("training/loop.py", {"train": ALL, **AFTER_TRAINING}),
     "the data set as tensors: training and all after it": ("data/datasets.py", {"train": ALL, **AFTER_TRAINING}),
     "the original files: everything": ("data/originals.py", {"prepare_data": 1, "train": ALL, **AFTER_TRAINING}),
@@ -282,7 +278,7 @@ def test_tables_and_verdicts_without_a_record_that_are_of_another_epoch_are_refu
 
 
 def test_results_without_a_record_that_are_of_other_code_are_refused_by_name(unrecorded):
-    path = unrecorded / "src" / "sharpness" / "stages" / "steps.py"
+    path = unrecorded / "src" / "sharpness" / "measurements" / "steps.py"
     before = path.stat()
     path.write_text(path.read_text() + "\n# Edited.\n")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -337,9 +333,13 @@ def test_a_deleted_output_is_made_again(project, name):
 
 def test_a_measurement_that_failed_is_missed_by_the_study_and_by_its_figure(project, tmp_path):
     broken = shutil.copytree(project, tmp_path / "broken", symlinks=True)
-    path = broken / "src" / "sharpness" / "stages" / "steps.py"
+    path = broken / "src" / "sharpness" / "measurements" / "steps.py"
     working = path.read_text()
-    path.write_text(working.replace("def steps(", "raise RuntimeError\n\n\ndef steps("))
+    path.write_text(
+        working.replace(
+            "        weights, buffers, loss =", "        raise RuntimeError\n        weights, buffers, loss ="
+        )
+    )
     failed = snakemake(broken, "--cores", "2", "--configfile", str(SMALL))
     assert failed.returncode == 1
     assert (broken / "results" / "small" / "figures" / "steps.pdf").exists()

@@ -21,7 +21,7 @@ from running import SMALL, contents, environment, planned_jobs, run_study, snake
 
 from benchmarks.project import ROOT
 from sharpness.data import datasets
-from sharpness.measurements.measuring import Subject
+from sharpness.measurements.landscape import Landscape
 from sharpness.runtime.device import fast_precision
 from sharpness.training.checkpoints import load_checkpoints
 from sharpness.training.initialisation import loss_of
@@ -61,7 +61,7 @@ def by_double_backward(finished, run, chunk, step):
     checkpoints = load_checkpoints(path, device=device, steps=[step])
     dataset = datasets.load(finished / "results" / "data" / "digits.safetensors", num_training=200, device=device)
     loss, _, _ = loss_of(checkpoints.run, dataset)
-    inputs, targets = Subject(checkpoints.run, loss, dataset).drawn_examples(16)
+    inputs, targets = Landscape(checkpoints.run, loss, dataset).drawn_examples(16)
     snapshot = checkpoints.snapshots[0]
     leaf = snapshot.weights.clone().requires_grad_()
     value = torch.nn.functional.cross_entropy(loss.logits(leaf, snapshot.buffers, inputs), targets)

@@ -10,11 +10,19 @@ from pathlib import Path
 import pytest
 
 from sharpness.runtime.closure import sources
+from sharpness.study.measurement import code_of
+from sharpness.study.registry import MEASUREMENTS
 
 PACKAGE = Path(__file__).parents[2] / "src" / "sharpness"
 STAGES = sorted(path.stem for path in (PACKAGE / "stages").glob("*.py") if path.stem != "__init__")
 FIGURES = sorted(path.stem for path in (PACKAGE / "analysis" / "figures").glob("*.py") if path.stem != "__init__")
-MEASUREMENTS = ("spectrum", "slices", "steps", "variants", "gradients")
+
+# What the rules run.
+RULES = {
+    stage
+    for path in (PACKAGE.parents[1] / "workflow" / "rules").glob("*.smk")
+    for stage in re.findall(r"-m sharpness\.stages\.(\w+)", path.read_text(encoding="utf-8"))
+}
 
 # Imports one module after the other in one interpreter, so that torch is loaded once; prints what each brought along.
 TORCHLESS = ("collect", "figure", "report")
@@ -54,18 +62,22 @@ def figures_imported():
     return imported(*(f"sharpness.analysis.figures.{figure}" for figure in FIGURES))
 
 
-def modules_of(module: str) -> set[str]:
+def modules_of(*modules: str) -> set[str]:
     """The closure as module names below the package: "training", "stages.train"; "" for the package itself."""
-    paths = [Path(path).relative_to(PACKAGE).with_suffix("") for path in sources(module)]
+    paths = [Path(path).relative_to(PACKAGE).with_suffix("") for path in sources(*modules)]
     return {".".join(part for part in path.parts if part != "__init__") for path in paths}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_closure_of_a_stage_holds_all_that_importing_it_loads(stage, stages_imported):
     files, _ = stages_imported[f"sharpness.stages.{stage}"]
+    closure = set(sources(f"sharpness.stages.{stage}"))
 
     assert str(PACKAGE / "stages" / f"{stage}.py") in files
-    assert files <= set(sources(f"sharpness.stages.{stage}"))
+    if str(PACKAGE / "study" / "registry.py") in closure:  # what plans loads all measurements, of which no import tells
+        assert stage not in RULES
+        files = {path for path in files if Path(path).parent.name != "measurements"}
+    assert files <= closure
 
 
 @pytest.mark.parametrize("figure", FIGURES)
@@ -107,24 +119,12 @@ def test_a_figure_or_a_table_depends_on_no_module_that_imports_torch(module):
         (
             "train",
             {"training.loop", "hessian.loss", "training.models", "data.datasets", "training.nudge", "stages"},
-            {"eigen.lanczos", "hessian.operator", "measurements.measuring", "data.originals", "study.plan"},
+            {"eigen.lanczos", "hessian.operator", "study.measurement", "data.originals", "study.plan"},
         ),
         (
             "train_nudged",
             {"training.loop", "stages.train", "eigen.lanczos", "hessian.operator"},
             {"measurements.along", "data.originals", "study.plan", "analysis.tables"},
-        ),
-        (
-            "spectrum",
-            {"hessian.operator", "eigen.lanczos", "hessian.loss", "runtime.streams"},
-            {"training.loop", "measurements.along", "data.originals", "analysis.tables"},
-        ),
-        ("slices", {"measurements.along", "hessian.operator"}, {"training.loop", "data.originals", "analysis.tables"}),
-        ("steps", {"measurements.along", "hessian.operator"}, {"training.loop", "data.originals", "analysis.tables"}),
-        (
-            "variants",
-            {"training.loop", "hessian.operator"},
-            {"measurements.along", "data.originals", "analysis.tables"},
         ),
         (
             "prepare_data",
@@ -149,11 +149,29 @@ def test_a_stage_depends_on_what_it_computes_with_and_on_nothing_else(stage, wit
         assert not any(module.startswith("analysis.figures") for module in modules)
 
 
-@pytest.mark.parametrize("stage", MEASUREMENTS)
-def test_a_measurement_does_not_depend_on_the_other_measurements(stage):
-    others = {f"stages.{other}" for other in MEASUREMENTS if other != stage}
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_a_measurement_depends_on_its_module_and_neither_on_the_others_nor_on_their_list(name):
+    modules = modules_of(*code_of(name))
 
-    assert others & modules_of(f"sharpness.stages.{stage}") == set()
+    assert {"stages.measure", f"measurements.{name}", "measurements.measuring", "hessian.operator"} <= modules
+    assert {f"measurements.{other}" for other in MEASUREMENTS if other != name} & modules == set()
+    assert {"study.registry", "study.plan", "study.records", "data.originals", "analysis.tables"} & modules == set()
+    assert ("training.loop" in modules) == (name == "variants")
+    assert ("measurements.along" in modules) == (name in ("slices", "steps"))
+
+
+def test_no_training_depends_on_a_measurement():
+    modules = modules_of("sharpness.stages.train", "sharpness.stages.train_nudged")
+
+    assert {f"measurements.{name}" for name in MEASUREMENTS} & modules == set()
+    assert {"study.registry", "measurements.measuring", "stages.measure"} & modules == set()
+
+
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_planning_reads_a_measurement_without_torch(name):
+    files, names = imported(f"sharpness.measurements.{name}")[f"sharpness.measurements.{name}"]
+    assert str(PACKAGE / "measurements" / f"{name}.py") in files
+    assert {"torch", "pandas"} & names == set()
 
 
 def test_every_stage_depends_on_the_packages_around_it():
@@ -171,10 +189,13 @@ def test_a_closure_is_sorted_and_made_of_files():
 def test_a_closure_follows_every_way_to_import_at_any_depth_and_ends_on_a_circle(tmp_path):
     package = tmp_path / "sharpness"
     (package / "inner").mkdir(parents=True)
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
     files = {
         "start.py": "import sharpness.first, json\nfrom sharpness import second as other\n",
         "first.py": "def later():\n    from sharpness.inner.third import thing\n    return thing\n",
-        "second.py": "import numpy\n",
+        "typed.py": f"{typed}import sharpness.unrelated\nelse:\n    import sharpness.fifth\n",
+        "fifth.py": "",
+        "second.py": "import numpy, sharpness.typed\n",
         "inner/third.py": "import sharpness.start as back\nthing = 3\n",
         "inner/__init__.py": "from sharpness.fourth import *\n",
         "fourth.py": "",

@@ -22,19 +22,19 @@ from sharpness.runtime.files import write_table
 from sharpness.stages.collect import collect
 from sharpness.stages.publish import _check as check_publication
 from sharpness.stages.publish import publish
+from sharpness.study.identity import settings_digest, sized
 from sharpness.study.jobs import jobs
+from sharpness.study.measurement import code_of, finite, required
 from sharpness.study.plan import study_of
 from sharpness.study.planned import check_finished, digest, wanted
 from sharpness.study.records import (
-    COLUMNS,
-    FINITE,
     RecordError,
     Wanted,
     check,
+    columns_of,
     read_rows,
-    settings_digest,
-    sized,
 )
+from sharpness.study.registry import MEASUREMENTS
 
 MADE_BY = {"code": "0a", "torch": "2.14.1+cu130", "device": "cpu", "threads": "1", "kernels": "", "data_digest": "1b"}
 
@@ -42,7 +42,7 @@ MADE_BY = {"code": "0a", "torch": "2.14.1+cu130", "device": "cpu", "threads": "1
 def rows_of(run, asked, **changes):
     """What a stage writes of a run that does not diverge, with the same number everywhere."""
     fields = {"run": run.name, **dataclasses.asdict(run)}
-    values = {**dict.fromkeys(COLUMNS[asked.measurement], 1.5), **MADE_BY, "settings_digest": asked.digest}
+    values = {**dict.fromkeys(required(columns_of(asked.measurement)), 1.5), **MADE_BY, "settings_digest": asked.digest}
     values |= {"num_examples": 16} if "num_examples" in values else {}
     if asked.measurement == "history":
         places = [{"step": epoch * run.steps_per_epoch, "epoch": epoch, "diverged": False} for epoch in asked.steps]
@@ -204,7 +204,7 @@ def test_a_run_that_diverged_or_stopped_says_so_and_needs_no_later_step(study, t
     tables = [(path, asked) for path, asked in wanted(study, experiment, "spectrum") if len(asked.steps) > 1]
     path, asked = tables[0]
     first, second, *_ = rows_of(study.runs[asked.run], asked)
-    lost = {**second, **dict.fromkeys(FINITE["spectrum"], ""), "diverged": True}
+    lost = {**second, **dict.fromkeys(finite(columns_of("spectrum")), ""), "diverged": True}
     for end in (lost, {**lost, "diverged": False, "stopped": True}):
         write_table(sized([first, end]), tmp_path / path)
         check(read_rows(tmp_path / path, "spectrum"), asked, path)
@@ -256,7 +256,7 @@ def test_a_table_of_an_older_version_is_read_as_it_is(tmp_path):
 @pytest.fixture
 def current(monkeypatch):
     """Whatever a stage's code is, it is the one that the tables name."""
-    monkeypatch.setattr(closure, "version", lambda _: "0a")
+    monkeypatch.setattr(closure, "version", lambda *_: "0a")
 
 
 def finished(study, folder, **settings):
@@ -311,7 +311,7 @@ def test_results_without_a_record_are_held_against_the_code_and_the_torch(study,
     folder = written()
     with pytest.raises(RecordError, match=r"here it is \w+, and Snakemake has no record of it"):
         finished(study, folder)
-    monkeypatch.setattr(closure, "version", lambda _: "0a")
+    monkeypatch.setattr(closure, "version", lambda *_: "0a")
     with pytest.raises(RecordError, match=r"the torch 2\.14\.1, here it is 2\.15\.0"):
         check_finished(study, folder.parent, is_recorded=lambda _: False, torch="2.15.0+cpu")
 
@@ -434,7 +434,7 @@ def test_what_was_kept_before_an_edit_is_not_completed_after_it(study, written, 
     for run in list(study.runs)[1::2]:
         shutil.rmtree(half / run)
     written(half, code="9f", trained_by="9f")
-    monkeypatch.setattr(closure, "version", lambda _: "9f")
+    monkeypatch.setattr(closure, "version", lambda *_: "9f")
     for run in list(study.runs)[::2]:
         shutil.rmtree(half / run)
     with pytest.raises(RecordError, match="a study has one of them"):
@@ -451,11 +451,12 @@ def test_what_was_kept_before_an_edit_is_not_completed_after_it(study, written, 
     ],
 )
 def test_results_of_code_that_was_edited_since_are_not_published(study, written, monkeypatch, edited, told, tmp_path):
-    versions = dict.fromkeys([f"sharpness.stages.{stage}" for stage in ("train", "train_nudged", *COLUMNS)], "0a")
-    monkeypatch.setattr(closure, "version", versions.__getitem__)
+    versions = {(f"sharpness.stages.{stage}",): "0a" for stage in ("train", "train_nudged")}
+    versions |= {code_of(name): "0a" for name in MEASUREMENTS}
+    monkeypatch.setattr(closure, "version", lambda *modules: versions[modules])
     folder, published = written(), tmp_path / "published"
     check_publication(study, folder, published)
-    versions[f"sharpness.stages.{edited}"] = "9f"
+    versions[code_of(edited) if edited in MEASUREMENTS else (f"sharpness.stages.{edited}",)] = "9f"
     with pytest.raises(RecordError, match=rf"^{folder}/.*csv was computed with other {told} than is here \(0a, here"):
         check_publication(study, folder, published)
     # What was kept of it before is compared among itself.
@@ -551,7 +552,7 @@ def test_runs_that_stopped_before_every_checkpoint_leave_a_table_with_no_rows(tm
     experiment = study.experiments["first_layer"]
     folder = written(of=study)
     for table, asked in wanted(study, experiment, "spectrum"):
-        lost = {**dict.fromkeys(COLUMNS["spectrum"], ""), "stopped": True}
+        lost = {**dict.fromkeys(required(columns_of("spectrum")), ""), "stopped": True}
         write_table(sized(rows_of(study.runs[asked.run], asked, **lost)[:1]), folder / table)
     path = collected(study, folder, "first_layer")
     assert read_rows(path, "spectrum") == []

@@ -338,7 +338,7 @@ def test_the_schema_knows_the_kinds_and_the_measurements():
     experiment = schema["properties"]["experiments"]["additionalProperties"]["properties"]
 
     assert experiment["kind"]["enum"] == list(KINDS)
-    assert tuple(experiment["measure"]["properties"]) == MEASUREMENTS
+    assert tuple(experiment["measure"]["properties"]) == tuple(MEASUREMENTS)
     assert set(MEASUREMENTS) < set(schema["properties"])
     for kind in KINDS.values():
         assert set(kind.measurements) <= {*MEASUREMENTS, "history"}

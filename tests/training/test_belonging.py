@@ -8,11 +8,10 @@ import yaml
 from safetensors.torch import load_file
 
 from sharpness.data import originals
-from sharpness.measurements.measuring import Part
+from sharpness.measurements.gradients import Gradients
+from sharpness.measurements.measuring import Part, measure
+from sharpness.measurements.spectrum import Spectrum
 from sharpness.runtime.sealed import DamagedError
-from sharpness.stages.gradients import Before, gradients
-from sharpness.stages.gradients import Settings as GradientSettings
-from sharpness.stages.spectrum import Settings, spectrum
 from sharpness.stages.train import Job, train
 from sharpness.study.records import read_rows
 from sharpness.training.belonging import check_data, check_network, check_steps, check_training
@@ -122,6 +121,8 @@ def part(trained, tmp_path):
         copied,
         [tmp_path / "0.safetensors"],
         [0, 2],
+        [],
+        [],
         run.name,
         tmp_path / "run.yaml",
         "leading",
@@ -130,11 +131,14 @@ def part(trained, tmp_path):
     )
 
 
-SETTINGS = Settings(1, 16, 0.1, 20, False, False, "*", "float32", 0, 0)
+SETTINGS = Spectrum(
+    num_examples=16, tolerance=0.1, max_products=20, num_eigenvalues=1, resample=False, augment=False, parameters="*",
+    precision="float32", probe_products=0, frobenius_products=0,
+)  # fmt: skip
 
 
 def test_a_measurement_says_of_what_it_is(part):
-    spectrum(SETTINGS, part)
+    measure(SETTINGS, part)
     history = read_rows(part.record.parent / "history.csv", "history")
     rows = read_rows(part.output, "spectrum")
     assert {row["trained_by"] for row in rows} == {row["code"] for row in history} != {row["code"] for row in rows}
@@ -146,16 +150,17 @@ def test_a_checkpoint_of_another_run_is_not_measured(part, trained):
     run, place = trained[1][1]
     part.checkpoints[0].write_bytes((place / "0.safetensors").read_bytes())
     with pytest.raises(DamagedError, match=f"is of the run {run.name}, not of {part.run}"):
-        spectrum(SETTINGS, part)
+        measure(SETTINGS, part)
     assert not part.output.exists()
 
 
 def test_nor_is_one_that_a_measurement_looks_back_at(part, trained):
     run, place = trained[1][1]
     second = replace(part, checkpoints=[part.record.with_name("1.safetensors")], steps=[5])
+    second = replace(second, before=part.checkpoints, steps_before=[2])
     part.checkpoints[0].write_bytes((place / "0.safetensors").read_bytes())
     with pytest.raises(DamagedError, match=f"is of the run {run.name}, not of {part.run}"):
-        gradients(GradientSettings(16, 1, 0.1, 20, 16, 2), second, Before(part.checkpoints, [2]))
+        measure(Gradients(16, 0.1, 20, num_eigenvalues=1, loss_examples=16, num_batches=2), second)
 
 
 def test_weights_of_another_type_are_not_measured(part):
@@ -163,14 +168,14 @@ def test_weights_of_another_type_are_not_measured(part):
     doubled = [replace(snapshot, weights=snapshot.weights.double()) for snapshot in there.snapshots]
     save_checkpoints(replace(there, snapshots=doubled), part.checkpoints[0])
     with pytest.raises(DamagedError, match=r"has weights \[\d+\] of torch.float64, its network"):
-        spectrum(SETTINGS, part)
+        measure(SETTINGS, part)
 
 
 def test_a_checkpoint_is_not_measured_on_other_data(part):
     tensors = load_file(part.data)
     originals.save({**tensors, "training_labels": tensors["training_labels"].flip(0)}, {"num_classes": "10"}, part.data)
     with pytest.raises(DamagedError, match="was trained on another data set"):
-        spectrum(SETTINGS, part)
+        measure(SETTINGS, part)
 
 
 def test_what_is_not_finite_is_a_divergence_and_what_a_run_did_not_reach_has_a_reason(part):
@@ -178,7 +183,7 @@ def test_what_is_not_finite_is_a_divergence_and_what_a_run_did_not_reach_has_a_r
     first, second = there.snapshots
     lost = replace(second, weights=second.weights * 1e30)
     save_checkpoints(replace(there, snapshots=[first, lost], missing={3: "stopped"}), part.checkpoints[0])
-    spectrum(SETTINGS, replace(part, steps=[0, 2, 3]))
+    measure(SETTINGS, replace(part, steps=[0, 2, 3]))
     rows = read_rows(part.output, "spectrum")
     assert [(row["step"], row["diverged"], row["stopped"]) for row in rows if row["which"] != "smallest"] == [
         ("0", "False", "False"),

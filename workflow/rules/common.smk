@@ -19,6 +19,7 @@ from sharpness.study import planned
 from sharpness.study.jobs import jobs as jobs_of
 from sharpness.workflow import dates, failures, forkserver, locking, utf8
 from sharpness.runtime.words import flags
+from sharpness.study.measurement import code_of
 from sharpness.study.records import RecordError
 from sharpness.study.schema import StudyError
 from sharpness.study.plan import ENDS, KINDS, MEASUREMENTS, study_of
@@ -76,9 +77,9 @@ if ":" in str(PROJECT):
     sys.exit(f"{PROJECT}: Python takes a colon for the end of a path; call snakemake in the project's own folder")
 
 
-def sources(module):
-    """Every source file that a module's behaviour follows from."""
-    return [os.path.relpath(path) for path in closure.sources(module)]
+def sources(*modules):
+    """Every source file that the modules' behaviour follows from."""
+    return [os.path.relpath(path) for path in closure.sources(*modules)]
 
 
 JOB_ENVIRONMENT = {
@@ -202,34 +203,22 @@ def steps_of(measurement):
     return lambda wildcards: STUDY.parts(wildcards.run, measurement, wildcards.settings)[wildcards.part]
 
 
-# Measurements that compare each checkpoint with the one before it.
-LOOKING_BACK = ("gradients",)
-
-
 def checkpoints_before(measurement):
     """The file with the checkpoint before a part's first one, for a measurement that looks back."""
-    if measurement not in LOOKING_BACK:
-        return []
     return lambda wildcards: [
         file for part, _ in part_before(measurement, wildcards) for file in part_files(wildcards.run, part)
     ]
 
 
-def words_before(measurement):
-    """That file and the checkpoint's step, as words for the stage."""
-    if measurement not in LOOKING_BACK:
-        return []
-    return lambda wildcards: flags(
-        "before",
-        {
-            "checkpoints": checkpoints_before(measurement)(wildcards),
-            "steps": [step for _, step in part_before(measurement, wildcards)],
-        },
-    )
+def step_before(measurement):
+    """That checkpoint's step."""
+    return lambda wildcards: [step for _, step in part_before(measurement, wildcards)]
 
 
 def part_before(measurement, wildcards):
     """Part and step of that checkpoint, if there is one."""
+    if not MEASUREMENTS[measurement].looks_back:
+        return []
     found = STUDY.part_before(wildcards.run, measurement, wildcards.settings, wildcards.part)
     return [] if found is None else [found]
 

@@ -10,7 +10,7 @@ for measurement in MEASUREMENTS:
             checkpoints=lambda wildcards: part_files(wildcards.run, wildcards.part),
             before=checkpoints_before(measurement),
             record=f"{RUN_FOLDER}/run.yaml",
-            code=sources(f"sharpness.stages.{measurement}"),
+            code=sources(*code_of(measurement)),
         output:
             table=f"{RUN_FOLDER}/{measurement}/{{settings}}-{{part}}.csv",
         log:
@@ -21,13 +21,14 @@ for measurement in MEASUREMENTS:
         params:
             benchmark=f"{RUN_FOLDER}/benchmarks/{measurement}-{{settings}}-{{part}}.csv",
             torch=installed("torch"),
-            stage=measurement,
+            measurement=measurement,
             settings=settings_of(measurement),
             steps=steps_of(measurement),
-            before=words_before(measurement),
+            steps_before=step_before(measurement),
         shell:
-            "python -m sharpness.stages.{params.stage} {params.settings:q} --part.settings-name {wildcards.settings}"
+            "python -m sharpness.stages.measure {params.measurement} {params.settings:q} --part.settings-name {wildcards.settings}"
             " --part.data {input.data:q} --part.checkpoints {input.checkpoints:q} --part.steps {params.steps}"
+            " --part.before {input.before:q} --part.steps-before {params.steps_before}"
             " --part.run {wildcards.run} --part.record {input.record:q}"
-            " --part.threads {threads} --part.output {output.table:q} {params.before:q}"
+            " --part.threads {threads} --part.output {output.table:q}"
             " --benchmark {params.benchmark:q} 2> {log:q}"

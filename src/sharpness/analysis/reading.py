@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from sharpness.study.records import NOTHING, SIZE, Origins, RecordError, read_rows
+from sharpness.study.identity import SIZE
+from sharpness.study.records import NOTHING, Origins, RecordError, read_rows
 
 # Hexadecimal digits that may look like a number, and what may be empty everywhere.
 _TEXTS = ("code", "trained_by", "settings_digest", "data_digest", "torch", "kernels")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -45,19 +46,20 @@ def check_unchanged() -> None:
         )
 
 
-def sources(module: str) -> list[str]:
-    """Paths of ``module`` and of every module of this package that it imports, directly or not, sorted.
+def sources(*modules: str) -> list[str]:
+    """Paths of ``modules`` and of every module of this package that they import, directly or not, sorted.
 
     Args:
-        module: a full name, such as "sharpness.stages.train".
+        modules: full names, such as "sharpness.stages.train".
 
     Raises:
         ModuleNotFoundError: there is no such module in this package.
     """
-    if _path(module) is None:
-        raise ModuleNotFoundError(f"no module {module} under {_ROOT}")
+    for module in modules:
+        if _path(module) is None:
+            raise ModuleNotFoundError(f"no module {module} under {_ROOT}")
     found: set[str] = set()
-    waiting = {module}
+    waiting = set(modules)
     while waiting:
         name = waiting.pop()
         found.add(name)
@@ -65,13 +67,13 @@ def sources(module: str) -> list[str]:
     return sorted(str(_path(name)) for name in found)
 
 
-def version(module: str) -> str:
-    """Of the code that ``module`` runs: a hash over its sources, in hexadecimal digits; as ``remember`` found them.
+def version(*modules: str) -> str:
+    """Of the code that ``modules`` run: a hash over its sources, in hexadecimal digits; as ``remember`` found them.
 
     Raises:
         ModuleNotFoundError: there is no such module in this package.
     """
-    digests = (_at_start.get(source) or _digest(Path(source)) for source in sources(module))
+    digests = (_at_start.get(source) or _digest(Path(source)) for source in sources(*modules))
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
@@ -85,12 +87,23 @@ def _imported(module: str) -> frozenset[str]:
     path = _path(module)
     assert path is not None  # only names with a file are ever asked for
     names = {module.rpartition(".")[0]}  # importing a module runs its packages
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _executed(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return frozenset(name for name in names if _path(name) is not None)
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """All of a tree but what is imported for type checkers alone."""
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        children: list[ast.AST] = [*node.orelse]
+    else:
+        children = [*ast.iter_child_nodes(node)]
+    yield node
+    for child in children:
+        yield from _executed(child)
 
 
 @cache

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -215,15 +215,15 @@ def without_onednn() -> Iterator[None]:
         place.enabled = before
 
 
-def environment(stage: str, device: torch.device) -> dict[str, str]:
+def environment(modules: Iterable[str], device: torch.device) -> dict[str, str]:
     """What may change the last bits of a result, for its provenance: a column each in every table of measurements.
 
     Args:
-        stage: the module that computes it.
+        modules: those that compute it.
         device: on which it does.
     """
     return {
-        "code": version(stage)[:12],
+        "code": version(*modules)[:12],
         "torch": str(torch.__version__),
         "device": _name(device),
         "threads": str(torch.get_num_threads()),

@@ -19,9 +19,10 @@ from sharpness.hessian.operator import HessianOperator
 from sharpness.runtime.device import choose_device, fast_precision
 from sharpness.runtime.stage import run_stage
 from sharpness.study.file import read_study
-from sharpness.study.forecast import Products, Rates, Sum, Work, summed, work_of
+from sharpness.study.forecast import Job, Rates, Sum, summed, work_of
 from sharpness.study.plan import study_of
 from sharpness.study.run import Run
+from sharpness.study.work import Products
 from sharpness.training import models
 from sharpness.training.loop import Descent
 
@@ -62,7 +63,7 @@ def forecast(config: Path, schema: Path, threads: int = 1) -> None:
         print("\nParts of it compute in bfloat16, which this device emulates: float32 is many times faster here.")
 
 
-def _in_bfloat16(work: Iterable[Work]) -> bool:
+def _in_bfloat16(work: Iterable[Job]) -> bool:
     """Whether a run's steps or any product is in bfloat16."""
     return any("bfloat16" in (job.run.precision, *(some.precision for some in job.products)) for job in work)
 
@@ -114,7 +115,7 @@ def _start_seconds() -> float:
     """Until a job computes: Python and what it imports."""
     environment = os.environ | {"PYTHONPATH": str(Path(sharpness.__file__).parent.parent)}
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import sharpness.stages.spectrum"], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", "import sharpness.stages.measure"], env=environment, check=True)
     return time.perf_counter() - began
 
 

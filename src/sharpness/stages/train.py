@@ -20,7 +20,7 @@ from sharpness.runtime.device import choose_device, environment
 from sharpness.runtime.files import write_table, write_text
 from sharpness.runtime.interruption import Interrupted, Interruption
 from sharpness.runtime.stage import run_stage
-from sharpness.study.records import settings_digest, sized
+from sharpness.study.identity import settings_digest, sized
 from sharpness.study.run import Run
 from sharpness.study.schedule import chunks_of
 from sharpness.training.checkpoints import Checkpoints, ChunkWriter, Snapshot, save_checkpoints
@@ -74,7 +74,7 @@ def execute(
     device = choose_device(threads=job.threads)
     dataset = datasets.load(job.data, num_training=run.num_training, device=device)
     loss, weights, buffers = loss_of(run, dataset)
-    made_by = environment(stage, device) | {"data_digest": dataset.digest}
+    made_by = environment([stage], device) | {"data_digest": dataset.digest}
     same = identity(
         run, num_evaluated=job.num_evaluated, evaluation_epochs=job.evaluation_epochs, data=job.data, stage=stage
     )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sharpness.data.datasets import Dataset
 from sharpness.hessian.loss import Loss
-from sharpness.measurements.measuring import Subject
+from sharpness.measurements.landscape import Landscape
 from sharpness.runtime.stage import run_stage
 from sharpness.stages.train import FindDirections, Job, execute
 from sharpness.study.run import Run
@@ -26,14 +26,14 @@ def train_nudged(run: Run, job: Job) -> None:
 
 def finder(run: Run, dataset: Dataset, loss: Loss) -> FindDirections:
     """What finds the directions of a run, at the start of every epoch."""
-    subject = Subject(run=run, loss=loss, dataset=dataset)
-    examples = subject.drawn_examples(run.direction_examples)
+    landscape = Landscape(run=run, loss=loss, dataset=dataset)
+    examples = landscape.drawn_examples(run.direction_examples)
 
     def find(weights: Tensor, buffers: Tensor) -> Directions:
         state = Snapshot(0, weights, buffers, run.learning_rate)
-        pairs = subject.eigenpairs(
+        pairs = landscape.eigenpairs(
             state,
-            subject.hessian(state, examples, precision=run.direction_precision),
+            landscape.hessian(state, examples, precision=run.direction_precision),
             num_pairs=run.num_directions,
             tolerance=run.direction_tolerance,
             max_products=run.direction_products,

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from sharpness.data import catalogue
 from sharpness.study import networks
-from sharpness.study.kinds import CLAIMS, ENDS, FROM_EPOCH, KINDS, MEASUREMENTS
+from sharpness.study.kinds import CLAIMS, ENDS, FROM_EPOCH, KINDS
 from sharpness.study.pooling import check_pooling
+from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import Run
 from sharpness.study.schedule import Schedule
 from sharpness.study.schema import StudyError, known_words

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sharpness.study.plan import CLAIMS, Study
+from sharpness.study.kinds import CLAIMS
+
+if TYPE_CHECKING:
+    from sharpness.study.plan import Study
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from sharpness.study.run import Run
 
-MEASUREMENTS = ("spectrum", "density", "slices", "steps", "variants", "gradients")
 # The checkpoint of the best validation accuracy and that of the last step: a part of its own in every run.
 ENDS = "ends"
 # The figures that have an interactive version; each is drawn from the measurement of its name.

@@ -15,7 +15,9 @@ from typing import Any
 import yaml
 
 from sharpness.study import feasibility
-from sharpness.study.kinds import CLAIMS, ENDS, INTERACTIVE, KINDS, MEASUREMENTS
+from sharpness.study.kinds import CLAIMS, ENDS, INTERACTIVE, KINDS
+from sharpness.study.measurement import Measurement
+from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import Run, runs_of
 from sharpness.study.schedule import Schedule, chunks_of
 from sharpness.study.schema import StudyError, check_schema
@@ -101,6 +103,10 @@ class Study:
         # Sorted, so that the order of lines in the file changes nothing.
         return {key: value for key, value in sorted(section.items()) if key != "checkpoints"}
 
+    def measurement(self, measurement: str, name: str) -> Measurement:
+        """A measurement with its named settings."""
+        return MEASUREMENTS[measurement](**self.settings(measurement, name))
+
     @property
     def settings_of_spectra(self) -> str:
         """All settings of spectra by name, as JSON: which eigenvalues the claims may compare."""
@@ -182,32 +188,13 @@ class Study:
             epochs = max(run.epochs for run in runs)
             parts.append(f"evaluated after {sum(epoch <= epochs for epoch in looks)} of {epochs} epochs")
         parts += [
-            f"{measurement} {name}: {_in_words(self.config[measurement][name])}"
+            f"{measurement} {name}: {self.measurement(measurement, name).in_words()}"
             for measurement, names in chosen.measure.items()
             for name in names
         ]
         if nudged := sorted({run.direction_examples for run in runs if run.is_nudged}):
             parts.append(f"directions of NSGD from {', '.join(map(str, nudged))} training images, once an epoch")
         return "; ".join(parts)
-
-
-_FOUND_IN = {
-    "tf32": "found in tf32",
-    "bfloat16": "found in bfloat16",
-    "auto": "found in bfloat16 where the device has instructions for it",
-}
-
-
-def _in_words(settings: Mapping[str, Any]) -> str:
-    """On what a Hessian was measured, and how exactly."""
-    block = settings.get("parameters", "*")
-    parts = [
-        "Hessian" + (f" of {block}" if block != "*" else "") + f" on {settings['num_examples']} training images",
-        f"top {settings['num_eigenvalues']}" if "num_eigenvalues" in settings else "",
-        _FOUND_IN.get(settings.get("precision", "float32"), ""),
-        f"residuals at most {settings['tolerance']:g}",
-    ]
-    return ", ".join(part for part in parts if part)
 
 
 def study_of(config: Mapping[str, Any], schema_path: Path, *, source: str) -> Study:

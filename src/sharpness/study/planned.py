@@ -9,8 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sharpness.runtime import closure
+from sharpness.study.identity import settings_digest
+from sharpness.study.measurement import code_of
 from sharpness.study.plan import CLAIMS, KINDS, Experiment, Study
-from sharpness.study.records import Origins, RecordError, Wanted, check, read_rows, settings_digest
+from sharpness.study.records import Origins, RecordError, Wanted, check, read_rows
 
 _UNRECORDED = "and Snakemake has no record of it: remove it, and it is made anew"
 NAMED = 3  # stale tables beside the first, by their names; the others are counted
@@ -160,14 +162,15 @@ def _check_code(study: Study, asked: Wanted, row: dict[str, str], path: Path, to
 
 
 def codes(
-    study: Study, asked: Wanted, row: Mapping[str, str], version: Callable[[str], str], torch: str
+    study: Study, asked: Wanted, row: Mapping[str, str], version: Callable[..., str], torch: str
 ) -> Iterator[tuple[str, str, str]]:
     """In words what code computed a row of a table, its version there, and its ``version`` here; ``torch`` too."""
     training = "train_nudged" if study.runs[asked.run].is_nudged else "train"
     stage = training if asked.measurement == "history" else asked.measurement
     for name, theirs in ((stage, row["code"]), (training, row.get("trained_by"))):
         if theirs is not None:
-            yield f"code of the stage {name}", theirs, version(f"sharpness.stages.{name}")[:12]
+            modules = [f"sharpness.stages.{name}"] if name == training else code_of(name)
+            yield f"code of the stage {name}", theirs, version(*modules)[:12]
     yield "torch", row["torch"].partition("+")[0], torch.partition("+")[0]
 
 

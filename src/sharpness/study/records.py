@@ -6,43 +6,27 @@ Standard library only: planning reads tables too.
 from __future__ import annotations
 
 import csv
-import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-# What each measurement writes of a checkpoint, a history of an epoch, at least.
-COLUMNS = {
-    "history": ("training_loss", "validation_loss", "validation_accuracy", "test_accuracy", "distance"),
-    "spectrum": ("which", "rank", "eigenvalue", "residual", "num_products", "complete", "num_examples"),
-    "density": ("quantity", "value", "residual", "standard_error", "probe", "weight", "num_examples", "num_weights"),
-    "slices": ("k", "loss", "scale", "eigenvalue", "residual", "num_examples"),
-    "steps": ("direction", "alpha", "batch", "loss_after", "loss_before", "eigenvalue", "residual"),
-    "variants": ("start_step", "loss", "eigenvalue", "residual", "num_products", "overlap", "direction_age"),
-    "gradients": (
-        *("learning_rate_now", "eigenvalue", "residual", "rate_times_eigenvalue", "overlap", "overlap_with_step"),
-        *("gradient_norm", "fraction_inside", "batch_fraction_inside", "batch_sharpness", "batch_sharpness_error"),
-        *("noise_largest", "noise_trace", "noise_trace_error", "num_eigenvalues", "num_batches", "num_examples"),
-    ),
+from sharpness.study.identity import SIZE
+from sharpness.study.measurement import Column, finite, is_finite, is_lost, measurement, required
+
+# What a history has of an epoch.
+_HISTORY = {
+    "training_loss": Column("on the first training examples, never augmented", "nats", finite=True),
+    "validation_loss": Column("on the validation split", "nats"),
+    "validation_accuracy": Column("fraction of the validation split that is classified rightly", finite=True),
+    "test_accuracy": Column("fraction of the test split; at the best and the last epoch only"),
+    "distance": Column("of the weights from those at initialisation", "of the weights"),
 }
-# Of these, what is a finite number wherever the run, or the variant, has not diverged.
-FINITE = {
-    "history": ("training_loss", "validation_accuracy"),
-    "spectrum": ("eigenvalue",),
-    "density": ("value",),
-    "slices": ("scale", "eigenvalue"),
-    "steps": ("loss_before", "eigenvalue"),
-    "variants": ("eigenvalue",),
-    "gradients": ("eigenvalue", "gradient_norm"),
-}
-# Before them: of which run, by which settings, at which checkpoint; and why nothing could be measured there.
+# Before the columns of a measurement: of which run, by which settings, at which checkpoint; and why there is no value.
 PLACE = ("run", "settings", "checkpoint", "step", "epoch", "diverged", "stopped", "trained_by")
 PLACE_IN_A_HISTORY = ("run", "step", "epoch", "diverged")
 # Behind them: what computed them, and of what.
 MADE_BY = ("settings_digest", "code", "torch", "device", "threads", "kernels", "data_digest")
-SIZE = "table_size"  # rows x columns of the table as it was written, in every row: what is cut short is known by it
 
 NOTHING = "nothing_measured"  # in its place where a collected table has no rows, since every run had stopped before
 
@@ -108,28 +92,9 @@ def _is_nudged(row: Mapping[str, str]) -> bool:
     return (float(row["gamma"]), float(row["gamma_outside"])) != (1, 1)
 
 
-def settings_digest(settings: Mapping[str, Any]) -> str:
-    """A hash of settings that is the same for 1 and 1.0, and for any order of the keys."""
-    text = "; ".join(f"{key} {_canonical(value)}" for key, value in sorted(settings.items()))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _canonical(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return " ".join(map(_canonical, value))
-    return repr(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-
-
-def sized(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with the size of their table in each."""
-    rows = list(rows)
-    columns = {column for row in rows for column in row} | {SIZE}
-    return [{**row, SIZE: f"{len(rows)}x{len(columns)}"} for row in rows]
-
-
-def is_lost(row: Mapping[str, Any], measurement: str) -> bool:
-    """Whether a number that a measurement must have is not finite; such a run has diverged."""
-    return not all(_is_finite(row.get(column)) for column in FINITE[measurement])
+def columns_of(name: str) -> Mapping[str, Column]:
+    """The columns of a measurement, or of a history."""
+    return _HISTORY if name == "history" else measurement(name).columns
 
 
 def read_rows(path: Path, measurement: str) -> list[dict[str, str]]:
@@ -147,8 +112,9 @@ def read_rows(path: Path, measurement: str) -> list[dict[str, str]]:
         raise RecordError(f"{path} is empty: {_ADVICE}")
     if header[-1] == NOTHING and not lines:
         return []
+    columns = columns_of(measurement)
     place = PLACE_IN_A_HISTORY if measurement == "history" else PLACE
-    for column in (*place, *COLUMNS[measurement], *MADE_BY, SIZE):
+    for column in (*place, *required(columns), *MADE_BY, SIZE):
         if column not in header and not (column == "stopped" and "experiment" in header):
             raise RecordError(f"{path} lacks the column {column}: {_ADVICE}")
     rows = [dict(zip(header, line, strict=False)) for line in lines if len(line) == len(header)]
@@ -156,8 +122,8 @@ def read_rows(path: Path, measurement: str) -> list[dict[str, str]]:
         told = f", not {rows[0][SIZE]} as when it was written" if rows else ""
         raise RecordError(f"{path} is not whole: {len(lines)} rows of {len(header)} columns{told}: {_ADVICE}")
     for number, row in enumerate(rows, start=2):
-        if "True" not in (row["diverged"], row.get("stopped")) and is_lost(row, measurement):
-            found = next(name for name in FINITE[measurement] if not _is_finite(row[name]))
+        if "True" not in (row["diverged"], row.get("stopped")) and is_lost(row, columns):
+            found = next(name for name in finite(columns) if not is_finite(row[name]))
             raise RecordError(
                 f"{path}, line {number}: {found} is {row[found] or 'empty'}, and nothing says that the run diverged: "
                 f"{_ADVICE}"
@@ -227,10 +193,3 @@ def _in_ranges(steps: Sequence[int]) -> str:
 def _from_ranges(ranges: Iterable[str]) -> list[int]:
     numbers = [tuple(map(int, text.replace("/", "-").split("-"))) for text in ranges]
     return [step for first, last, distance in numbers for step in range(first, last + 1, distance)]
-
-
-def _is_finite(value: Any) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except (TypeError, ValueError):
-        return False

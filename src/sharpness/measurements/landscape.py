@@ -1,0 +1,135 @@
+"""The landscape of a run: its loss on its data, the examples on which it is measured, and its sharpest directions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sharpness.data import datasets
+from sharpness.data.datasets import Dataset
+from sharpness.eigen.lanczos import Eigenpairs, top_eigenpairs
+from sharpness.hessian.loss import Loss
+from sharpness.hessian.operator import HessianOperator, HessianProduct
+from sharpness.runtime.precision import Precision, low_precision
+from sharpness.runtime.streams import stream
+from sharpness.study.measurement import OfHessian
+from sharpness.study.run import Run
+from sharpness.training.checkpoints import Snapshot
+from sharpness.training.initialisation import loss_of
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """The loss of a run on its data, as a function of the weights."""
+
+    run: Run
+    loss: Loss
+    dataset: Dataset
+    start: tuple[Tensor, Tensor] | None = None  # weights [P] and buffers [B] before training
+    # By precision and parameters: what the checkpoints share.
+    products: dict[tuple[Precision, str], HessianProduct] = field(default_factory=dict)
+    # Of the last two checkpoints, by step and settings: what one leaves to the next.
+    recent: dict[tuple[object, ...], Eigenpairs] = field(default_factory=dict)
+
+    def first_examples(self, num_examples: int) -> tuple[Tensor, Tensor]:
+        """The first training examples, never augmented: those on which losses are evaluated."""
+        training = self.dataset.training
+        return training.inputs[:num_examples], training.targets[:num_examples]
+
+    def drawn_examples(self, num_examples: int, purpose: str = "examples of the Hessian") -> tuple[Tensor, Tensor]:
+        """Training examples drawn by the run's seed: the same ones at every checkpoint unless ``purpose`` differs."""
+        training = self.dataset.training
+        order = torch.randperm(len(training.targets), generator=stream(self.run.seed, purpose))
+        chosen = order[:num_examples].to(training.targets.device)
+        return training.inputs[chosen], training.targets[chosen]
+
+    def batches(self, purpose: str, *, num_examples: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Random mini-batches of the run's size without end, from the first ``num_examples`` (None: all)."""
+        inputs, targets = self.first_examples(num_examples or self.run.num_training)
+        size = min(self.run.examples_per_step, len(targets))
+        generator = stream(self.run.seed, purpose)
+        while True:
+            for batch in datasets.epoch_order(len(targets), size, generator=generator).to(targets.device):
+                yield inputs[batch], targets[batch]
+
+    def independent_batch(self, purpose: str, number: int) -> tuple[Tensor, Tensor]:
+        """One of any number of mini-batches, each drawn from all training examples as if it were the first."""
+        return self.drawn_examples(self.run.examples_per_step, f"{purpose}, batch {number}")
+
+    def hessian(
+        self,
+        state: Snapshot,
+        examples: tuple[Tensor, Tensor],
+        *,
+        precision: Precision = "float32",
+        parameters: str = "*",
+    ) -> HessianOperator:
+        """The Hessian of the loss on ``examples`` at ``state``.
+
+        Raises:
+            ValueError: no parameter's name matches ``parameters``.
+            FloatingPointError: the weights are not finite.
+        """
+        product = self.products.get((precision, parameters))
+        if product is None:
+            product = HessianProduct(self.loss, precision=low_precision(precision), parameters=parameters)
+            self.products[precision, parameters] = product
+        return HessianOperator.at(product, state.weights, state.buffers, *examples)
+
+    def eigenpairs(
+        self,
+        state: Snapshot,
+        operator: HessianOperator,
+        *,
+        num_pairs: int,
+        tolerance: float,
+        max_products: int,
+        probe_products: int = 0,
+        certify: bool = True,
+    ) -> Eigenpairs:
+        """The sharpest directions of the loss: the leading eigenpairs of its Hessian at ``state``."""
+        pairs = top_eigenpairs(
+            operator,
+            num_pairs=num_pairs,
+            tolerance=tolerance,
+            max_products=max_products,
+            generator=stream(self.run.seed, f"lanczos at step {state.step}"),
+            probe_products=probe_products,
+            certify=certify,
+        )
+        if not pairs.converged:
+            worst = float(pairs.residuals.max())
+            _log.warning("step %d: residual %.1e after %d products", state.step, worst, pairs.num_products)
+        if pairs.complete is False:
+            _log.warning("step %d: an eigenvalue that was missed at first has not converged", state.step)
+        return pairs
+
+    def sharpest(self, checkpoint: Snapshot, settings: OfHessian) -> Eigenpairs:
+        """The sharpest directions at a checkpoint as ``settings`` ask for them; those of the last two are kept."""
+        key = (checkpoint.step, settings.num_pairs, settings.num_examples, settings.tolerance, settings.max_products)
+        if key not in self.recent:
+            pairs = self.eigenpairs(
+                checkpoint,
+                self.hessian(checkpoint, self.drawn_examples(settings.num_examples)),
+                num_pairs=settings.num_pairs,
+                tolerance=settings.tolerance,
+                max_products=settings.max_products,
+            )
+            for old in list(self.recent)[:-1]:
+                del self.recent[old]
+            self.recent[key] = pairs
+        return self.recent[key]
+
+
+def landscape_of(run: Run, data: Path, device: torch.device) -> Landscape:
+    """Open a run's prepared data and build its loss."""
+    dataset = datasets.load(data, num_training=run.num_training, device=device)
+    loss, weights, buffers = loss_of(run, dataset)
+    return Landscape(run=run, loss=loss, dataset=dataset, start=(weights, buffers))

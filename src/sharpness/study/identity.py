@@ -1,0 +1,28 @@
+"""By what a table is known for what it is: the digest of the settings that it was measured with, and its own size."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+SIZE = "table_size"  # rows x columns of the table as it was written, in every row: what is cut short is known by it
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """A hash of settings that is the same for 1 and 1.0, and for any order of the keys."""
+    text = "; ".join(f"{key} {_canonical(value)}" for key, value in sorted(settings.items()))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _canonical(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(_canonical, value))
+    return repr(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def sized(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the size of their table in each."""
+    rows = list(rows)
+    columns = {column for row in rows for column in row} | {SIZE}
+    return [{**row, SIZE: f"{len(rows)}x{len(columns)}"} for row in rows]
