@@ -72,7 +72,7 @@ of_low_rank = st.tuples(st.lists(st.integers(-9, 9), min_size=1, max_size=4, uni
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     spectrum=st.one_of(apart, clustered, paired, above_a_bulk, of_low_rank),
     seed=st.integers(0, 2**32 - 1),
@@ -304,7 +304,7 @@ def test_vectors_that_cannot_be_followed_are_refused(vectors):
         follow_eigenpairs(torch.eye(3), vectors, tolerance=1e-3, max_products=9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     spectrum=st.one_of(apart, clustered, paired, above_a_bulk, of_low_rank),
     which=st.sampled_from(["smallest", "magnitude"]),

@@ -78,7 +78,7 @@ def vector_for(operator, seed=1):
 # Labels
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     network=st.sampled_from(sorted(PLACES)),
     last=st.sampled_from([nn.Identity, Watched]),

@@ -198,7 +198,7 @@ def test_summed_cross_entropies_of_parts_add_up(problem):
     assert sum(sums).item() == pytest.approx(7 * expected)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(chunk_size=st.none() | st.integers(1, 25), num_examples=st.integers(1, 23) | st.integers(129, 140))
 def test_evaluation_is_the_mean_over_examples_however_they_are_cut(problem, chunk_size, num_examples):
     plain = problem("conv", num_examples=num_examples, l2=0.5)

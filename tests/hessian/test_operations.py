@@ -122,7 +122,7 @@ geometry = {
 }
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(dimensions=st.integers(1, 3), with_bias=st.booleans(), seed=st.integers(0, 2**32), **geometry)
 def test_convolution(dimensions, with_bias, seed, groups, stride, padding, dilation, size):
     generator = torch.Generator().manual_seed(seed)
@@ -169,7 +169,7 @@ def test_relu_whose_derivative_at_zero_is_zero(generator):
     check(Relu(), torch.relu, [], [values], generator)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     size=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),

@@ -123,7 +123,7 @@ def test_equals_the_closed_form_of_softmax_regression(problem):
     torch.testing.assert_close(columns(operator), expected, rtol=1e-10, atol=1e-13)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(chunk_size=st.integers(1, NUM_EXAMPLES + 2), seed=st.integers(0, 2**32))
 def test_the_product_does_not_depend_on_how_examples_are_cut(cut_anyhow, chunk_size, seed):
     whole, cut = cut_anyhow(chunk_size=NUM_EXAMPLES), cut_anyhow(chunk_size=chunk_size)

@@ -582,7 +582,7 @@ class Combined(nn.Module):
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(body=networks(), num_examples=st.integers(1, 5), seed=st.integers(0, 2**20))
 def test_networks_drawn_at_random(body, num_examples, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sharpness.hessian.loss import Loss, flatten
@@ -31,7 +31,6 @@ def test_the_fraction_inside_is_the_squared_cosine_of_one_direction():
     assert math.isnan(fraction_inside(torch.zeros(3), directions))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**30), st.integers(1, 6), st.integers(0, 6))
 def test_the_fractions_inside_and_outside_add_up_to_one(seed, count, more):
     generator = torch.Generator().manual_seed(seed)
@@ -43,7 +42,6 @@ def test_the_fractions_inside_and_outside_add_up_to_one(seed, count, more):
     assert whole == pytest.approx(1.0)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**30), st.integers(1, 4))
 def test_the_overlap_is_the_mean_squared_cosine_of_the_angles_between_two_subspaces(seed, count):
     generator = torch.Generator().manual_seed(seed)
@@ -56,7 +54,6 @@ def test_the_overlap_is_the_mean_squared_cosine_of_the_angles_between_two_subspa
     assert subspace_overlap(one, -one) == pytest.approx(1.0)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**30), st.integers(2, 12), st.integers(2, 8))
 def test_the_noise_is_that_of_the_dense_covariance(seed, count, size):
     gradients = torch.randn(count, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -56,7 +56,7 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.floats(), st.integers(), st.text(alphabet="aé,\"\n'γ ", max_size=5)), min_size=1))
 def test_numbers_and_words_come_back_as_they_were(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("tables") / "table.csv"

@@ -49,7 +49,7 @@ def test_equal_contents_are_equal_files(written, tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == written.read_bytes()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_no_flipped_bit_goes_unseen(written, tmp_path_factory, place, bit):
     contents = bytearray(written.read_bytes())
@@ -62,7 +62,7 @@ def test_no_flipped_bit_goes_unseen(written, tmp_path_factory, place, bit):
     assert "\n" not in str(refused.value)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(part=st.floats(0, 1, exclude_max=True))
 def test_no_cut_goes_unseen(written, tmp_path_factory, part):
     path = tmp_path_factory.mktemp("cut") / "file.safetensors"

@@ -16,7 +16,7 @@ def draw(seed, purpose):
     return torch.randn(50, generator=stream(seed, purpose))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.text(max_size=20))
 def test_the_same_purpose_gives_the_same_numbers(seed, purpose):
     assert torch.equal(draw(seed, purpose), draw(seed, purpose))

@@ -56,7 +56,7 @@ def test_what_is_merged_may_be_replaced(tmp_path):
     assert read_study(path)["y"] == {"a": 3, "b": 2}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_any_line_of_a_study_given_twice_is_refused(data, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "study.yaml"

@@ -71,7 +71,7 @@ def test_a_file_without_snapshots_is_valid(run, tmp_path):
     assert loaded.missing == {5: "diverged"}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(steps=st.sets(st.integers(0, 9)))
 def test_only_the_steps_asked_for_are_read(run, tmp_path_factory, steps):
     path = tmp_path_factory.mktemp("checkpoints") / "chunk.safetensors"

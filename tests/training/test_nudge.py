@@ -22,7 +22,7 @@ def updates_with_directions(draw):
 
 
 factors = st.floats(-2, 8)
-cases = settings(max_examples=60, deadline=None)
+cases = settings(max_examples=60)
 
 
 @cases

@@ -123,10 +123,12 @@ WHOLE = whole_study()
 MEASURED = ("eigenvalue", "loss", "loss_before", "loss_after", "scale", "test_accuracy", "validation_accuracy")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=25)
 @given(st.data())
 def test_no_missing_or_diverged_value_stops_the_verdicts(data):
-    tables = list(WHOLE)
+    # A part of the study is decided sooner than the whole.
+    chosen = data.draw(st.sets(st.integers(0, len(WHOLE) - 1), min_size=1, max_size=3))
+    tables = [WHOLE[place] for place in sorted(chosen)]
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(tables) - 1))
         kind, name, table = tables[place]

@@ -70,7 +70,7 @@ def test_ten_settings_are_tested_without_listing_their_orders():
     assert intervals.trend(np.tile(np.arange(10.0), (2, 1))).rising < 1e-4
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=5, max_size=20))
 def test_the_rank_correlation_is_scipys_inside_an_interval_that_never_changes(pairs):
     first, second = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))

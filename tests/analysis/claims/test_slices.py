@@ -133,7 +133,7 @@ def test_widths_are_compared_at_the_checkpoints_that_all_runs_have():
     st.lists(st.sampled_from([2 + quarter / 4 for quarter in range(40)]), min_size=1, max_size=6, unique=True),
     st.data(),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_planned_epochs_that_all_runs_have_are_found_again_from_their_steps(per_epochs, shared, data):
     planned, rows = {}, []
     for per_epoch in per_epochs:

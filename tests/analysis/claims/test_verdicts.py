@@ -13,7 +13,7 @@ from scipy import stats
 from sharpness.analysis.claims import intervals, verdicts
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=6))
 def test_any_of_two_alternatives_decides_by_an_interval_that_is_wider(numbers):
     found = verdicts.paired(pd.Series(numbers), above=True, measured="", alternatives=2)
@@ -97,7 +97,6 @@ def tables_of_settings(min_settings=3):
     )
 
 
-@settings(deadline=None)
 @given(tables_of_settings())
 def test_an_order_is_one_of_ranks_and_turns_with_its_settings(table):
     verdict = verdicts.ordered(table, rises=True, setting="learning_rate")
