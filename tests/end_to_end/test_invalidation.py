@@ -50,7 +50,9 @@ def after_measuring(name: str) -> dict[str, int]:
     kinds = [kind for kind in KINDS.values() if name in kind.measurements]
     figures = [f"figure_{function}" for kind in kinds for function in kind.figures]
     tables = [rule for rule, kind in (("agreement", "agreement"), ("results_table", "table")) if KINDS[kind] in kinds]
-    measured = sum(name in experiment["measure"] for experiment in STUDY["experiments"].values())
+    measured = sum(
+        name in experiment["measure"] for experiment in yaml.safe_load(SMALL.read_text())["experiments"].values()
+    )
     return {**dict.fromkeys([name, *figures, *tables], ALL), "collect": measured, **LAST}
 
 
@@ -336,9 +338,7 @@ def test_a_measurement_that_failed_is_missed_by_the_study_and_by_its_figure(proj
     path = broken / "src" / "sharpness" / "measurements" / "steps.py"
     working = path.read_text()
     path.write_text(
-        working.replace(
-            "        weights, buffers, loss =", "        raise RuntimeError\n        weights, buffers, loss ="
-        )
+        working.replace("        weights, buffers,", "        raise RuntimeError\n        weights, buffers,")
     )
     failed = snakemake(broken, "--cores", "2", "--configfile", str(SMALL))
     assert failed.returncode == 1

@@ -38,9 +38,11 @@ class Spectrum(OfHessian):
         "num_products": Column("Hessian-vector products spent on the eigenpairs"),
         "num_probing": Column("products that then looked for missed eigenvalues", optional=True),
         "num_certifying": Column("products in float32 after a search in lower precision", optional=True),
-        "complete": Column("whether no eigenvalue was missed, as far as probing shows; empty without it"),
+        "complete": Column(
+            "True: none of these was missed (99.9 %); False: one was, and has not converged; empty: unknown"
+        ),
         "complete_beyond": Column(
-            "magnitude beyond which probing would have shown a missed eigenvalue", "nats / weight²", optional=True
+            "beyond it every eigenvalue is among these (99.9 %)", "nats / weight²", optional=True
         ),
         "search_precision": Column("in which the eigenvectors were looked for", optional=True),
         "frobenius_norm": Column("of the whole Hessian", "nats / weight²", optional=True),
