@@ -27,6 +27,7 @@ import yaml
 from benchmarks.machine import machine
 from benchmarks.project import ROOT, copy_project
 from sharpness.runtime.files import write_table, write_text
+from sharpness.study.registry import MEASUREMENTS
 
 _FOLDER = ROOT / "results" / "bench"
 _DEMO = "workflow/studies/digits.yaml"
@@ -65,8 +66,8 @@ def _large(project: Path) -> Path:
     study["checkpoints"] = {"many": {"at_epochs": list(range(300))}}
     study["defaults"]["epochs"] = 300
     study["spectrum"] = {"leading": next(iter(study["spectrum"].values())) | {"checkpoints": "many"}}
-    for section in ("density", "slices", "steps", "variants", "gradients"):
-        study[section] = {}
+    for section in MEASUREMENTS.keys() - {"spectrum"}:
+        study.pop(section, None)
     grid = {"learning_rate": rates, "seed": list(range(20))}
     measured = {"kind": "eigenvalues", "measure": {"spectrum": ["leading"]}, "grids": {"learning_rate": [grid]}}
     study["experiments"] = {"eigenvalues": measured}

@@ -235,7 +235,7 @@ def test_of_a_job_that_is_killed_its_log_and_the_terminal_say_so_and_how_much_me
 ):
     code = "import os\nheld = bytearray(300 << 20)\nos.kill(os.getpid(), 9)"
     (tmp_path / "job.py").write_text(code)
-    command = (Nobody() if by_itself else server).command("-m", "job")
+    command = (Nobody() if by_itself else server).command("-m", "job", "slices", "--n", "1")
     with (tmp_path / "log").open("w") as log:
         done = subprocess.run(
             command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=log, text=True, check=False
@@ -245,7 +245,7 @@ def test_of_a_job_that_is_killed_its_log_and_the_terminal_say_so_and_how_much_me
     (sentence,) = done.stdout.splitlines()
     assert sentence.endswith(f"; its log: {tmp_path / 'log'}")
     assert (tmp_path / "log").read_text().splitlines() == [sentence.partition("; its log")[0]]
-    peak = int(re.search(r"job: the job was killed .*, when it had ([\d,]+) MiB", sentence)[1].replace(",", ""))
+    peak = int(re.search(r"job slices: the job was killed .*, when it had ([\d,]+) MiB", sentence)[1].replace(",", ""))
     assert 300 <= peak < 3000
 
 

@@ -249,7 +249,7 @@ def main(words: list[str]) -> None:
     except (OSError, EOFError) as error:
         sys.exit(f"the process that forked for {rest[1]} was lost: {error}")
     if status == -signal.SIGKILL:
-        _tell_of_kill(rest[1], peak, for_memory=_killed_for_memory() > killed_before)
+        _tell_of_kill(rest[1:], peak, for_memory=_killed_for_memory() > killed_before)
         sys.exit(128 + signal.SIGKILL)  # of a process that is killed itself the shell has a word to say
     if status < 0:
         if -status in _FORWARDED:
@@ -277,14 +277,15 @@ def _killed_for_memory() -> int:
     return 0
 
 
-def _tell_of_kill(module: str, peak: int, *, for_memory: bool) -> None:
+def _tell_of_kill(words: list[str], peak: int, *, for_memory: bool) -> None:
     """Say in one sentence that a job was killed, in its log and where its standard output goes: the terminal."""
     log = ""
     with suppress(OSError):
         log = os.readlink("/proc/self/fd/2")
+    name = " ".join([words[0].rpartition(".")[2], *filter(str.isidentifier, words[1:2])])  # "measure slices"
     why = "by the kernel, for want of memory" if for_memory else "by SIGKILL, as the kernel does for want of memory"
     sentence = (
-        f"{module.rpartition('.')[2]}: the job was killed {why}, when it had {peak / 1024:,.0f} MiB at most: "
+        f"{name}: the job was killed {why}, when it had {peak / 1024:,.0f} MiB at most: "
         "run fewer jobs at a time (--cores), or give each more memory (on Slurm mem_mb, in slurm/config.yaml)"
     )
     for stream, text in ((2, f"{sentence}\n"), (1, f"{sentence}; its log: {log}\n")):
