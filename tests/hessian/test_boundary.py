@@ -136,7 +136,10 @@ LABELS = {
     "too large": (lambda y: y.index_fill(0, torch.tensor([4]), 3), r"targets\[4\] is 3, but the network has 3 classes"),
     "negative": (lambda y: y.index_fill(0, torch.tensor([2, 5]), -1), r"targets\[2\] is -1, .* 0 to 2, or -100"),
     "nearly ignored": (lambda y: y.index_fill(0, torch.tensor([0]), -99), r"targets\[0\] is -99"),
-    "a column": (lambda y: y[:, None], r"\[7, 1\], one label for each place of logits \[7, 3\] is \[7\].*squeeze\(1\)"),
+    "a column": (
+        lambda y: y[:, None],
+        r"\[7, 1\], one label for each position of logits \[7, 3\] is \[7\].*squeeze\(1\)",
+    ),
     "one-hot": (lambda y: functional.one_hot(y, 3), r"shape \[7, 3\].*argmax\(1\)"),
     "of places": (lambda y: y[:, None].expand(7, 4), r"shape \[7, 4\]"),
     "floating point": (lambda y: y.float(), r"whole numbers, got torch.float32.*targets\.long\(\)"),
@@ -147,7 +150,7 @@ LABELS = {
     "too few": (lambda y: y[:6], "got 6 and 7"),
     "none": (lambda y: y[:0], "got 0 and 7"),
     "on another device": (lambda y: y.to("meta"), "targets are on meta, but the network on cpu"),
-    "a list": (lambda y: y.tolist(), "targets must be a tensor or an array of numpy, got list"),
+    "a list": (lambda y: y.tolist(), "targets must be a tensor or a numpy array, got list"),
     "words": (lambda _: np.array(["a"] * 7), "targets must be numbers, got an array of <U1"),
 }
 
@@ -192,7 +195,7 @@ def test_inputs_of_another_kind_are_converted_or_refused(problem):
         other = operator_of(plain.part(inputs=inputs, targets=plain.targets), precision="float32")
         assert torch.equal(other @ vector, expected)
     for inputs, sentence in (
-        (plain.inputs.tolist(), "inputs must be a tensor or an array of numpy, got list"),
+        (plain.inputs.tolist(), "inputs must be a tensor or a numpy array, got list"),
         (plain.inputs.to("meta"), "inputs are on meta, but the network on cpu"),
         (plain.inputs.to_sparse(), "inputs must be dense"),
         (plain.inputs[0, 0, 0, 0], "got 7 and a single number"),
@@ -620,7 +623,7 @@ REFUSED = {
     "complex numpy": (lambda v: v.numpy() * 1j, "the vector is of torch.complex128"),
     "on another device": (lambda v: v.to("meta"), "the vector is on meta, but the network on cpu"),
     "sparse": (lambda v: v.to_sparse(), "the vector must be dense"),
-    "a list": (lambda v: v.tolist(), "the vector must be a tensor or an array of numpy, got list"),
+    "a list": (lambda v: v.tolist(), "the vector must be a tensor or a numpy array, got list"),
     "objects": (lambda v: v.numpy().astype(object), "the vector must be numbers, got an array of object"),
     "named tensors": (lambda v: {"weight": v}, "got dict"),
 }

@@ -10,21 +10,13 @@ from torch.func import jvp, vjp
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sharpness.hessian.double_backward.attention import Attention, attention
-from sharpness.hessian.r_operator import operations
-from sharpness.hessian.r_operator.operations import (
-    Add,
-    BatchNorm,
-    Call,
-    Convolution,
-    Dense,
-    Embedding,
-    LinearMap,
-    Local,
-    MaxPool2d,
-    Parameter,
-    Relu,
-)
+from sharpness.hessian.double_backward.attention import attention
+from sharpness.hessian.r_operator import generic
+from sharpness.hessian.r_operator.attention import Attention
+from sharpness.hessian.r_operator.bilinear import Convolution, Dense
+from sharpness.hessian.r_operator.generic import GenericOperation
+from sharpness.hessian.r_operator.layers import Add, BatchNorm, Embedding, LinearMap, MaxPool2d, Parameter, Relu
+from sharpness.hessian.r_operator.operation import Context
 
 pytestmark = [
     pytest.mark.usefixtures("unmoved_global_generator"),
@@ -66,14 +58,14 @@ def check(operation, function, weights, inputs, generator, buffers=()):
         value, saved = operation.forward(kept_weights, list(buffers), [tensor.clone() for tensor in inputs])
         assert_close(value, outputs)
 
-        def local(moving=moving, chosen=chosen, saved=saved, kept_weights=kept_weights):
-            return Local(
+        def context(moving=moving, chosen=chosen, saved=saved, kept_weights=kept_weights):
+            return Context(
                 weights=kept_weights,
                 saved=saved,
                 needed=moving,
-                adjoint=adjoint.clone() if operation.needs_adjoint(moving=any(moving)) else None,
-                along=[a.clone() if wanted else None for a, wanted in zip(along, chosen, strict=True)],
-                tangents=[t.clone() if wanted else None for t, wanted in zip(tangents, moving, strict=True)],
+                adjoint=adjoint.clone() if operation.needs_adjoint(active=any(moving)) else None,
+                weight_tangents=[a.clone() if wanted else None for a, wanted in zip(along, chosen, strict=True)],
+                input_tangents=[t.clone() if wanted else None for t, wanted in zip(tangents, moving, strict=True)],
             )
 
         direction = [
@@ -90,19 +82,23 @@ def check(operation, function, weights, inputs, generator, buffers=()):
         second = jvp(adjoints, (adjoint, *primals), (moved, *direction))[1]
 
         if any(moving):
-            for ours, expected, wanted in zip(operation.backward(local(), adjoint), first, moving, strict=True):
+            for ours, expected, wanted in zip(operation.backward(context(), adjoint), first, moving, strict=True):
                 if wanted:
                     assert_close(ours, expected)
         for owned in (False, True):
-            at, given = local(), moved.clone()
-            assert_close_or_zero(operation.r_forward(at, owned=owned), of_output)
+            ctx, given = context(), moved.clone()
+            assert_close_or_zero(operation.r_forward(ctx, owned=owned), of_output)
             if not owned:
-                for now, then in zip([*at.along, *at.tangents], [*local().along, *local().tangents], strict=True):
+                for now, then in zip(
+                    [*ctx.weight_tangents, *ctx.input_tangents],
+                    [*context().weight_tangents, *context().input_tangents],
+                    strict=True,
+                ):
                     assert now is None or torch.equal(now, then)
-            between = at.between
-            at = local()
-            at.between = between
-            of_inputs, of_weights = operation.r_backward(at, given, owned=owned)
+            intermediate = ctx.intermediate
+            ctx = context()
+            ctx.intermediate = intermediate
+            of_inputs, of_weights = operation.r_backward(ctx, given, owned=owned)
             if not owned:
                 assert torch.equal(given, moved)
             for ours, expected, wanted in zip(of_inputs, second[num_weights:], moving, strict=True):
@@ -221,7 +217,7 @@ def test_any_other_function_of_weights_buffers_and_inputs(generator):
         return torch.tanh(inputs[0] * weights[0]) * inputs[1].exp() + weights[0].sin() * buffers[0]
 
     check(
-        Call(function),
+        GenericOperation(function),
         lambda weight, one, other: function([weight], [buffer], [one, other]),
         [draw(generator, 3)],
         [draw(generator, 2, 3), draw(generator, 2, 1)],
@@ -253,7 +249,7 @@ def test_functions_of_which_torch_has_no_forward_mode(function, plain, shapes, n
     arguments = [draw(generator, *shape) for shape in shapes]
     inputs, weights = arguments[:num_inputs], arguments[num_inputs:]
     check(
-        Call(lambda weights, _, inputs: function(*inputs, *weights)),
+        GenericOperation(lambda weights, _, inputs: function(*inputs, *weights)),
         lambda *given: plain(*given[len(weights) :], *given[: len(weights)]),
         weights,
         inputs,
@@ -267,13 +263,13 @@ def test_functions_of_which_torch_has_no_forward_mode(function, plain, shapes, n
 @torch.no_grad()
 def test_torch_is_asked_once_for_a_forward_mode_that_it_lacks(function, times, generator, monkeypatch):
     asked = []
-    monkeypatch.setattr(operations, "jvp", lambda *given: (asked.append(given), jvp(*given))[1])
-    operation = Call(lambda *given: function(given[-1][0]))
+    monkeypatch.setattr(generic, "jvp", lambda *given: (asked.append(given), jvp(*given))[1])
+    operation = GenericOperation(lambda *given: function(given[-1][0]))
     values, adjoint, moved, tangent = draw(generator, 4, 3, 3).unbind()
     _, saved = operation.forward([], [], [values])
-    at = Local(weights=[], saved=saved, needed=[True], adjoint=adjoint, tangents=[tangent])
+    ctx = Context(weights=[], saved=saved, needed=[True], adjoint=adjoint, input_tangents=[tangent])
     products = [
-        (operation.r_forward(at, owned=False), operation.r_backward(at, moved, owned=False)[0][0]) for _ in range(3)
+        (operation.r_forward(ctx, owned=False), operation.r_backward(ctx, moved, owned=False)[0][0]) for _ in range(3)
     ]
     assert len(asked) == times
     for product in products:
@@ -284,13 +280,13 @@ def test_no_other_failure_is_taken_for_a_lack_of_forward_mode(generator, monkeyp
     def fail(*given):
         raise torch.OutOfMemoryError("too much")
 
-    operation = Call(lambda *given: given[-1][0].sin())
+    operation = GenericOperation(lambda *given: given[-1][0].sin())
     values = draw(generator, 4)
-    at = Local(weights=[], saved=operation.forward([], [], [values])[1], needed=[True], tangents=[values])
-    monkeypatch.setattr(operations, "jvp", fail)
+    ctx = Context(weights=[], saved=operation.forward([], [], [values])[1], needed=[True], input_tangents=[values])
+    monkeypatch.setattr(generic, "jvp", fail)
     for _ in range(2):
         with pytest.raises(torch.OutOfMemoryError, match="too much"):
-            operation.r_forward(at, owned=False)
+            operation.r_forward(ctx, owned=False)
 
 
 @pytest.mark.parametrize("constant", [7, "text", (2, 3), None])
@@ -300,12 +296,12 @@ def test_functions_are_given_what_is_no_tensor_as_it_is(constant, generator):
         assert not buffers
         return (inputs[1] == constant) * inputs[0].sin()
 
-    operation = Call(function)
+    operation = GenericOperation(function)
     values, tangent = draw(generator, 4), draw(generator, 4)
     output, saved = operation.forward([], [], [values, constant])
     assert_close(output, values.sin())
-    at = Local(weights=[], saved=saved, needed=[True, False], tangents=[tangent, None])
-    assert_close(operation.r_forward(at, owned=False), values.cos() * tangent)
+    ctx = Context(weights=[], saved=saved, needed=[True, False], input_tangents=[tangent, None])
+    assert_close(operation.r_forward(ctx, owned=False), values.cos() * tangent)
 
 
 @pytest.mark.parametrize(
@@ -322,8 +318,10 @@ def test_nothing_moves_where_neither_weights_nor_inputs_do(operation, num_weight
     row, values = torch.ones(3), torch.ones(3, 3)
     weights = [values, row] if isinstance(operation, Dense) else [row] * num_weights
     _, saved = operation.forward(weights, [row] * num_buffers, [values] * num_inputs)
-    at = Local(weights, saved, [False] * num_inputs, along=[None] * num_weights, tangents=[None] * num_inputs)
-    assert operation.r_forward(at, owned=False) is None
+    ctx = Context(
+        weights, saved, [False] * num_inputs, weight_tangents=[None] * num_weights, input_tangents=[None] * num_inputs
+    )
+    assert operation.r_forward(ctx, owned=False) is None
 
 
 @pytest.mark.parametrize(
@@ -364,8 +362,8 @@ def test_rows_of_a_table(padding, generator):
         def forward(self, weights, buffers, _):
             return super().forward(weights, buffers, [places])
 
-        def r_backward(self, at, moved, *, owned):
-            return (), super().r_backward(at, moved, owned=owned)[1]
+        def r_backward(self, ctx, r_adjoint, *, owned):
+            return (), super().r_backward(ctx, r_adjoint, owned=owned)[1]
 
     def plain(weight):
         moves = torch.arange(5) != (-1 if padding is None else padding)

@@ -503,7 +503,7 @@ def test_an_operator_and_its_reference_share_the_budget(problem, chunks_fitting,
         product, *flatten(plain.model), plain.inputs, plain.targets, chunk_size=4, memory_budget=budget
     )
     reference = operator.reference
-    kept = [*operator._kept, *reference._kept]
+    kept = [*operator._linearised, *reference._linearised]
     assert sum(one.num_bytes for one in kept) <= budget
     vector = draw(generator, operator.shape[0], torch.float32)
     assert (operator @ vector - reference @ vector).norm() < 0.05 * (reference @ vector).norm()

@@ -12,7 +12,9 @@ from torch.nn.utils.parametrize import register_parametrization
 
 from sharpness.hessian import forms
 from sharpness.hessian.operator import HessianOperator
-from sharpness.hessian.r_operator.operations import Convolution, Dense, LinearMap, MaxPool2d, Relu, UntraceableError
+from sharpness.hessian.r_operator.bilinear import Convolution, Dense
+from sharpness.hessian.r_operator.layers import LinearMap, MaxPool2d, Relu
+from sharpness.hessian.r_operator.operation import UntraceableError
 from sharpness.hessian.r_operator.product import ROperator
 from sharpness.hessian.r_operator.tracing import steps_of
 from sharpness.training import models
@@ -751,5 +753,5 @@ def test_a_network_of_two_inputs_is_told():
 
 
 def test_a_network_that_gives_no_tensor_is_told():
-    with pytest.raises(UntraceableError, match="one tensor"):
+    with pytest.raises(UntraceableError, match="a single tensor"):
         steps(lambda: Network(lambda m, x: (m.conv(x), x), conv=conv()))

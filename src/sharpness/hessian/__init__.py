@@ -4,6 +4,6 @@
 def __getattr__(name: str) -> object:
     if name != "HessianOperator":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # of the operator, on first use: a package must not depend on all it holds
+    from importlib import import_module  # on first use, so that importing the package does not import every module
 
     return import_module("sharpness.hessian.operator").HessianOperator

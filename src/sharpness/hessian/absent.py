@@ -1,4 +1,4 @@
-"""Weights that are not those given at a call: tensors without values in their places, and who uses them."""
+"""Placeholders without values for weights that are given at every call, which detect wrong uses."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.utils import _pytree as pytree
 
 
 class Absent(Tensor):
-    """The shape of a tensor that is given at every call: whoever computes with it holds it elsewhere than in a layer.
+    """Placeholder of a tensor that is given at every call; computing with it is an error.
 
-    On the meta device alone this would be no error: torch's kernels for the CPU read some of its tensors as memory.
+    A plain meta tensor would not do: some of torch's CPU kernels read meta tensors as memory.
     """
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
@@ -60,18 +60,18 @@ class Absent(Tensor):
 
 
 class AbsentComputed(Absent):
-    """The same of a tensor that a model computed from its weights and kept; its name says from which."""
+    """Placeholder of a tensor that the model computed from its weights and stored; its name says which."""
 
     def _refusal(self) -> str:
         return f"{self._name} before and does not follow it: let the forward that uses it compute it anew"
 
 
 class AbsentParameter(Absent, nn.Parameter):
-    """The same of a parameter."""
+    """Placeholder of a parameter."""
 
 
 class FrozenUses(TorchFunctionMode):
-    """Notes which frozen weights a function of torch takes, or views of them: they leave no trace in a graph."""
+    """Record which frozen weights, or views of them, torch functions take: they do not show in the graph."""
 
     def __init__(self, weights: Sequence[weakref.ref[nn.Parameter]], names: Sequence[str]) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class FrozenUses(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if self._frozen and isinstance(result, Tensor):  # else it may have asked for a shape alone
+        if self._frozen and isinstance(result, Tensor):  # other calls may only ask for a shape
             taken = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             found = (self._frozen.get(id(part)) for leaf in taken for part in (leaf, leaf._base))
             self.names += [name for name in found if name is not None]

@@ -1,4 +1,4 @@
-"""What may be given to a Hessian: settings, examples and vectors, checked and converted, or refused in one sentence."""
+"""Check and convert the arguments of a Hessian: settings, examples and vectors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from sharpness.hessian.cross_entropy import IGNORED, num_terms
 from sharpness.hessian.loss import as_precise
 
-# What others call a precision.
+# Other names of precisions.
 _OTHER_NAMES = {"bf16": "bfloat16", "fp32": "float32", "single": "float32", "fp64": "float64", "double": "float64"}
 
 
 def one_of(name: str, word: object, known: Sequence[str | None]) -> None:
-    """Refuse a word that is none of those known, and tell the nearest.
+    """Check that ``word`` is one of ``known``; the error suggests the nearest.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not.
     """
     if word in known and type(word) in (str, type(None)):
         return
@@ -33,32 +33,32 @@ def one_of(name: str, word: object, known: Sequence[str | None]) -> None:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's parameters and buffers are.
+    """Return the device of a model's parameters and buffers.
 
     Raises:
-        ValueError: they are on several devices, or have no values.
+        ValueError: they are on several devices, or on the meta device.
     """
-    places = {tensor.device: name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
-    if len(places) > 1:
-        raise ValueError(f"the model must be on one device, got {', '.join(f'{n} on {d}' for d, n in places.items())}")
-    (device,) = places or {torch.device("cpu")}
+    devices = {tensor.device: name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    if len(devices) > 1:
+        raise ValueError(f"the model must be on one device, got {', '.join(f'{n} on {d}' for d, n in devices.items())}")
+    (device,) = devices or {torch.device("cpu")}
     if device.type == "meta":
         raise ValueError("the model's weights are on the meta device, where they have no values")
     return device
 
 
 def examples(inputs: object, targets: object, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Copies of the examples: inputs [N, ...], as precise as ``dtype`` where they are no whole numbers, and labels.
+    """Copy and convert examples: inputs to the precision of ``dtype``, unless integers, and targets to int64.
 
     Args:
-        inputs: a tensor, or an array of numpy; whole numbers stay what they are.
-        targets: the same, of whole numbers.
+        inputs: [N, ...], a tensor or a numpy array.
+        targets: [N, ...], a tensor or a numpy array of integers.
         dtype: of the operator's vectors.
         device: of the model.
 
     Raises:
         TypeError: one of them is neither a tensor nor an array.
-        ValueError: they are on another device, empty, or not as many, or the labels are no whole numbers.
+        ValueError: they are on another device or empty, their numbers differ, or the targets are not integers.
     """
     values, labels = _tensor("inputs", inputs, device), _tensor("targets", targets, device)
     check_numbers(values, labels)
@@ -67,17 +67,17 @@ def examples(inputs: object, targets: object, dtype: torch.dtype, device: torch.
             f"targets must be classes, whole numbers, got {labels.dtype}: probabilities of classes are not supported, "
             "and classes in floating point are converted by targets.long()"
         )
-    # In the memory format in which convolutions are fastest; such a copy is then made once.
+    # Converted once to the memory format in which convolutions are fastest.
     kept_as = torch.channels_last if values.dim() == 4 else torch.contiguous_format
     values = as_precise(values, dtype).clone(memory_format=kept_as)
     return values, labels.to(torch.int64, copy=True)
 
 
 def check_numbers(inputs: Tensor, targets: Tensor) -> None:
-    """Refuse other than as many labels as inputs, and none.
+    """Check that there are as many targets as inputs, and at least one.
 
     Raises:
-        ValueError: that is so.
+        ValueError: there are not.
     """
     numbers = [len(tensor) if tensor.dim() else "a single number" for tensor in (targets, inputs)]
     if numbers[0] != numbers[1] or numbers[0] in (0, "a single number"):
@@ -85,7 +85,7 @@ def check_numbers(inputs: Tensor, targets: Tensor) -> None:
 
 
 def check_inputs(inputs: Tensor) -> None:
-    """Refuse inputs [N, ...] that are not finite.
+    """Check that inputs [N, ...] are finite.
 
     Raises:
         ValueError: some are not; the message names the first such example.
@@ -101,26 +101,26 @@ def check_inputs(inputs: Tensor) -> None:
 
 
 def check_taken(inputs: Tensor, error: RuntimeError) -> None:
-    """Say what is wrong with the inputs where a network failed with ``error`` because of their type.
+    """Explain a network's ``error`` if the dtype of the inputs caused it.
 
     Raises:
-        TypeError: that is so.
+        TypeError: it did.
     """
     said = str(error).splitlines()[0]
     if not inputs.is_floating_point() and any(word in said for word in ("dtype", "scalar type", "Input type")):
-        kind = "complex numbers" if inputs.is_complex() else "whole numbers, which stay what they are"
+        kind = "complex numbers" if inputs.is_complex() else "whole numbers, which are passed on unchanged"
         raise TypeError(f"the network does not take inputs of {inputs.dtype} ({kind}): {said}") from error
 
 
 def check_labels(targets: Tensor, logits: torch.Size) -> None:
-    """Refuse labels that are not one for each place of the logits, and such as are no class.
+    """Check that the targets match the logits in shape and are classes.
 
     Args:
-        targets: [N, ...], whole numbers.
-        logits: their shape, [N, classes, ...].
+        targets: [N, ...], int64.
+        logits: shape of the logits, [N, classes, ...].
 
     Raises:
-        ValueError: the shapes do not fit; or there is such a label, the message names the first one; or all are
+        ValueError: the shapes do not match; a target is not a class (the message names the first); or all are
             ``IGNORED``.
     """
     num_classes, expected = logits[1], logits[:1] + logits[2:]
@@ -133,37 +133,37 @@ def check_labels(targets: Tensor, logits: torch.Size) -> None:
         elif targets.shape == logits[:-1]:
             cure = ": the classes are the second axis, as in logits.movedim(-1, 1)"
         raise ValueError(
-            f"targets have shape {list(targets.shape)}, one label for each place of logits {list(logits)} is "
+            f"targets have shape {list(targets.shape)}, one label for each position of logits {list(logits)} is "
             f"{list(expected)}{cure}"
         )
     wrong = ((targets < 0) | (targets >= num_classes)) & (targets != IGNORED)
     if wrong.any():
-        place = wrong.nonzero()[0].tolist()
+        position = wrong.nonzero()[0].tolist()
         raise ValueError(
-            f"targets{place} is {int(targets[tuple(place)])}, but the network has {num_classes} "
-            f"{'class' if num_classes == 1 else 'classes'}: labels are 0 to {num_classes - 1}, or {IGNORED} for what "
-            "has none"
+            f"targets{position} is {int(targets[tuple(position)])}, but the network has {num_classes} "
+            f"{'class' if num_classes == 1 else 'classes'}: labels are 0 to {num_classes - 1}, or {IGNORED} to "
+            "ignore a position"
         )
     if not num_terms(targets):
         raise ValueError(f"all targets are {IGNORED}, which is ignored: there is nothing to average over")
 
 
 def vector(given: object, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A vector [size] or a block of vectors [size, b] as the operator multiplies it.
+    """Check and convert a vector [size] or a block of vectors [size, b].
 
     Args:
-        given: a tensor on ``device``, or an array of numpy; real or whole numbers of any type.
+        given: a tensor on ``device`` or a numpy array, of real numbers of any type.
         size: of the operator.
-        dtype: that the vector is converted to.
+        dtype: of the result.
         device: of the operator.
 
     Raises:
-        TypeError: it is neither a tensor nor an array, or of complex numbers.
-        ValueError: it has another shape, or is on another device.
+        TypeError: it is neither a tensor nor an array, or it is complex.
+        ValueError: it has the wrong shape or device.
     """
     tensor = _tensor("the vector", given, device)
     if tensor.is_complex():
-        raise TypeError(f"the vector is of {tensor.dtype}: give its real and its imaginary part")
+        raise TypeError(f"the vector is of {tensor.dtype}: multiply its real and imaginary parts separately")
     if tensor.dim() not in (1, 2):
         raise ValueError(f"need a vector [{size}] or a block of them [{size}, b], got shape {list(tensor.shape)}")
     if len(tensor) != size:
@@ -173,23 +173,23 @@ def vector(given: object, size: int, dtype: torch.dtype, device: torch.device) -
 
 
 def _tensor(name: str, given: object, device: torch.device) -> Tensor:
-    """``given`` without a graph."""
+    """Convert to a tensor without a graph."""
     be = "are" if name.endswith("s") else "is"
     if isinstance(given, np.ndarray):
         return _of_numpy(name, given, device)
     if not isinstance(given, Tensor):
-        raise TypeError(f"{name} must be a tensor or an array of numpy, got {type(given).__name__}")
+        raise TypeError(f"{name} must be a tensor or a numpy array, got {type(given).__name__}")
     if given.device != device:
         raise ValueError(f"{name} {be} on {given.device}, but the network on {device}")
     if given.layout != torch.strided or given.is_nested:
         raise TypeError(f"{name} must be dense, got {'a nested tensor' if given.is_nested else given.layout}")
-    # A copy where autograd could not use it, since it was made in inference mode.
+    # Copy tensors made in inference mode, which autograd refuses.
     return given.clone() if given.is_inference() else given.detach()
 
 
 def _of_numpy(name: str, given: np.ndarray[Any, Any], device: torch.device) -> Tensor:
     try:
-        # A copy, since an array may be read-only or run backwards.
+        # Copied, since an array may be read-only or have negative strides.
         return torch.from_numpy(given.copy(order="C").astype(given.dtype.newbyteorder("="))).to(device)
     except TypeError:
         raise TypeError(f"{name} must be numbers, got an array of {given.dtype}") from None

@@ -1,7 +1,7 @@
-"""Cross-entropy as a function of logits: what it is of them, and its two derivatives, without cancellation.
+"""Cross-entropy of logits and its first two derivatives, without cancellation.
 
-Where a network is sure of an example, its likeliest class has a probability p of almost 1, and 1 - p, of which both
-derivatives consist there, is lost to rounding. It is the sum of the other probabilities, which are exact.
+If a network is certain of an example, the likeliest class has a probability p close to 1, and rounding destroys 1 - p,
+on which both derivatives depend. So 1 - p is computed as the sum of the other probabilities.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 IGNORED = -100
-"""The label of what has none: as in torch, it counts neither in the loss nor in its average."""
+"""Label that is ignored in the loss and in its average, as in torch."""
 
-# From this probability on, derivatives are taken from the other classes: below it, cancelling costs at most six bits.
+# Probability above which derivatives use the other classes; below, cancellation costs at most six bits.
 _SURE = 1 - 2**-6
 
 
 def num_terms(targets: Tensor) -> int:
-    """How many labels there are: what the loss is averaged over."""
+    """Count the labels over which the loss is averaged."""
     return targets.numel() - int((targets == IGNORED).sum())
 
 
 def summed(logits: Tensor, targets: Tensor) -> Tensor:
-    """The cross-entropy summed over labels, as torch's own but for its derivatives' rounding.
+    """Sum the cross-entropy over labels, with derivatives that are more accurate than torch's.
 
     Args:
         logits: [n, classes, ...].
@@ -40,20 +40,20 @@ def summed(logits: Tensor, targets: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Curvature:
-    """The Hessian of the summed cross-entropy at given logits, diag(p) - p pᵀ for each label."""
+    """Hessian of the summed cross-entropy with respect to the logits: diag(p) - p pᵀ for each label."""
 
-    probabilities: Tensor  # [n, classes, ...], zero where there is no label
-    likeliest: Tensor  # [n, 1, ...], the class
-    shift: Tensor  # [n, 1, ...], -1 where that class is next to certain, else 0
+    probabilities: Tensor  # [n, classes, ...], zero for ignored labels
+    likeliest: Tensor  # [n, 1, ...], index of the likeliest class
+    shift: Tensor  # [n, 1, ...], -1 where that class is almost certain, else 0
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that it holds."""
+        """All tensors held."""
         return [self.probabilities, self.likeliest, self.shift]
 
     def times(self, tangent: Tensor) -> Tensor:
-        """Its product with the tangent of the logits, of the same shape: p (t - Σ p t)."""
-        # The same for any shift of t, and without cancellation where that of a certain class is zero.
+        """Multiply a tangent t of the logits, of their shape: p (t - Σ p t)."""
+        # Shifting t does not change the product; a zero tangent for the certain class avoids cancellation.
         tangent = tangent.to(self.probabilities.dtype)
         tangent = torch.addcmul(tangent, tangent.gather(1, self.likeliest), self.shift)
         product = self.probabilities * tangent
@@ -62,9 +62,9 @@ class Curvature:
 
 
 def gradient_and_curvature(logits: Tensor, targets: Tensor) -> tuple[Tensor, Curvature]:
-    """The gradient of the summed cross-entropy by the logits, of their shape, and its curvature.
+    """Compute the gradient of the summed cross-entropy with respect to the logits, of their shape, and its curvature.
 
-    In single precision at least, whatever that of the logits.
+    The results are at least float32.
 
     Args:
         logits: [n, classes, ...].
@@ -81,6 +81,6 @@ def gradient_and_curvature(logits: Tensor, targets: Tensor) -> tuple[Tensor, Cur
 
 
 def _is(classes: Tensor, logits: Tensor) -> Tensor:
-    """Whether each entry of the logits is of one of these classes, [n, ...]."""
+    """Mask of the logits' entries that belong to ``classes`` [n, ...]."""
     numbers = torch.arange(logits.shape[1], device=logits.device)
     return numbers.view(-1, *[1] * (logits.dim() - 2)) == classes.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Which of a network's layers torch differentiates wrongly, or not at all."""
+"""Find the layer of a network that torch differentiates wrongly, or not at all."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from sharpness.hessian.double_backward.differentiable import once_differentiable
 from sharpness.hessian.layout import Layout
 from sharpness.hessian.skeleton import inside
 
-# Largest difference of a slope from one of values, where no rounding is that large.
+# Largest relative difference between a slope and a finite difference that rounding explains.
 _OFF_VALUES = 1e-3
 
 
 @working_in(torch.float64)
 def reason_of(network: nn.Module, state: Mapping[str, Tensor], inputs: Tensor, fault: str) -> str:
-    """One sentence on why a network's Hessian cannot be had, with the smallest layer that has the same fault.
+    """Say in one sentence why a network's Hessian cannot be computed, naming the smallest faulty layer.
 
     Args:
-        network: in the mode that is to be differentiated.
-        state: its parameters and buffers by name, in double precision.
+        network: in the mode to differentiate.
+        state: its parameters and buffers by name, float64.
         inputs: some examples.
-        fault: of the whole, as the end of a sentence.
+        fault: of the whole network, as the end of a sentence.
     """
     calls = _calls(network, state, inputs.double() if inputs.is_floating_point() else inputs)
     for name, layer in sorted(network.named_modules(), key=lambda pair: len(list(pair[1].modules()))):
@@ -42,14 +42,14 @@ def reason_of(network: nn.Module, state: Mapping[str, Tensor], inputs: Tensor, f
 
 def _sentence(which: str, fault: str, place: str) -> str:
     sentence = f"torch's {which} derivative of {place} {fault}"
-    # Torch need not be wrong: there is no telling this from a gradient that is meant to be another.
+    # Torch may be right: a deliberately different gradient looks the same.
     return sentence if "does not exist" in fault else f"{sentence}, or it detaches values or has gradients of its own"
 
 
 def _calls(
     network: nn.Module, state: Mapping[str, Tensor], inputs: Tensor
 ) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
-    """The arguments of every layer's first call."""
+    """Record the arguments of every layer's first call."""
     calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
     hooks = [
         layer.register_forward_pre_hook(
@@ -70,7 +70,7 @@ def _calls(
 def _fault(
     layer: nn.Module, state: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[str, str] | None:
-    """Which derivative of one layer by its parameters and arguments is wrong, and what is, if anything."""
+    """Return which derivative of a layer is wrong ("first" or "second") and how; None if neither is."""
     names = list(dict(layer.named_parameters()))
     given, tree = pytree.tree_flatten((args, dict(kwargs)))
     floating = [number for number, value in enumerate(given) if _is_floating(value)]

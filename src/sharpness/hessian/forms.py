@@ -1,4 +1,4 @@
-"""The form in which a network's Hessian-vector products are computed, and whether it is right."""
+"""Choose how a network's Hessian-vector products are computed (R-operator or double backward), and check it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Form = ROperator | DoubleBackward
 
 _log = logging.getLogger(__name__)
 
-# Largest difference between a product and one by double backward, relative to its length, on one vector.
-# Double precision decides whether the derivatives are right; in the others rounding can be large on few examples.
+# Largest difference between a product and one by double backward, relative to its norm. Float64 decides whether the
+# derivatives are correct; in the other precisions rounding can be large on few examples.
 _AGREEMENT = {torch.float64: 1e-10, torch.float32: 0.05, torch.bfloat16: 0.5}
-# Examples on which the two are compared: whether operations are differentiated rightly does not depend on their number.
+# Examples in the comparison: few suffice to tell whether operations are differentiated correctly.
 _EXAMPLES = 4
-# Times that the network is called on them: what it remembers may come back one call later.
+# Calls of the network on them: state may take effect one call later.
 _CALLS = 3
 
 
 def by_parameter(layout: Layout, chosen: Sequence[bool], vector: Tensor) -> list[Tensor | None]:
-    """The views of ``vector`` in the order of a network's parameters, None for those without rows."""
+    """Split ``vector`` into views in the order of a network's parameters, with None for those without rows."""
     views = iter(layout.views(vector))
     return [next(views) if has_rows else None for has_rows in chosen]
 
@@ -46,27 +46,29 @@ def checked_form(
     buffers: list[Tensor],
     inputs: Tensor,
 ) -> Form:
-    """What computes the products: the R-operator where it is right, else double backward.
+    """Return the R-operator if it is correct for this network, else double backward.
 
-    In double precision, on a few examples, double backward must be symmetric and agree with a central difference of
-    gradients, and the R-operator with double backward. Where torch's double backward is wrong or missing, the
-    R-operator is held to symmetry and differences itself.
+    The check uses float64 and a few examples. Double backward must be symmetric and agree with a central difference of
+    gradients, and the R-operator must agree with double backward. If torch's double backward is wrong or missing, the
+    R-operator itself must be symmetric and agree with differences.
 
     Raises:
-        ValueError: the network does not take the examples alone, does not give logits, or gives others when it is
-            called again; or it overwrites its weights.
+        ValueError: the network needs more arguments than the examples, does not return logits, returns others when
+            called again, or overwrites its weights.
         FloatingPointError: the curvature overflows at these weights.
-        RuntimeError: torch differentiates a layer wrongly or not at all, and so does this project; it is named.
+        RuntimeError: neither way differentiates the network correctly; the message names the layer.
     """
     network = inside(loss.evaluating)
     _check_arguments(network)
     _check_tables(network)
-    # A network may draw what it is going to be refused for.
+    # A network that draws random numbers is refused later on; until then, protect the global generator.
     with torch.random.fork_rng(devices=[]):
         return _Check(loss, layout, chosen, weights, buffers, inputs[:_EXAMPLES]).form()
 
 
 class _Check:
+    """Products of both ways on a few examples, compared at given weights."""
+
     def __init__(
         self,
         loss: Loss,
@@ -82,15 +84,15 @@ class _Check:
             dtype: ([w.to(dtype) for w in weights], [b.to(dtype) for b in buffers]) for dtype in (full, self._own)
         }
         self._full = self._states[full]
-        self._vectors = _drawn(torch.Size([2, layout.size]), 0).to(weights[0].device, full)
-        self._twice_backward = DoubleBackward(loss, chosen)
-        # At the least likely classes: where a network fits its examples next to no curvature is left, and the two ways
-        # of computing it differ by rounding alone.
+        self._vectors = _random(torch.Size([2, layout.size]), 0).to(weights[0].device, full)
+        self._double_backward = DoubleBackward(loss, chosen)
+        # The least likely classes: if the network fits its examples, almost no curvature is left, and the two ways of
+        # computing it differ by rounding only.
         self._targets = self._logits().argmin(dim=1)
 
     def form(self) -> Form:
         """See ``checked_form``."""
-        form: Form = self._twice_backward
+        form: Form = self._double_backward
         truth, fault = self._judged(form)
         try:
             form = ROperator(self._loss.evaluating, self._chosen)
@@ -101,21 +103,21 @@ class _Check:
             else:
                 _compare(self._product(form, self._vectors[0]), truth[0])
             in_own = self._product(form, self._vectors[0], self._own)
-        except Exception as error:  # whatever a user's network raises in forward mode; it has just run twice backwards
+        except Exception as error:  # whatever a user's network raises in forward mode; double backward has just worked
             if truth is None or fault:
-                state = self._twice_backward.named(*self._full)
+                state = self._double_backward.named(*self._full)
                 raise RuntimeError(reason_of(self._loss.evaluating, state, self._inputs, str(fault))) from error
-            _say_slow(
+            _warn_slow(
                 type(inside(self._loss.evaluating)).__name__, (str(error).splitlines() or [type(error).__name__])[0]
             )
-            form = self._twice_backward
+            form = self._double_backward
             in_own = self._product(form, self._vectors[0], self._own)
         _check_finite(in_own)
         _compare(in_own, truth[0], self._own)
         return form
 
     def _judged(self, form: Form) -> tuple[Tensor | None, str | None]:
-        """The products with two vectors, [2, p], and what is wrong with them."""
+        """Return the products with two vectors, [2, p], and what is wrong with them, if anything."""
         try:
             images = torch.stack([self._product(form, vector) for vector in self._vectors])
         except torch.OutOfMemoryError:
@@ -126,18 +128,18 @@ class _Check:
         return images, fault_of(self._vectors, images, lambda: self._off(form, images[0]))
 
     def _off(self, form: Form, image: Tensor) -> float:
-        """How far a form is off a difference of gradients, at these weights or where this is none near them."""
+        """Relative deviation from a difference of gradients, at these weights or, near a kink, at perturbed ones."""
         weights, buffers = self._full
         vector = self._vectors[0]
         if (off := self._off_at(weights, vector, image)) <= TOLERANCE:
             return off
-        # A ReLU may stand at its kink, where a bias is zero and an image black.
+        # A ReLU may be at its kink, as with a zero bias and a black image.
         chosen = self._flat(weights)
-        noise = _drawn(chosen.shape, 1).to(chosen)
+        noise = _random(chosen.shape, 1).to(chosen)
         weights = self._moved(weights, noise, 1e-3 * float(chosen.norm() / noise.norm()))
         if (off := self._off_at(weights, vector, self._product(form, vector, state=(weights, buffers)))) <= TOLERANCE:
             return off
-        # What is a constant for torch, the padding of an embedding, has no gradient, and yet an influence on others.
+        # An embedding's padding row has no gradient in torch, although it influences the other gradients.
         vector = vector.masked_fill(self._gradient(weights) == 0, 0)
         return self._off_at(weights, vector, self._product(form, vector, state=(weights, buffers)))
 
@@ -147,8 +149,8 @@ class _Check:
 
     def _gradient(self, weights: list[Tensor]) -> Tensor:
         total = torch.zeros_like(self._vectors[0])
-        state = self._twice_backward.linearise(weights, self._full[1], self._inputs, self._targets)
-        self._twice_backward.add_gradient(state, self._by_parameter(total))
+        state = self._double_backward.linearise(weights, self._full[1], self._inputs, self._targets)
+        self._double_backward.add_gradient(state, self._by_parameter(total))
         return total
 
     def _moved(self, weights: list[Tensor], vector: Tensor, step: float) -> list[Tensor]:
@@ -166,8 +168,8 @@ class _Check:
         state: tuple[list[Tensor], list[Tensor]] | None = None,
     ) -> Tensor:
         total = torch.zeros_like(vector)
-        kept = form.linearise(*(state or self._states[dtype]), self._inputs, self._targets)
-        form.add_product(kept, self._by_parameter(vector.to(dtype)), self._by_parameter(total))  # type: ignore[arg-type]
+        linearised = form.linearise(*(state or self._states[dtype]), self._inputs, self._targets)
+        form.add_product(linearised, self._by_parameter(vector.to(dtype)), self._by_parameter(total))  # type: ignore[arg-type]
         return total
 
     def _by_parameter(self, vector: Tensor) -> list[Tensor | None]:
@@ -175,32 +177,32 @@ class _Check:
 
     def _logits(self) -> Tensor:
         network, (weights, buffers) = inside(self._loss.evaluating), self._full
-        # The network may overwrite its buffers, or put others in their places: each call finds what the last one left.
-        state = self._twice_backward.named(weights, [buffer.clone() for buffer in buffers])
-        with torch.enable_grad():  # by what is none of the weights
+        # The network may change or replace its buffers, so each call sees the state that the last one left.
+        state = self._double_backward.named(weights, [buffer.clone() for buffer in buffers])
+        with torch.enable_grad():  # detects what else the logits depend on
             computed = {name: state[name].requires_grad_() for name in self._loss.computed_buffers}
             state |= {name: buffer.clone() for name, buffer in computed.items()}
             with FrozenUses(self._loss.given, self._loss.layout.names) as uses:
                 one, *others = (
-                    self._twice_backward.logits_of(state, torch.float64, self._inputs) for _ in range(_CALLS)
+                    self._double_backward.logits_of(state, torch.float64, self._inputs) for _ in range(_CALLS)
                 )
         _check_logits(network, one, len(self._inputs))
         self._check_leaves(network, list(leaves_of(one)), uses, computed)
         one = one.detach()
         if not all(_same(one, other.detach()) for other in others):
-            given = zip(self._loss.buffer_layout.names, buffers, strict=True)
-            changed = [name for name, buffer in given if not _same(buffer, state[name].to(buffer))]
+            named = zip(self._loss.buffer_layout.names, buffers, strict=True)
+            changed = [name for name, buffer in named if not _same(buffer, state[name].to(buffer))]
             raise ValueError(
                 f"{type(network).__name__} gives other logits when it is called again on the same examples"
                 f"{f', and changes {changed[0]}' if changed else ''}: "
-                "a network that is random in evaluation mode, or remembers, has no Hessian"
+                "a network that is random in evaluation mode, or keeps state, has no Hessian"
             )
         return one
 
     def _check_leaves(
         self, network: nn.Module, leaves: list[Tensor], uses: FrozenUses, computed: dict[str, Tensor]
     ) -> None:
-        """Refuse logits that depend on weights in another way than by what is given."""
+        """Refuse logits that depend on weights other than through the given ones."""
         given = zip(self._loss.layout.names, self._loss.given, strict=True)
         own = [name for name, weight in given if any(weight() is leaf for leaf in leaves)]
         if own := own + uses.names:
@@ -216,13 +218,13 @@ class _Check:
                 )
 
 
-def _drawn(shape: torch.Size, seed: int) -> Tensor:
-    # Whatever the caller's default type and device.
+def _random(shape: torch.Size, seed: int) -> Tensor:
+    # Independent of the caller's default dtype and device.
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
 
 
 def _check_arguments(network: nn.Module) -> None:
-    """Refuse a network of several inputs, whose names its own error would not all tell."""
+    """Refuse a network with several required inputs, naming all of them."""
     try:
         parameters = inspect.signature(network.forward).parameters.values()
     except ValueError:  # a forward without a signature
@@ -232,18 +234,18 @@ def _check_arguments(network: nn.Module) -> None:
     if len(needed) > 1:
         raise ValueError(
             f"{type(network).__name__} takes {', '.join(needed)}, but is called with the examples alone: "
-            "give a module that takes one tensor, and makes the others from it or holds them"
+            "give a module that takes one tensor, and computes or holds the others"
         )
 
 
 def _check_tables(network: nn.Module) -> None:
-    """Refuse embeddings that renormalise their weights: the curvature would be that at other ones."""
+    """Refuse embeddings that renormalise their weights during the forward pass."""
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
             kind = type(layer).__name__
             raise ValueError(
                 f"{f'{name} ({kind})' if name else kind} with max_norm={layer.max_norm:g} overwrites its weights while "
-                "it runs, and the Hessian is not at those: renormalise them before, and give max_norm=None"
+                "it runs, so that the Hessian would be at other weights: renormalise them before, and set max_norm=None"
             )
 
 
@@ -272,7 +274,7 @@ def _check_finite(product: Tensor) -> None:
 
 def _compare(ours: Tensor, theirs: Tensor, computed_in: torch.dtype = torch.float64) -> None:
     numbers, allowed = torch.finfo(computed_in), _AGREEMENT[computed_in]
-    # What is smaller has hardly a digit: the curvature of a network that fits its examples many times over.
+    # Smaller products have no significant digits, as for a network that fits its examples perfectly.
     difference = relative_difference(ours, theirs, least=numbers.tiny / numbers.eps)
     if not difference <= allowed:
         raise RuntimeError(
@@ -282,6 +284,6 @@ def _compare(ours: Tensor, theirs: Tensor, computed_in: torch.dtype = torch.floa
 
 
 @functools.cache
-def _say_slow(network: str, reason: str) -> None:
-    """Once for each kind of network, not for each of its checkpoints."""
+def _warn_slow(network: str, reason: str) -> None:
+    """Warn once for each class of network, not for each checkpoint."""
     _log.warning("Hessian-vector products of %s by double backward, about twice as slow: %s", network, reason)

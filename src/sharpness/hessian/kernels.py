@@ -1,4 +1,4 @@
-"""Which parameters of a network are kernels: those that multiply values, and that L2 pulls on."""
+"""Decide which parameters of a network are kernels, to which L2 regularisation applies."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 _LINEAR_MAPS = (
     *(_ConvNd, nn.Linear, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase),
-    *(nn.Embedding, nn.EmbeddingBag),  # a table is the kernel of a linear map of one-hot vectors
+    *(nn.Embedding, nn.EmbeddingBag),  # linear maps of one-hot vectors
 )
 _SCALES = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU)
 
 
 def kernels_of(model: nn.Module) -> set[str]:
-    """The names of the kernels among ``model.named_parameters()``, decided by the kind of module that has them.
+    """Return the names of the kernels among ``model.named_parameters()``, decided by the class of their module.
 
-    Kernels are the weights of convolutions and of linear maps: transposed, bilinear and recurrent ones, attention's
-    projections and embeddings included. Biases are none, nor are scales: the weights of normalising layers, of whatever
-    shape, and of PReLU. Of modules that torch does not have, and where a parametrisation takes a weight apart, a
-    parameter is a kernel if it has more than one axis that is longer than one, unless the module is called a norm.
+    Kernels are the weights of convolutions and linear maps, including transposed, bilinear and recurrent ones,
+    attention projections and embeddings. Biases are not kernels, nor are scales: the weights of normalisation layers,
+    of any shape, and of PReLU. In user-defined modules, and for parts of a parametrised weight, a parameter is a kernel
+    if it has at least two axes longer than one, unless the module's name contains "norm".
     """
     modules = dict(model.named_modules())
     kernels = {
@@ -33,7 +33,7 @@ def kernels_of(model: nn.Module) -> set[str]:
 
 
 def _owner(modules: dict[str, nn.Module], path: str, name: str) -> tuple[nn.Module, str, bool]:
-    """The module whose parameter this is, its name there, and whether it is one part of what the module uses."""
+    """Return the module that uses a parameter, its name there, and whether it is part of a parametrised weight."""
     if not isinstance(modules[path], ParametrizationList):
         return modules[path], name, name in ("weight_g", "weight_v")
     *parents, _, tensor = path.split(".")

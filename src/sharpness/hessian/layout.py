@@ -1,8 +1,8 @@
-"""The flat order of a network's weights: which entries of a vector [P] are which named tensor.
+"""The flat order of a network's weights: which entries of a vector [P] belong to which named tensor.
 
-There are two orders. Torch's own is that of ``torch.nn.utils.parameters_to_vector``: every tensor as it is indexed. The
-other has the kernels of two-dimensional convolutions channels last ([out, height, width, in]), so that every view of a
-flat vector is already in the memory format in which convolutions are fastest: training and checkpoints are in this one.
+There are two orders. Torch's order is that of ``torch.nn.utils.parameters_to_vector``. The other stores kernels of
+two-dimensional convolutions channels last ([out, height, width, in]), so that views of a flat vector have the memory
+format in which convolutions are fastest; training and checkpoints use it.
 """
 
 from __future__ import annotations
@@ -20,51 +20,51 @@ _CHANNELS_FIRST = (0, 3, 1, 2)
 
 @dataclass(frozen=True)
 class Layout:
-    """Named tensors one after the other in one vector."""
+    """Named tensors concatenated into one flat vector."""
 
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
-    channels_last: bool = False  # whether tensors of four axes are [out, height, width, in]; else torch's own order
+    channels_last: bool = False  # whether four-axis tensors are stored [out, height, width, in]
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], *, channels_last: bool = False) -> Layout:
-        """The layout of these tensors in their order."""
+        """Build the layout of the given tensors, in their order."""
         return cls(tuple(tensors), tuple(tensor.shape for tensor in tensors.values()), channels_last)
 
     @property
     def size(self) -> int:
-        """Entries of the vector."""
+        """Length of the vector."""
         return sum(shape.numel() for shape in self.shapes)
 
     @property
     def in_torchs_order(self) -> Layout:
-        """The same tensors in the order of ``parameters_to_vector``."""
+        """Layout of the same tensors in the order of ``parameters_to_vector``."""
         return replace(self, channels_last=False)
 
     def views(self, flat: Tensor) -> list[Tensor]:
-        """The tensors that lie in ``flat`` [size]: views, in the order of ``names``."""
+        """Split ``flat`` [size] into views of the tensors, in the order of ``names``."""
         pieces = torch.split(flat, [shape.numel() for shape in self.shapes])
         return [self._shaped(piece, shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
     def named(self, flat: Tensor) -> dict[str, Tensor]:
-        """The views by name."""
+        """Split ``flat`` [size] into views by name."""
         return dict(zip(self.names, self.views(flat), strict=True))
 
     def flat(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The vector [size] of these tensors: the inverse of ``views``."""
+        """Concatenate tensors into a vector [size]; the inverse of ``views``."""
         return torch.cat([self._as_stored(tensor.detach()).reshape(-1) for tensor in tensors])
 
     def converted(self, flat: Tensor, order: Layout) -> Tensor:
-        """``flat``, which lies in this layout, in the ``order`` of another one of the same tensors."""
+        """Convert ``flat`` [size] from this layout to ``order``, another layout of the same tensors."""
         if self.channels_last == order.channels_last or not any(_differs(shape) for shape in self.shapes):
             return flat
         converted = torch.empty_like(flat)
-        for place, view in zip(order.views(converted), self.views(flat), strict=True):
-            place.copy_(view)
+        for target, view in zip(order.views(converted), self.views(flat), strict=True):
+            target.copy_(view)
         return converted
 
     def matching(self, pattern: str) -> Layout:
-        """The layout of the tensors whose names match a pattern as file names do (``layer3.*``).
+        """Select the tensors whose names match a shell-style pattern (``layer3.*``).
 
         Raises:
             ValueError: no name matches.
@@ -86,5 +86,5 @@ class Layout:
 
 
 def _differs(shape: torch.Size) -> bool:
-    """Whether the entries of such a tensor come in another order where channels are last."""
+    """Whether channels last changes the order of the entries of a tensor of this shape."""
     return len(shape) == 4 and shape[1] > 1 and shape[2] * shape[3] > 1

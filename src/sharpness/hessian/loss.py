@@ -1,4 +1,4 @@
-"""The loss as a function of flat vectors: what L(weights) is, and the only average over examples."""
+"""The loss as a function of flat weights: the only place that averages over examples."""
 
 from __future__ import annotations
 
@@ -32,19 +32,18 @@ class Evaluation:
 class Loss:
     """L(weights): mean cross-entropy over the examples plus ``l2`` times the sum of squared kernel weights.
 
-    Biases and scales of norms are not regularised, as in the authors' code; ``kernels_of`` says which weights are.
-    Dropout is off. Batch norm uses its moving statistics (evaluation mode) except where ``training`` is asked for,
-    which updates ``buffers`` in place.
+    Biases and scales of norms are not regularised, as in the authors' code; see ``kernels_of``. Dropout is off. Batch
+    norm uses running statistics (evaluation mode), except with ``training=True``, which updates ``buffers`` in place.
 
-    Shapes used by all methods: weights [P], kernels of two-dimensional convolutions channels last as in ``layout``;
-    buffers [B] (batch norm's moving statistics; B is 0 without batch norm), inputs [n, channels, height, width],
-    targets [n]. Where logits have further axes, so have targets, and averages are over all labels but those of -100, as
-    torch's own. The caller's autocast changes nothing.
+    Shapes in all methods: weights [P], kernels of two-dimensional convolutions channels last as in ``layout``; buffers
+    [B] (batch norm's running statistics; B is 0 without batch norm); inputs [n, channels, height, width]; targets [n].
+    If logits have further axes, so have targets, and averages are over all labels except -100, as in torch. The
+    caller's autocast has no effect.
 
     Args:
-        model: only its structure is used: its own weights stay as they are.
+        model: only its structure is used; its weights are left unchanged.
         l2: factor of the penalty.
-        batch_statistics: batch norm uses the mean and variance of the examples that it is given, and updates nothing.
+        batch_statistics: normalise batch norm with the statistics of the given examples, and update nothing.
     """
 
     def __init__(self, model: nn.Module, *, l2: float, batch_statistics: bool = False) -> None:
@@ -57,25 +56,25 @@ class Loss:
         self.num_weights = self.layout.size
         self._kernels = kernels_of(model)
         self._without_onednn = misled_by_onednn(model)
-        # Found once: looking for tied weights at every call takes longer than a small layer.
+        # Cached: searching for tied weights at every call takes longer than a small layer.
         self._ties = ties_of(skeleton)
         self.given = [weakref.ref(parameter) for parameter in model.parameters()]
-        """The model's own parameters, which nothing may use in place of the weights."""
+        """The model's own parameters, to detect a network that uses them instead of the given weights."""
         weights = {id(parameter): name for name, parameter in model.named_parameters()}
         behind = {name: weight_behind(buffer, weights) for name, buffer in buffers.items() if not buffer.is_leaf}
         self.computed_buffers = {name: weight for name, weight in behind.items() if weight is not None}
-        """Buffers that the model computed from its weights, by whose names: with a graph, which is not followed."""
-        self._channels_last: bool | None = None  # found out at the first images
+        """Buffers that the model computed from a weight, with the weight's name; they would not follow the weights."""
+        self._channels_last: bool | None = None  # decided at the first images
         self._training = _with_relu_in_place(copy_of(skeleton).train())
         self._forward_only = _with_relu_in_place(copy_of(skeleton).eval())
         self.evaluating = skeleton.eval()
-        """The network in evaluation mode, its weights and buffers on the meta device."""
+        """The network in evaluation mode, with weights and buffers on the meta device."""
         if batch_statistics:
             _use_batch_statistics(self.evaluating)
             _use_batch_statistics(self._forward_only)
 
     def logits(self, weights: Tensor, buffers: Tensor, inputs: Tensor, *, training: bool = False) -> Tensor:
-        """Outputs of the network before the softmax, [n, classes, ...]."""
+        """Compute the network's outputs before the softmax, [n, classes, ...]."""
         with alone(weights.device):
             return self._logits(weights, buffers, inputs, training=training)
 
@@ -84,7 +83,7 @@ class Loss:
 
     def _outputs(self, model: nn.Module, weights: Tensor, buffers: Tensor, inputs: Tensor) -> Tensor:
         state = self.layout.named(weights)
-        if _plane_by_plane(weights) or not self._takes_channels_last(weights, buffers, inputs):
+        if _channels_first(weights) or not self._takes_channels_last(weights, buffers, inputs):
             state = {name: view.contiguous() for name, view in state.items()}
             inputs = inputs.contiguous()
         else:
@@ -93,9 +92,9 @@ class Loss:
             return self.called(model, state | self.buffer_layout.named(buffers), inputs)
 
     def called(self, network: nn.Module, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        """What ``network``, of the model's structure, gives with these weights and buffers in all their places.
+        """Call ``network``, of the model's structure, with the weights and buffers in ``state``, tied ones included.
 
-        ``state`` is then what the network left, which may have put other buffers in their places.
+        The network may replace buffers in ``state``.
         """
         for place, name in self._ties.items():
             if name in state:
@@ -104,7 +103,7 @@ class Loss:
         return outputs
 
     def _takes_channels_last(self, weights: Tensor, buffers: Tensor, inputs: Tensor) -> bool:
-        """Whether images may lie in memory as is fastest: unless the network views a whole plane."""
+        """Whether images may be channels last: not if the network views a whole plane."""
         if self._channels_last is None and inputs.dim() == 4:
             state = self.layout.named(weights.detach()) | self.buffer_layout.named(buffers)
             self._channels_last = True
@@ -116,22 +115,22 @@ class Loss:
         return self._channels_last is not False
 
     def summed(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy summed over the examples, without the L2 term: chunks of it add up."""
+        """Compute the cross-entropy summed over the examples, without the L2 term."""
         with alone(weights.device):
             return functional.cross_entropy(self._logits(weights, buffers, inputs), targets, reduction="sum")
 
     def penalty(self, weights: Tensor) -> Tensor:
-        """The L2 term."""
+        """Compute the L2 term."""
         kernels = [view for name, view in self.layout.named(weights).items() if name in self._kernels]
         if not kernels:
             return weights.new_zeros(())
         return self.l2 * torch.stack([kernel.square().sum() for kernel in kernels]).sum()
 
     def penalty_curvature(self, vector: Tensor, layout: Layout | None = None) -> Tensor:
-        """The Hessian of the L2 term times ``vector``; its gradient where ``vector`` is the weights.
+        """Multiply ``vector`` by the Hessian of the L2 term; for the weights this is its gradient.
 
         Args:
-            vector: [P], or shorter where ``layout`` is that of some of the weights.
+            vector: [P], or shorter if ``layout`` covers only some of the weights.
             layout: of the vector.
         """
         product = torch.zeros_like(vector)
@@ -143,7 +142,7 @@ class Loss:
         return product
 
     def gradient(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Gradient of the loss on one batch, [P]."""
+        """Compute the gradient of the loss on one batch, [P]."""
         return self.value_and_gradient(weights, buffers, inputs, targets)[1]
 
     def value_and_gradient(
@@ -156,16 +155,15 @@ class Loss:
         training: bool = False,
         low_precision: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy on one batch, without the L2 term, and the gradient of the loss, [P].
+        """Compute the cross-entropy of one batch, without the L2 term, and the gradient of the loss, [P].
 
         Args:
-            weights: as in every method, and so are the next three.
-            buffers: changed only by batch norm in training.
+            weights: shapes as in the class.
+            buffers: updated in place by batch norm if ``training``.
             inputs: one batch.
             targets: its classes.
             training: batch norm uses the batch's statistics and updates ``buffers``.
-            low_precision: convolutions and matrix products run in bfloat16; everything else is as precise as the
-                weights are.
+            low_precision: run convolutions and matrix products in bfloat16, everything else in the weights' precision.
         """
         with alone(weights.device), torch.inference_mode(False), torch.enable_grad():
             leaf = weights.detach().requires_grad_()
@@ -179,24 +177,24 @@ class Loss:
         return cross_entropy.detach(), gradient
 
     def differentiating(self) -> AbstractContextManager[None]:
-        """Within it the network can be differentiated, whatever its layers and the processor."""
+        """Context in which gradients are correct on every processor."""
         return without_onednn() if self._without_onednn else nullcontext()
 
     @torch.no_grad()
     def evaluate(
         self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor, *, chunk_size: int | None = None
     ) -> Evaluation:
-        """Cross-entropy (without the L2 term) and accuracy over all examples.
+        """Compute cross-entropy (without the L2 term) and accuracy over all examples.
 
         Args:
-            weights: as in every method, and so are the next three.
+            weights: shapes as in the class.
             buffers: unchanged.
             inputs: all examples.
             targets: their classes.
-            chunk_size: examples worked on at once; None is what is fast on the device.
+            chunk_size: examples per forward pass; None chooses a fast size for the device.
         """
         if chunk_size is None:
-            # What a layer leaves of 128 images is still in a CPU's cache when the next one wants it.
+            # The activations of 128 images stay in a CPU's cache from layer to layer.
             chunk_size = 512 if weights.is_cuda else 128
         cross_entropy = torch.zeros((), dtype=weights.dtype, device=weights.device)
         correct = torch.zeros((), dtype=weights.dtype, device=weights.device)
@@ -209,13 +207,17 @@ class Loss:
         return Evaluation(cross_entropy / number, correct / number)
 
     def value(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss over all examples, L2 term included, without a graph."""
+        """Compute the loss over all examples, including the L2 term, without a graph."""
         cross_entropy = self.evaluate(weights, buffers, inputs, targets).cross_entropy
         return cross_entropy + self.penalty(weights) if self.l2 else cross_entropy
 
 
 def flatten(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Copies of a model's weights [P] and of its floating-point buffers [B], flat, as ``Loss`` takes them."""
+    """Copy a model's weights and floating-point buffers into flat vectors, as ``Loss`` takes them.
+
+    Returns:
+        Weights [P] and buffers [B], kernels of two-dimensional convolutions channels last.
+    """
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     buffers = {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()}
     flat = Layout.of(weights, channels_last=True).flat(list(weights.values()))
@@ -225,25 +227,25 @@ def flatten(model: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def as_precise(inputs: Tensor, dtype: torch.dtype) -> Tensor:
-    """Real or complex inputs as precise as ``dtype``, the type of a network's weights; whole numbers as they are."""
+    """Convert real or complex inputs to the precision of ``dtype``, the weights' type; leave integers unchanged."""
     if inputs.is_complex():
         return inputs.to(dtype.to_complex())
     return inputs.to(dtype) if inputs.is_floating_point() else inputs
 
 
 def channels_last(inputs: Tensor) -> Tensor:
-    """Images in the memory format in which convolutions are fastest; anything else as it is."""
+    """Convert images to channels last, in which convolutions are fastest; leave other inputs unchanged."""
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
 
 
-def _plane_by_plane(weights: Tensor) -> bool:
-    """Whether convolutions are fastest with channels first: on a GPU, without its tensor cores."""
+def _channels_first(weights: Tensor) -> bool:
+    """Whether convolutions are fastest channels first: on a GPU without tensor cores."""
     return weights.is_cuda and not torch.is_autocast_enabled("cuda")
 
 
 def _with_relu_in_place(model: nn.Module) -> nn.Module:
-    """``model``, with less memory to write where nothing but a ReLU reads what comes out of the layer before it."""
-    # None of these layers needs its output for its gradient.
+    """Let ReLUs work in place where nothing else reads the output of the layer before."""
+    # Layers whose gradient does not need their output.
     producers = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.MaxPool2d)
     for block in model.modules():
         if type(block) is nn.Sequential:
@@ -257,4 +259,4 @@ def _use_batch_statistics(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, _BatchNorm):
             layer.train()
-            layer.track_running_stats = False  # neither used nor updated
+            layer.track_running_stats = False  # neither use nor update them

@@ -1,4 +1,4 @@
-"""The Hessian of a network's loss as an operator: exact products with vectors, at a little under two gradients each."""
+"""The Hessian of a network's loss as an operator: exact Hessian-vector products at just under two gradients each."""
 
 from __future__ import annotations
 
@@ -29,51 +29,52 @@ if TYPE_CHECKING:
 class HessianOperator:
     """The Hessian of the loss on given examples at a model's weights, as a symmetric [P, P] operator.
 
-    The loss is the cross-entropy plus ``l2`` times the sum of squared kernel weights (``kernels_of`` says which). As in
-    torch, the cross-entropy is the mean over all labels, those at every position where logits have further axes, and
-    -100 is no label. The answer does not depend on how examples are cut into chunks. Dropout is off.
+    Hessian-vector products are exact: the R-operator (Pearlmutter, "Fast exact multiplication by the Hessian", 1994)
+    for networks that can be traced, double backward for others. The loss is the cross-entropy plus ``l2`` times the sum
+    of squared kernel weights (see ``kernels_of``). As in torch, the cross-entropy is the mean over all labels, of
+    further axes too, and the label -100 is ignored. The result does not depend on the chunking. Dropout is off.
 
-    The model stays as it is: its weights, buffers, mode and the global random generator. The operator stays as it is,
-    too: it has copies of the weights and of the examples. What the caller's torch is set to (autocast, a default dtype
-    or device, inference mode) changes nothing. Products from several threads are computed one after the other.
+    The model is left unchanged (weights, buffers, mode), as is the global random generator. The operator copies weights
+    and examples, so later changes to them have no effect; neither do autocast, default dtype or device, or inference
+    mode. Products from several threads are computed one after the other.
 
-    Vectors are flat, in the order of ``torch.nn.utils.parameters_to_vector(model.parameters())``; ``layout`` knows
-    which entries are which parameter, and ``named`` takes a vector apart.
+    Vectors are flat, in the order of ``torch.nn.utils.parameters_to_vector(model.parameters())``; ``layout`` maps
+    entries to parameters, and ``named`` splits a vector by parameter.
 
     Args:
-        model: gives logits [N, classes, ...].
-        inputs: [N, ...], a tensor on the model's device or an array of numpy; whole numbers stay what they are.
-        targets: [N, ...], classes, of any type of whole numbers; the same.
+        model: returns logits [N, classes, ...].
+        inputs: [N, ...], a tensor on the model's device or a numpy array; integers are passed on unchanged.
+        targets: [N, ...], class indices of any integer type, a tensor on the model's device or a numpy array.
         l2: factor of the penalty.
-        chunk_size: examples worked on at once. All are one chunk where the logits of one depend on the others, as they
-            do where a norm uses the batch's statistics for want of moving ones.
-        precision: "float32" and "float64" are that of everything, whatever that of the model and of the inputs;
-            "bfloat16" runs the passes over the network in it, on vectors in float32, "tf32" multiplies in
-            TensorFloat-32 where there is a GPU that can, and ``reference`` is then the same operator in float32.
-        memory_budget: bytes that a chunk's activations and adjoints may take while they are in use and, as far as they
-            fit, between products; those of the other chunks are computed anew at each product.
-        parameters: names of the weights that the Hessian has rows for, as a pattern (``layer3.*``).
-        batch_statistics: batch norm normalises with the mean and variance of these examples, through which the loss is
-            differentiated, instead of its moving statistics. All examples are then one chunk.
+        chunk_size: examples per chunk. All examples are one chunk if the logits of one depend on the others, as with a
+            norm that has no running statistics.
+        precision: "float32" and "float64" apply to everything, whatever the model's and the inputs' dtype. "bfloat16"
+            runs the passes over the network in bfloat16, with float32 vectors; "tf32" lets a GPU multiply in
+            TensorFloat-32. With either, ``reference`` is the same operator in float32.
+        memory_budget: bytes for activations and adjoints. Those of as many chunks as fit are cached between products;
+            the others are recomputed at each product.
+        parameters: pattern of the names of the weights for which the Hessian has rows (``layer3.*``).
+        batch_statistics: normalise batch norm with the statistics of these examples, and differentiate through them,
+            instead of using running statistics. All examples are then one chunk.
 
     Attributes:
         shape: (P, P).
         dtype: of vectors.
         device: of vectors.
         layout: names and shapes of the weights that have rows.
-        reference: the operator in full precision where this one has less, else None.
+        reference: the same operator in full precision if this one has less, else None.
 
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: there are no examples, or not as many targets as inputs; a target is no class; an input is not
-            finite; examples and model are on several devices; the precision is unknown; no parameter matches; the
-            budget is too small for one chunk.
-        FloatingPointError: a weight or a moving statistic is not finite, the message names the first such tensor; or
-            the curvature overflows.
-        RuntimeError: the product differs from one by double backward.
+        TypeError: an argument has the wrong type.
+        ValueError: there are no examples; the numbers of inputs and targets differ; a target is not a class; an input
+            is not finite; examples and model are on different devices; the precision is unknown; no parameter matches;
+            or the memory budget is too small for one chunk.
+        FloatingPointError: a weight or running statistic is not finite (the message names the first), or the curvature
+            overflows.
+        RuntimeError: torch cannot differentiate the network correctly, which a comparison of products revealed.
     """
 
-    __array_ufunc__ = None  # numpy must not take the operator for a number
+    __array_ufunc__ = None  # keep numpy from treating the operator as a scalar
 
     def __init__(
         self,
@@ -117,10 +118,10 @@ class HessianOperator:
         chunk_size: int = 256,
         memory_budget: int = 4 * 2**30,
     ) -> HessianOperator:
-        """The operator at ``weights`` [P] and ``buffers`` [B]; checkpoints of one architecture share ``product``.
+        """Build the operator at ``weights`` [P] and ``buffers`` [B]; checkpoints of one architecture share ``product``.
 
-        Vectors are in the order of the weights, which is that of ``Loss`` and ``flatten``: kernels channels last.
-        Nothing is copied: weights, buffers and examples must stay what they are.
+        Vectors are in the order of ``Loss`` and ``flatten``: kernels channels last. Nothing is copied, so weights,
+        buffers and examples must not change afterwards.
         """
         operator = cls.__new__(cls)
         operator._prepare(product, weights, buffers, inputs, targets, chunk_size, memory_budget)
@@ -142,11 +143,13 @@ class HessianOperator:
         self.dtype = weights.dtype
         self.device = weights.device
         self._product = product
-        self._default_dtype = torch.get_default_dtype()  # of what a network makes anew at every call
+        self._default_dtype = torch.get_default_dtype()  # of tensors that the network creates in its forward
         self._chunk_size = checks.whole_number("chunk_size", chunk_size, least=1)
         self._memory_budget = checks.whole_number("memory_budget", memory_budget, least=0)
         self._reference: HessianOperator | None = None
-        self._recorder = Recorder(first=5)  # following an eigenvector takes fewer, at each of many weights
+        self._recorder = Recorder(
+            first=5
+        )  # following eigenvectors along a trajectory takes fewer products per operator
         with self._undisturbed():
             self._state = _plain(weights), _plain(buffers)
             self._examples = _plain(inputs), _plain(targets)
@@ -154,7 +157,7 @@ class HessianOperator:
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        # Whatever mode the caller is in: some operations are differentiated by autograd.
+        # Independent of the caller's mode, since some operations use autograd.
         with alone(self.device, default_dtype=self._default_dtype), torch.inference_mode(False), torch.no_grad():
             yield
 
@@ -164,13 +167,13 @@ class HessianOperator:
         _check_finite(product.loss.layout, self._state[0])
         _check_finite(product.loss.buffer_layout, self._state[1])
         arguments.check_inputs(inputs)
-        self._rounded = product.rounded(self._state[0]), product.rounded(self._state[1])  # once for all chunks
+        self._rounded = product.rounded(self._state[0]), product.rounded(self._state[1])  # shared by all chunks
         try:
             outputs = product.outputs(*self._rounded, inputs)
         except RuntimeError as error:
             arguments.check_taken(inputs, error)
             raise
-        places = outputs.shape[1:] if inputs.shape[1:] == outputs.of else targets.shape[1:]
+        places = outputs.shape[1:] if inputs.shape[1:] == outputs.input_shape else targets.shape[1:]
         arguments.check_labels(targets, torch.Size([len(targets), outputs.shape[0], *places]))
         self._num_terms = num_terms(targets)
         is_one_chunk = product.loss.batch_statistics or outputs.mixes_examples
@@ -179,10 +182,10 @@ class HessianOperator:
         self._keep(less="fewer examples, which are one chunk here" if is_one_chunk else "a smaller chunk_size")
 
     def _keep(self, less: str) -> None:
-        """Linearise all chunks, or as many as leave room for one computed anew; the last one is the smallest."""
+        """Linearise as many chunks as fit into memory, with room for recomputing another; the last is the smallest."""
         first = self._product.linearise(*self._rounded, *self._chunks[0])
         size, num_chunks = first.num_bytes, len(self._chunks)
-        # The reference works on chunks of its own, whose numbers are twice as long as those of bfloat16.
+        # The reference needs room for one chunk of its own, in numbers twice as long as bfloat16.
         for_reference = size * {None: 0, "tf32": 1, "bfloat16": 2}[self._product.precision]
         if size + for_reference > self._memory_budget:
             raise ValueError(
@@ -190,25 +193,25 @@ class HessianOperator:
                 f"examples, which takes {size + for_reference:,}: give more, or {less}"
             )
         fitting = (self._memory_budget - for_reference) // size if size else num_chunks
-        num_kept = num_chunks if fitting >= num_chunks else fitting - 1
-        # What is computed anew takes its memory beside that of the reference.
-        self._for_reference = self._memory_budget - min(num_kept + 1, num_chunks) * size
-        self._kept = [first] if num_kept else []
-        self._kept += [self._product.linearise(*self._rounded, *chunk) for chunk in self._chunks[1:num_kept]]
+        num_cached = num_chunks if fitting >= num_chunks else fitting - 1
+        # Recomputed chunks need memory at the same time as the reference.
+        self._for_reference = self._memory_budget - min(num_cached + 1, num_chunks) * size
+        self._linearised = [first] if num_cached else []
+        self._linearised += [self._product.linearise(*self._rounded, *chunk) for chunk in self._chunks[1:num_cached]]
 
     def __matmul__(self, vector: Tensor | np.ndarray[Any, Any]) -> Tensor:
-        """The Hessian times ``vector`` [P], or times each column of a block [P, b].
+        """Multiply ``vector`` [P], or each column of a block [P, b], by the Hessian.
 
         Args:
-            vector: a tensor on the operator's device or an array of numpy; real or whole numbers of any type are
-                converted to ``dtype``.
+            vector: a tensor on the operator's device or a numpy array; real numbers of any type are converted to
+                ``dtype``.
 
         Returns:
-            A tensor of ``dtype`` without a graph.
+            A tensor of the same shape and of ``dtype``, without a graph.
 
         Raises:
-            TypeError: the vector is no tensor of real numbers.
-            ValueError: the vector has another shape, or is on another device.
+            TypeError: the vector is neither a tensor nor an array of real numbers.
+            ValueError: the vector has the wrong shape or device.
         """
         with self._undisturbed():
             given = arguments.vector(vector, self.shape[0], self.dtype, self.device)
@@ -218,8 +221,8 @@ class HessianOperator:
             return torch.stack(columns, dim=1) if columns else torch.empty_like(given)
 
     def _product_with(self, vector: Tensor) -> Tensor:
-        # What is linearised anew in every product is not tested in a recording.
-        if len(self._kept) < len(self._chunks) or not self._product.is_static:
+        # CUDA graphs are used only where every product runs the same kernels on cached chunks.
+        if len(self._linearised) < len(self._chunks) or not self._product.is_static:
             return self._times(vector)
         return self._recorder(lambda given: (self._times(given),), vector, in_place=self._rounded)[0]
 
@@ -227,8 +230,9 @@ class HessianOperator:
         vector = self.layout.converted(vector, self._product.layout)
         total = torch.zeros_like(vector)
         for index, chunk in enumerate(self._chunks):
-            kept = self._kept[index] if index < len(self._kept) else self._product.linearise(*self._rounded, *chunk)
-            self._product.add_product(kept, vector, total)
+            is_cached = index < len(self._linearised)
+            linearised = self._linearised[index] if is_cached else self._product.linearise(*self._rounded, *chunk)
+            self._product.add_product(linearised, vector, total)
         total /= self._num_terms
         loss = self._product.loss
         if loss.l2:
@@ -237,7 +241,7 @@ class HessianOperator:
 
     @property
     def reference(self) -> HessianOperator | None:
-        """The same operator in the precision of its vectors; None where it is already."""
+        """The same operator in the precision of its vectors; None if it has that already."""
         with self._undisturbed():
             if self._product.precision and self._reference is None:
                 self._reference = HessianOperator.at(
@@ -251,18 +255,18 @@ class HessianOperator:
             return self._reference
 
     def named(self, vector: Tensor | np.ndarray[Any, Any]) -> dict[str, Tensor]:
-        """The parts of ``vector`` [P] by the names of the parameters they belong to, as views in their shapes.
+        """Split ``vector`` [P] into views by parameter name, in the parameters' shapes.
 
         Raises:
-            ValueError: the vector has another shape.
+            ValueError: the vector has the wrong shape.
         """
         if list(vector.shape) != [self.shape[0]]:
             raise ValueError(f"need a vector [{self.shape[0]}], got shape {list(vector.shape)}")
         return self.layout.named(torch.as_tensor(vector))
 
     def aslinearoperator(self) -> LinearOperator:
-        """The operator for scipy's solvers, on numpy vectors."""
-        from scipy.sparse.linalg import LinearOperator  # optional: only scipy's solvers need it
+        """Return a scipy ``LinearOperator`` on numpy vectors, for scipy's solvers."""
+        from scipy.sparse.linalg import LinearOperator  # optional dependency
 
         def product(vector):  # type: ignore[no-untyped-def]
             return (self @ vector).cpu().numpy()
@@ -272,7 +276,7 @@ class HessianOperator:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """Without a graph; a copy where autograd could not use it, since it was made in inference mode."""
+    """Detach ``tensor``; copy it if it was made in inference mode, which autograd refuses."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 

@@ -1,4 +1,4 @@
-"""Products with the Hessian of a network's loss, from flat vectors: what the operators at all its weights share."""
+"""Hessian-vector products of flat vectors, as shared by the operators at all checkpoints of a network."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ import torch
 from torch import Tensor
 
 from sharpness.hessian import arguments
-from sharpness.hessian.double_backward.product import State
+from sharpness.hessian.double_backward.product import EvaluationPoint
 from sharpness.hessian.forms import Form, by_parameter, checked_form
 from sharpness.hessian.loss import Loss
 from sharpness.hessian.outputs import Outputs, outputs_of
-from sharpness.hessian.r_operator.product import Kept
+from sharpness.hessian.r_operator.product import Linearisation
 from sharpness.runtime.device import tensor_float_32
 from sharpness.runtime.precision import LowPrecision
 
 
 class HessianProduct:
-    """Products with the Hessian of a loss at any weights, on any examples: what a network's checkpoints share.
+    """Hessian-vector products of a loss at any weights, on any examples.
 
-    A network whose operations can be listed is served by the R-operator; any other by double backward, which takes
-    about twice the time and is logged, once for a kind of network. Which it is, and whether it is right, is found out
-    once, at the first weights.
+    Networks that can be traced use the R-operator. All others fall back to double backward, at about twice the cost and
+    with one logged warning per class of network. The choice is made, and checked, at the first weights.
 
     Args:
         loss: of the network.
-        precision: "bfloat16" runs the passes over the network in it; vectors and sums over chunks stay as precise as
-            the weights are. "tf32" lets a GPU multiply numbers of single precision in TensorFloat-32; elsewhere it
-            changes nothing. None: everything is as precise as the weights.
-        parameters: names of the weights that the Hessian has rows for, as a pattern (``layer3.*``).
+        precision: "bfloat16" runs the passes over the network in bfloat16; vectors and sums over chunks keep the
+            precision of the weights. "tf32" lets a GPU multiply float32 numbers in TensorFloat-32; elsewhere it has no
+            effect. None: everything is in the precision of the weights.
+        parameters: pattern of the names of the weights for which the Hessian has rows (``layer3.*``).
 
     Raises:
-        ValueError: no parameter has such a name; the precision is unknown.
+        ValueError: no parameter matches, or the precision is unknown.
     """
 
     def __init__(self, loss: Loss, *, precision: LowPrecision | None = None, parameters: str = "*") -> None:
@@ -47,22 +46,22 @@ class HessianProduct:
         self._outputs: Outputs | None = None
 
     def in_full_precision(self) -> HessianProduct:
-        """The same product with all passes as precise as the weights."""
+        """Return the same product with all passes in the precision of the weights."""
         product = copy.copy(self)
         product.precision = None
         return product
 
     @property
     def is_static(self) -> bool:
-        """Whether every product runs the same kernels and waits for none; known after the first ``linearise``."""
+        """Whether every product runs the same kernels without synchronising; known after the first ``linearise``."""
         return self._form is not None and self._form.is_static
 
     def rounded(self, tensor: Tensor) -> Tensor:
-        """Weights, buffers or a vector in the precision of the passes; as they are where that is theirs."""
+        """Convert weights, buffers or a vector to the precision of the passes."""
         return tensor.to(torch.bfloat16) if self.precision == "bfloat16" else tensor
 
     def outputs(self, weights: Tensor, buffers: Tensor, inputs: Tensor) -> Outputs:
-        """What the network gives, found out at the first weights, and with it in which form products are computed.
+        """Describe the network's outputs; the first call also chooses and checks how products are computed.
 
         Raises:
             FloatingPointError: the curvature overflows at these weights.
@@ -75,10 +74,12 @@ class HessianProduct:
                 self._outputs = outputs_of(self.loss, *parts, inputs)
         return self._outputs
 
-    def linearise(self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor) -> Kept | State:
-        """Everything in the product that does not depend on the vector; shapes as in ``Loss``.
+    def linearise(
+        self, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor
+    ) -> Linearisation | EvaluationPoint:
+        """Compute what does not depend on the vector; shapes as in ``Loss``.
 
-        Chunks of examples share the memory of weights and buffers that are ``rounded`` already.
+        Weights and buffers that are ``rounded`` already are not copied, so that chunks share their memory.
 
         Raises:
             FloatingPointError: the curvature overflows at these weights.
@@ -89,12 +90,12 @@ class HessianProduct:
         with self.loss.differentiating(), self._multiplying():
             return self._form.linearise(*self._parts(weights, buffers), inputs, targets)
 
-    def add_product(self, kept: Kept | State, vector: Tensor, total: Tensor) -> None:
-        """Add to ``total`` the Hessian of the cross-entropy, summed over what ``kept`` is of, times ``vector`` [p]."""
+    def add_product(self, linearised: Linearisation | EvaluationPoint, vector: Tensor, total: Tensor) -> None:
+        """Add to ``total`` the HVP with ``vector`` [p] of the cross-entropy summed over the linearised examples."""
         assert self._form is not None
         with self.loss.differentiating(), self._multiplying():
             parts = (by_parameter(self.layout, self._chosen, flat) for flat in (self.rounded(vector), total))
-            self._form.add_product(kept, *parts)  # type: ignore[arg-type]
+            self._form.add_product(linearised, *parts)  # type: ignore[arg-type]
 
     def _parts(self, weights: Tensor, buffers: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         return self.loss.layout.views(self.rounded(weights)), self.loss.buffer_layout.views(self.rounded(buffers))

@@ -1,7 +1,7 @@
-"""Work that a GPU does again and again, recorded once and launched as a whole from then on (CUDA graphs).
+"""Record repeated GPU work once and replay it as a CUDA graph.
 
-A kernel of a small network runs for microseconds, less than a CPU takes to ask for it: launched one by one, most of the
-time goes by between them. A recording is of the very kernels that were launched before it, and gives the same bits.
+Kernels of a small network run for microseconds, less than their launch takes. A CUDA graph launches them all at once:
+the same kernels, with the same bits.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ Work = Callable[..., tuple[Tensor, ...]]
 
 
 class Recorder:
-    """Does work by a recording, once a GPU has done it a few times on tensors of such shapes.
+    """Replay work from a CUDA graph once it has run a few times on tensors of the same shapes.
 
     Args:
-        first: launch it one by one so many times. In these, libraries load and choose their kernels, which cannot be
-            recorded; and a recording takes the time of about two, which must be worth it.
+        first: number of calls to run without a graph. In these, libraries load and choose kernels, which cannot be
+            recorded; also, recording costs about two calls and must pay off.
     """
 
     def __init__(self, *, first: int = 2) -> None:
@@ -28,12 +28,12 @@ class Recorder:
         self._recordings: dict[object, _Recording] = {}
 
     def __call__(self, work: Work, *given: Tensor, in_place: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
-        """What ``work`` returns for ``given``.
+        """Return ``work(*given)``.
 
         Args:
-            work: always the same kernels, in which nothing waits for the GPU.
-            given: one tensor or more, on one device; on a CPU nothing is recorded.
-            in_place: what else the work reads or writes and the caller keeps: it may change, but not move.
+            work: runs the same kernels at every call, without synchronising.
+            given: one or more tensors on one device; on a CPU nothing is recorded.
+            in_place: other tensors that the work reads or writes; their values may change, their addresses may not.
         """
         if given[0].device.type != "cuda":
             return work(*given)
@@ -49,14 +49,14 @@ class Recorder:
 class _Recording:
     def __init__(self, work: Work, given: Sequence[Tensor], in_place: Sequence[Tensor]) -> None:
         self._given = [tensor.clone() for tensor in given]
-        self._in_place = in_place  # a recording knows addresses: what lies there must stay
+        self._in_place = in_place  # keep the tensors whose addresses are recorded alive
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._results = work(*self._given)
 
     def __call__(self, given: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        for place, tensor in zip(self._given, given, strict=True):
-            place.copy_(tensor)
+        for static, tensor in zip(self._given, given, strict=True):
+            static.copy_(tensor)
         self._graph.replay()
-        # The next replay writes to the same places.
+        # The next replay overwrites the results.
         return tuple(result.clone() for result in self._results)

@@ -1,4 +1,4 @@
-"""A network's structure: a copy of a model without memory for what is given at every call."""
+"""Copy a network's structure without its weights and buffers, which are given at every call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from sharpness.hessian.absent import Absent, AbsentComputed, AbsentParameter
 
-# The layers around a network that only distribute or compile it, and what they call the network.
+# Wrappers that only distribute or compile a network, with the attribute that holds the network.
 _WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
@@ -25,16 +25,16 @@ _WRAPPERS = {
 
 
 def skeleton_of(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` whose parameters and floating-point buffers have a shape and no values.
+    """Copy ``model`` with placeholders for its parameters and floating-point buffers.
 
-    Forgotten weights are an error, not old ones. What cannot be copied, such as a lock or a file, is shared. Layers
-    that only distribute or compile what they hold are replaced by what they hold, under the same names. Tensors that
-    the model has computed from its weights and kept, such as a transposed view, are an error where they are used: they
-    would not follow the weights. Detached ones are constants, as they are to autograd.
+    Using a placeholder is an error, so weights cannot be forgotten. Objects that cannot be copied, such as locks or
+    files, are shared. Wrappers that only distribute or compile a network are replaced by the network, under the same
+    parameter names. Tensors that the model computed from its weights and stored, such as a transposed view, become
+    placeholders too, since they would not follow the weights; detached ones are constants, as for autograd.
 
     Raises:
-        TypeError: this is no network of this process whose weights can be replaced, or it cannot be copied.
-        ValueError: it has no parameters.
+        TypeError: the model is not a module whose weights can be replaced, or it cannot be copied.
+        ValueError: it has no parameters, or lazy, integer or complex ones.
     """
     check_model(model)
     memo: dict[int, Any] = {
@@ -44,24 +44,24 @@ def skeleton_of(model: nn.Module) -> nn.Module:
         id(buffer): Absent.like(buffer, name) for name, buffer in model.named_buffers() if buffer.is_floating_point()
     }
     with _CopyingComputed(model):
-        # From the inside out: a wrapper may hold others.
+        # From the inside out: wrappers may be nested.
         for layer in reversed(list(model.modules())):
             if (name := _wrapped(layer)) is not None:
-                through = _Around if layer is model else _Through
-                memo[id(layer)] = through(name, copy_of(getattr(layer, name), memo))
+                unwrapped = _UnwrappedNetwork if layer is model else _Unwrapped
+                memo[id(layer)] = unwrapped(name, copy_of(getattr(layer, name), memo))
         return copy_of(model, memo)
 
 
 def copy_of(network: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
-    """A deep copy, which shares locks, files and others that cannot be copied.
+    """Copy ``network`` deeply, sharing locks, files and other objects that cannot be copied.
 
     Args:
-        network: what is copied.
-        memo: what takes the place of others, by their identity; what is copied is added to it.
+        network: the module to copy.
+        memo: replacements by identity of the original, as for ``copy.deepcopy``; extended by the copies.
 
     Raises:
-        TypeError: an object that a layer holds refuses to be copied.
-        ValueError: layers lie too deeply within each other.
+        TypeError: an attribute of a layer cannot be copied.
+        ValueError: layers are nested too deeply.
     """
     memo = {} if memo is None else memo
     before = dict(memo)
@@ -70,8 +70,8 @@ def copy_of(network: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module
     except RecursionError:
         limit = sys.getrecursionlimit()
         raise ValueError(
-            f"{type(network).__name__} is nested too deeply to be copied in {limit} calls within each other: allow "
-            f"more of them before, as by sys.setrecursionlimit({10 * limit})"
+            f"{type(network).__name__} is nested too deeply to be copied within the recursion limit of {limit}: raise "
+            f"it first, with sys.setrecursionlimit({10 * limit})"
         ) from None
     except Exception:  # whatever an object that cannot be copied raises
         memo.clear()
@@ -84,10 +84,10 @@ def copy_of(network: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module
 
 
 def ties_of(network: nn.Module) -> dict[str, str]:
-    """The further places of parameters and buffers that are tied: the name of each, and the one of its tensor.
+    """Map the further names of tied parameters and buffers to their first names.
 
-    torch's own search for them, in ``functional_call``, takes a layer of two names for two layers, and leaves what it
-    was given in one of them.
+    torch's own search for ties, in ``functional_call``, treats a layer with two names as two layers and replaces its
+    weights in one of them only.
     """
     first: dict[int, str] = {}
     ties = {}
@@ -100,32 +100,32 @@ def ties_of(network: nn.Module) -> dict[str, str]:
 
 
 def inside(network: nn.Module) -> nn.Module:
-    """The network that a skeleton's user knows, within what only distributes or compiles it."""
-    while isinstance(network, _Through):
+    """Unwrap the network in a skeleton."""
+    while isinstance(network, _Unwrapped):
         network = next(network.children())
     return network
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse what has no Hessian here; see ``skeleton_of``."""
+    """Refuse models without a Hessian; errors as in ``skeleton_of``."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
     for name, layer in model.named_modules():
         if isinstance(layer, torch.jit.ScriptModule):
             raise TypeError(
-                f"{_place(name, layer)} is compiled by torch.jit, which hides how it uses its weights: "
-                "give the module that it was made of"
+                f"{_location(name, layer)} is compiled by torch.jit, which hides how it uses its weights: "
+                "give the original module"
             )
     for name, parameter in model.named_parameters():
         if nn.parameter.is_lazy(parameter):
-            raise ValueError(f"{name} has no shape yet: run the network once, so that its lazy layers know theirs")
+            raise ValueError(f"{name} has no shape yet: run the network once to initialise its lazy layers")
         if not parameter.is_floating_point():
-            raise ValueError(f"{name} is of {parameter.dtype}: the Hessian is by real weights of floating point")
+            raise ValueError(f"{name} is of {parameter.dtype}: the Hessian needs real floating-point weights")
     if next(model.parameters(), None) is None:
-        raise ValueError(f"{type(model).__name__} has no parameters: there is nothing that the loss could be curved in")
+        raise ValueError(f"{type(model).__name__} has no parameters, so that its loss has no Hessian")
 
 
-def _place(name: str, layer: nn.Module) -> str:
+def _location(name: str, layer: nn.Module) -> str:
     return f"{name} ({type(layer).__name__})" if name else type(layer).__name__
 
 
@@ -133,8 +133,8 @@ def _wrapped(layer: nn.Module) -> str | None:
     return next((_WRAPPERS[kind.__name__] for kind in type(layer).__mro__ if kind.__name__ in _WRAPPERS), None)
 
 
-class _Through(nn.Module):
-    """Its one module under the given name, and nothing else."""
+class _Unwrapped(nn.Module):
+    """Hold a single module under the given name, and call it."""
 
     def __init__(self, name: str, module: nn.Module) -> None:
         super().__init__()
@@ -145,21 +145,21 @@ class _Through(nn.Module):
         return getattr(self, self._name)(*args, **kwargs)
 
 
-class _Around(_Through):
-    """The same as a whole network."""
+class _UnwrappedNetwork(_Unwrapped):
+    """An unwrapped network, which takes the examples only."""
 
     def forward(self, inputs: Any) -> Any:
         return super().forward(inputs)
 
 
 class _CopyingComputed(TorchFunctionMode):
-    """Lets tensors be copied that were computed from others: those from a model's weights without their values."""
+    """Allow copies of computed tensors; those computed from a model's weights become placeholders."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._model = model
         self._weights = {id(parameter): name for name, parameter in model.named_parameters()}
-        self._places: dict[int, str] | None = None  # found where they are needed
+        self._locations: dict[int, str] | None = None  # computed on demand
 
     def __torch_function__(
         self,
@@ -173,32 +173,34 @@ class _CopyingComputed(TorchFunctionMode):
         tensor, memo = args
         weight = weight_behind(tensor, self._weights)
         if weight is not None and not tensor.is_nested:
-            memo[id(tensor)] = AbsentComputed.like(tensor, f"{self._place(tensor)} was computed from {weight}")
+            memo[id(tensor)] = AbsentComputed.like(tensor, f"{self._location(tensor)} was computed from {weight}")
         elif not tensor.is_leaf:
             memo[id(tensor)] = tensor.detach().clone()
         else:
             return func(*args, **(kwargs or {}))
         return memo[id(tensor)]
 
-    def _place(self, tensor: Tensor) -> str:
-        if self._places is None:
-            self._places = {}
+    def _location(self, tensor: Tensor) -> str:
+        if self._locations is None:
+            self._locations = {}
             for name, layer in self._model.named_modules():
                 for key, value in vars(layer).items():
                     if key not in {"_parameters", "_buffers", "_modules"}:
                         tensors = (held for held in _held([value]) if isinstance(held, Tensor))
-                        self._places = {id(held): f"{key} of {_place(name, layer)}" for held in tensors} | self._places
-        return self._places.get(id(tensor), f"a tensor that {type(self._model).__name__} holds")
+                        self._locations = {
+                            id(held): f"{key} of {_location(name, layer)}" for held in tensors
+                        } | self._locations
+        return self._locations.get(id(tensor), f"a tensor that {type(self._model).__name__} holds")
 
 
 def weight_behind(tensor: Tensor, weights: Mapping[int, str]) -> str | None:
-    """The name of a weight that ``tensor`` is a view of or was computed from, of ``weights`` by identity."""
+    """Name of a weight that ``tensor`` is a view of or was computed from; ``weights`` maps identities to names."""
     leaves = [tensor._base] if tensor._is_view() else []
     return next((weights[id(leaf)] for leaf in (*leaves, *leaves_of(tensor)) if id(leaf) in weights), None)
 
 
 def leaves_of(outputs: Tensor) -> Iterator[Tensor]:
-    """What these were computed from and could be differentiated by."""
+    """Yield the leaves of a tensor's graph."""
     nodes: list[Any] = [outputs.grad_fn]
     seen: set[Any] = {None}
     while nodes:
@@ -212,7 +214,7 @@ def leaves_of(outputs: Tensor) -> Iterator[Tensor]:
 
 
 def _held(roots: Iterable[Any]) -> Iterator[Any]:
-    """All that ``roots`` hold at any depth, and themselves."""
+    """Yield ``roots`` and all objects that they hold, at any depth."""
     left: list[Any] = list(roots)
     seen: dict[int, Any] = {}
     while left:
@@ -235,22 +237,22 @@ def _held(roots: Iterable[Any]) -> Iterator[Any]:
 
 
 def _uncopiable(network: nn.Module) -> Iterator[Any]:
-    """What ``network`` holds, at any depth, whose own kind cannot be copied: locks, files, iterators."""
+    """Yield the objects in ``network`` whose type cannot be copied: locks, files, iterators."""
     for held in _held(network.modules()):
         if isinstance(held, Tensor):
             continue
         try:
             hasattr(held, "__deepcopy__") or held.__reduce_ex__(4)
-        except Exception:  # as copying it would
+        except Exception:  # whatever copying raises
             yield held
 
 
 def _uncopied(network: nn.Module, memo: Mapping[int, Any]) -> str:
-    """The attribute that is in the way of a copy."""
+    """Name the attribute that prevents a copy."""
     for name, layer in reversed(list(network.named_modules())):
         for key, value in vars(layer).items():
             try:
                 copy.deepcopy(value, dict(memo))
-            except Exception:  # as in a copy of the whole
-                return f"{key} of {_place(name, layer)}"
+            except Exception:  # whatever copying raises
+                return f"{key} of {_location(name, layer)}"
     return type(network).__name__

@@ -1,1 +1,1 @@
-"""Hessian-vector products by double backward, and torch's functions made twice differentiable."""
+"""Hessian-vector products by double backward, and twice differentiable versions of torch's functions."""

@@ -1,7 +1,7 @@
-"""Casts inside a network: where it is worked on in float64 or float32, what it computes stays in that precision.
+"""Casts inside a network, overridden where it is evaluated in float64 or float32.
 
-A cast to float32 inside a network that was made in float32, as of a norm or of the logits, is there for lower
-precisions. In double precision it would round values that are to be compared with differences.
+A float32 network may cast norms or logits to float32 for the sake of lower precisions. Evaluated in float64, such a
+cast would round values that are compared with finite differences.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 
 class _Thread(threading.local):
-    precision: torch.dtype | None = None  # that is worked in; None where casts are what they are
+    precision: torch.dtype | None = None  # that overrides casts; None if casts are honoured
 
 
 _thread = _Thread()
@@ -27,11 +27,11 @@ _thread = _Thread()
 
 @contextmanager
 def working_in(precision: torch.dtype) -> Iterator[None]:
-    """Within it a network of this thread stays in float64 or float32, and does not enter autocast.
+    """Keep networks of this thread in ``precision`` and out of autocast, if it is float64 or float32.
 
-    In any other precision casts are honoured.
+    In any other precision, casts are honoured.
     """
-    _let_autocast_be_skipped()
+    _patch_autocast()
     before, _thread.precision = _thread.precision, precision if precision in (torch.float64, torch.float32) else None
     try:
         yield
@@ -39,13 +39,13 @@ def working_in(precision: torch.dtype) -> Iterator[None]:
         _thread.precision = before
 
 
-def _kept(dtype: Any) -> Any:
-    """What a cast of a real or complex tensor to ``dtype`` gives; whatever else it is stays what it is."""
+def _target_dtype(dtype: Any) -> Any:
+    """The dtype to which a cast of an inexact tensor to ``dtype`` leads; other arguments are returned unchanged."""
     if _thread.precision is None or not isinstance(dtype, torch.dtype):
         return dtype
     if dtype.is_complex:
         return _thread.precision.to_complex()
-    # To eight bits nobody casts but to quantise, which changes what is computed.
+    # Casts to eight bits quantise, which is part of the function that the network computes.
     return _thread.precision if dtype.is_floating_point and dtype.itemsize > 1 else dtype
 
 
@@ -54,35 +54,35 @@ def _is_inexact(value: object) -> bool:
 
 
 def _cast(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that does nothing but cast or move a tensor."""
+    """Wrap a method that only casts or moves a tensor."""
 
     def call(values: Any, *args: Any, **kwargs: Any) -> Any:
         if _thread.precision is None or not _is_inexact(values):
             return method(values, *args, **kwargs)
         like = method(values.new_empty([0] * values.dim()), *args, **kwargs)
-        if not _is_inexact(like) or values.dtype == like.dtype == _kept(like.dtype):
+        if not _is_inexact(like) or values.dtype == like.dtype == _target_dtype(like.dtype):
             return method(values, *args, **kwargs)
-        kept = values.to(device=like.device, dtype=_kept(like.dtype))
-        # A network in float32, and none but such, finds what it casts to float32 in the same memory.
+        kept = values.to(device=like.device, dtype=_target_dtype(like.dtype))
+        # A cast that does nothing returns the tensor itself, and only a cast to float32 does nothing in the network.
         return kept.clone() if kept is values and like.dtype != torch.float32 else kept
 
     return call
 
 
-def _told_type(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of a tensor that may be told the type of its result."""
+def _with_dtype(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function of a tensor that accepts a dtype for its result."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if _is_inexact(args[0] if args else kwargs.get("input")):
-            args = tuple(map(_kept, args))
-            kwargs = {name: _kept(value) for name, value in kwargs.items()}
+            args = tuple(map(_target_dtype, args))
+            kwargs = {name: _target_dtype(value) for name, value in kwargs.items()}
         return function(*args, **kwargs)
 
     return call
 
 
 _REDUCTIONS = ("softmax", "log_softmax", "sum", "mean", "nansum", "nanmean", "prod", "cumsum", "cumprod", "norm")
-_TOLD = (
+_WITH_DTYPE = (
     *(getattr(place, name) for place in (torch, Tensor) for name in _REDUCTIONS),
     *(getattr(torch, f"{name}_like") for name in ("zeros", "ones", "full", "empty")),
     *(getattr(Tensor, f"new_{name}") for name in ("zeros", "ones", "full", "empty", "tensor")),
@@ -93,15 +93,15 @@ _TOLD = (
 _CASTS = ("to", "type", "type_as", "float", "double", "half", "bfloat16", "cfloat", "cdouble")
 
 CASTS: Mapping[Callable[..., Any], Callable[..., Any]] = MappingProxyType(
-    {function: _told_type(function) for function in _TOLD}
+    {function: _with_dtype(function) for function in _WITH_DTYPE}
     | {method: _cast(method) for method in (getattr(Tensor, name) for name in _CASTS)}
 )
-"""What stands for a function of torch that casts, wherever ``working_in`` is entered."""
+"""Replacements of torch functions that cast, in effect within ``working_in``."""
 
 
 @functools.cache
-def _let_autocast_be_skipped() -> None:
-    """Casts by autocast are made below the functions of torch that could be replaced."""
+def _patch_autocast() -> None:
+    """Let autocast obey ``working_in``: it casts below the level at which functions can be replaced."""
     enter = torch.autocast.__enter__
 
     def enter_or_not(self: torch.autocast) -> Any:

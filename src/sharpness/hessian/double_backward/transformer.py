@@ -1,9 +1,10 @@
-"""Torch's layers around attention as formulas whose operations can be listed.
+"""Torch's attention layers as formulas that can be traced and differentiated twice.
 
-Those of torch choose kernels without a second derivative, by the device, the mode and who asks.
+Depending on device, mode and whether gradients are recorded, torch's own forward chooses kernels without a second
+derivative.
 """
 
-# ruff: noqa: ARG001 (what stands for a layer of torch takes its arguments)
+# ruff: noqa: ARG001 (replacements of forward methods take all their arguments)
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from sharpness.hessian.double_backward.attention import added_masks
 
-# In a list of operations it is one: what it does depends on the kind of mask.
+# Traced as a single operation, since it depends on the kind of mask.
 fx.wrap("added_masks")
 
 
@@ -31,7 +32,7 @@ def multi_head(
     average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """What the layer gives, by ``attention``; arguments as the layer's own."""
+    """Replace the forward of ``nn.MultiheadAttention``."""
     heads, separate = layer.num_heads, layer.in_proj_weight is None
     width = layer.embed_dim
     thirds = [slice(start, start + width) for start in range(0, 3 * width, width)]
@@ -46,7 +47,7 @@ def multi_head(
         inputs = query, key, value
         parts = [functional.linear(x, w, b) for x, w, b in zip(inputs, kernels, biases, strict=True)]
     by_head = [part.unflatten(-1, (heads, -1)) for part in parts]  # type: ignore[no-untyped-call]
-    # Their place among the axes is the same with examples and without, from the end or from the start.
+    # Counted from the end or the start, so that it works with and without a batch axis.
     q, k, v = (x.transpose(-2, -3) if layer.batch_first else x.movedim(0, -2) for x in by_head)
     mask = None if attn_mask is None and key_padding_mask is None else added_masks(attn_mask, key_padding_mask, q)
     out = functional.scaled_dot_product_attention(q, k, v, mask)
@@ -66,7 +67,7 @@ def encoder_layer(
     src_key_padding_mask: Tensor | None = None,
     is_causal: bool = False,
 ) -> Tensor:
-    """What the layer gives; arguments as the layer's own."""
+    """Replace the forward of ``nn.TransformerEncoderLayer``."""
     if layer.norm_first:
         src = src + layer._sa_block(layer.norm1(src), src_mask, src_key_padding_mask)
         return src + layer._ff_block(layer.norm2(src))
@@ -82,7 +83,7 @@ def encoder(
     src_key_padding_mask: Tensor | None = None,
     is_causal: bool | None = None,
 ) -> Tensor:
-    """What the layers give; arguments as their own."""
+    """Replace the forward of ``nn.TransformerEncoder``."""
     for layer in layers.layers:
         src = layer(src, src_mask=mask, src_key_padding_mask=src_key_padding_mask)
     return src if layers.norm is None else layers.norm(src)
@@ -99,7 +100,7 @@ def decoder_layer(
     tgt_is_causal: bool = False,
     memory_is_causal: bool = False,
 ) -> Tensor:
-    """What the layer gives; arguments as the layer's own."""
+    """Replace the forward of ``nn.TransformerDecoderLayer``."""
     of_itself = tgt_mask, tgt_key_padding_mask
     of_memory = memory, memory_mask, memory_key_padding_mask
     if layer.norm_first:
@@ -123,7 +124,7 @@ def decoder(
     tgt_is_causal: bool | None = None,
     memory_is_causal: bool = False,
 ) -> Tensor:
-    """What the layers give; arguments as their own."""
+    """Replace the forward of ``nn.TransformerDecoder``."""
     for layer in layers.layers:
         tgt = layer(tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
     return tgt if layers.norm is None else layers.norm(tgt)
@@ -143,7 +144,7 @@ def transformer(
     tgt_is_causal: bool | None = None,
     memory_is_causal: bool = False,
 ) -> Tensor:
-    """What encoder and decoder give; arguments as their own."""
+    """Replace the forward of ``nn.Transformer``."""
     memory = layers.encoder(src, src_mask, src_key_padding_mask)
     out: Tensor = layers.decoder(tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask)
     return out
@@ -162,7 +163,7 @@ _FORMULAS: Mapping[type[nn.Module], Callable[..., Any]] = MappingProxyType(
 
 
 def formula_of(layer: nn.Module) -> Callable[..., Any] | None:
-    """The function of this layer and of its arguments that gives what the layer does, if it is one of attention."""
+    """Return the replacement of a layer's forward, which takes the layer first; None if torch's own can be used."""
     if isinstance(layer, nn.MultiheadAttention) and (layer.bias_k is not None or layer.add_zero_attn):
         return None
     return _FORMULAS.get(type(layer))

@@ -1,4 +1,4 @@
-"""The graph of a network's layers and functions, in which nothing overwrites its input."""
+"""Trace a network into a graph of layers and functions without in-place operations."""
 
 from __future__ import annotations
 
@@ -9,54 +9,55 @@ from typing import Any
 
 from torch import fx, nn
 
-from sharpness.hessian.double_backward.differentiable import DROPOUTS, listable
+from sharpness.hessian.double_backward.differentiable import traceable
+from sharpness.hessian.double_backward.formulas import DROPOUTS
 from sharpness.hessian.double_backward.transformer import formula_of
-from sharpness.hessian.r_operator.operations import UntraceableError
+from sharpness.hessian.r_operator.operation import UntraceableError
 
-# Dropout is off wherever curvature is measured.
+# Dropout is off when curvature is measured.
 _IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 def graph_of(network: nn.Module) -> fx.Graph:
-    """What runs in evaluation mode, in its order.
+    """Trace ``network``, in evaluation mode; nodes are in execution order.
 
     Raises:
-        UntraceableError: which operations run depends on the data, or one of them changes values in place.
+        UntraceableError: the operations depend on the data, or one of them works in place.
     """
     buffers = [(layer._buffers, dict(layer._buffers)) for layer in network.modules()]
     try:
-        with listable():
+        with traceable():
             graph = _Tracer().trace(network, concrete_args=_defaults(network))
-    except Exception as error:  # whatever a user's forward raises where it meets a proxy instead of a tensor
-        raise UntraceableError(f"which operations run depends on the data: {error}") from error
+    except Exception as error:  # whatever a user's forward raises on a proxy
+        raise UntraceableError(f"its operations depend on the data: {error}") from error
     finally:
         assigned = [key for now, before in buffers for key in before if now.get(key) is not before[key]]
         for now, before in buffers:
             now.update(before)
     if assigned:
-        raise UntraceableError(f"it assigns {assigned[0]}, a buffer, when it is called")
+        raise UntraceableError(f"its forward assigns the buffer {assigned[0]}")
     modules = dict(network.named_modules())
     _without_identities(graph, modules)
     _out_of_place(graph, modules)
-    _without_unread(graph)
+    _without_dead_code(graph)
     _pool_before_relu(graph, modules)
     return graph
 
 
 def is_plain(node: fx.Node, layer: nn.Module) -> bool:
-    """Whether a node calls ``layer`` on one value, and nothing else happens there."""
+    """Whether a node calls ``layer`` on one value, without hooks."""
     single = len(node.all_input_nodes) == 1 and not node.kwargs and len(node.args) == 1
     return single and not layer._forward_hooks and not layer._forward_pre_hooks
 
 
 def _defaults(network: nn.Module) -> dict[str, Any]:
-    """The arguments that nobody gives, so that ``if mask is None`` has its answer."""
+    """Defaults of the other arguments of ``forward``, so that ``if mask is None`` can be traced."""
     parameters = list(inspect.signature(network.forward).parameters.values())[1:]
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
 class _Proxy(fx.Proxy):
-    """Remembers that ``x += y`` overwrites x, which torch's own proxy takes for a mere sum."""
+    """Mark ``x += y`` as in place; torch's own proxy records a plain sum."""
 
     def __iadd__(self, other: Any) -> fx.Proxy:
         return _overwriting(self + other)
@@ -72,16 +73,16 @@ class _Proxy(fx.Proxy):
 
 
 class _Tracer(fx.Tracer):
-    proxy_buffer_attributes = True  # what is computed from a buffer is computed anew for other buffers
+    proxy_buffer_attributes = True  # recompute what depends on buffers
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether a layer is one operation."""
+        """Whether a layer becomes a single node."""
         return _formula(m) is None and super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """A layer of attention is the operations of its formula."""
+        """Trace an attention layer through its formula."""
         formula = _formula(m)
         return super().call_module(m, functools.partial(formula, m) if formula else forward, args, kwargs)
 
@@ -110,14 +111,14 @@ def _without_identities(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
             graph.erase_node(node)
 
 
-def _without_unread(graph: fx.Graph) -> None:
+def _without_dead_code(graph: fx.Graph) -> None:
     for node in reversed(list(graph.nodes)):
         if not node.users and node.op not in ("placeholder", "output"):
             graph.erase_node(node)
 
 
 def _out_of_place(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
-    """Let nothing overwrite its input, which makes no difference where nobody reads that afterwards."""
+    """Replace in-place operations; refuse those whose input is read again afterwards."""
     order = {node: number for number, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         if node.op == "call_module":
@@ -141,7 +142,7 @@ def _refuse_in_place(node: fx.Node) -> None:
 
 
 def _pool_before_relu(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
-    """Let a max pool that follows a ReLU go first: the same values, for a quarter of the ReLU's work or less."""
+    """Move a max pool before the ReLU that it follows: same values, at most a quarter of the ReLU's work."""
     for pool in list(graph.nodes):
         layer = _plain_layer(pool, modules)
         if not isinstance(layer, nn.MaxPool2d) or layer.return_indices:

@@ -1,14 +1,14 @@
-"""Exact products with the Hessian of a network's loss, operation by operation: Pearlmutter's R-operator.
+"""Exact Hessian-vector products, operation by operation: Pearlmutter's R-operator.
 
-An operation y = f(x, w) takes part in four passes (Pearlmutter, "Fast exact multiplication by the Hessian", 1994):
+An operation y = f(x, w) has four passes (Pearlmutter, "Fast exact multiplication by the Hessian", 1994):
 
 - forward: y;
 - backward: the adjoint of x (dL/dx) from the adjoint of y;
 - R-forward: the tangent of y, its derivative along the vector, from the tangent of x and the vector's entries for w;
-- R-backward: the tangent of the adjoint of x, and of the gradient of w, which is the product's entries for w.
+- R-backward: the tangent of the adjoint of x, and that of the gradient of w, which are the product's entries for w.
 
-The first two do not depend on the vector. Their results are kept, so that a product is the last two: six convolutions
-a layer, where a gradient is three.
+The first two passes do not depend on the vector, so their results are cached, and a product takes only the last two:
+six convolutions per layer, where a gradient takes three.
 """
 
 from __future__ import annotations
@@ -22,37 +22,38 @@ from torch import Tensor, nn
 from sharpness.hessian.cross_entropy import Curvature, gradient_and_curvature
 from sharpness.hessian.double_backward.casts import working_in
 from sharpness.hessian.loss import as_precise, channels_last
-from sharpness.hessian.r_operator.operations import Call, Local, UntraceableError
+from sharpness.hessian.r_operator.generic import GenericOperation
+from sharpness.hessian.r_operator.operation import Context, Parts, UntraceableError
 from sharpness.hessian.r_operator.tracing import steps_of
 
 
 @dataclass
-class Kept:
-    """What the first two passes over a chunk of examples leave behind."""
+class Linearisation:
+    """Cached results of the first two passes over a chunk of examples."""
 
     weights: list[Tensor]
-    saved: list[object]  # by step, what its operation wants to see again; None where nothing depends on a chosen weight
-    adjoints: list[Tensor | None]  # by step, of its output
+    saved: list[object]  # by step; None if nothing depends on a chosen weight
+    adjoints: list[Tensor | None]  # by step, of its output, if its operation needs it
     active: list[bool]  # by value, whether it depends on a chosen weight
     curvature: Curvature  # of the loss, at the logits
-    borrowed: set[int]  # addresses of the memory of weights, buffers and examples
+    borrowed: set[int]  # addresses of storage shared with weights, buffers and examples
 
     @property
     def num_bytes(self) -> int:
-        """Memory that lives as long as this does, beside weights and examples."""
+        """Bytes of memory that this holds, beside weights, buffers and examples."""
         storages = {}
         for tensor in _tensors([self.curvature.tensors, self.adjoints, self.saved]):
             storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()  # once where two operations keep the same
+            storages[storage.data_ptr()] = storage.nbytes()  # a dictionary, since operations may share storage
         return sum(size for address, size in storages.items() if address not in self.borrowed)
 
 
 class ROperator:
-    """The Hessian of cross-entropy, summed over examples, as a network's operations one after the other.
+    """Hessian-vector products of the cross-entropy, summed over examples, through a network's list of operations.
 
     Args:
-        network: in the mode that is to be differentiated; only its structure is used.
-        chosen: by parameter in the order of ``network.parameters()``, whether the Hessian has rows for it.
+        network: in the mode to differentiate; only its structure is used.
+        chosen: by parameter, in the order of ``network.parameters()``: whether the Hessian has rows for it.
 
     Raises:
         UntraceableError: the network's operations depend on its data, or change values in place.
@@ -64,17 +65,17 @@ class ROperator:
 
     @property
     def is_static(self) -> bool:
-        """Whether a product is always the same kernels: of other operations than this project's own nobody knows."""
-        return not any(isinstance(step.operation, Call) for step in self._steps)
+        """Whether every product runs the same kernels; unknown for generic operations, so False."""
+        return not any(isinstance(step.operation, GenericOperation) for step in self._steps)
 
     @torch.no_grad()
-    def linearise(self, weights: list[Tensor], buffers: list[Tensor], inputs: Tensor, targets: Tensor) -> Kept:
-        """The forward and the backward pass: less than a gradient of work.
+    def linearise(self, weights: list[Tensor], buffers: list[Tensor], inputs: Tensor, targets: Tensor) -> Linearisation:
+        """Run the forward and the backward pass, at less than the cost of a gradient.
 
         Args:
             weights: by parameter.
             buffers: by floating-point buffer.
-            inputs: [n, ...]; worked on in the precision of the weights.
+            inputs: [n, ...]; converted to the precision of the weights.
             targets: [n, ...], as in ``cross_entropy``.
         """
         borrowed = {tensor.untyped_storage().data_ptr() for tensor in [*weights, *buffers, inputs]}
@@ -82,9 +83,9 @@ class ROperator:
         with working_in(weights[0].dtype):
             logits, saved, active = self._forward(weights, buffers, channels_last(inputs))
             adjoint, curvature = gradient_and_curvature(logits, targets)
-            kept = Kept(weights, saved, [None] * len(self._steps), active, curvature, borrowed)
-            self._backward(kept, adjoint.to(logits.dtype))
-        return kept
+            linearisation = Linearisation(weights, saved, [None] * len(self._steps), active, curvature, borrowed)
+            self._backward(linearisation, adjoint.to(logits.dtype))
+        return linearisation
 
     def _forward(
         self, weights: list[Tensor], buffers: list[Tensor], inputs: Tensor
@@ -92,91 +93,89 @@ class ROperator:
         values: list[object] = [inputs]
         active = [False]
         saved: list[object] = []
-        last_use = {source: number for number, step in enumerate(self._steps) for source in step.sources}
+        last_use = {index: number for number, step in enumerate(self._steps) for index in step.inputs}
         for number, step in enumerate(self._steps):
-            value, keep = step.operation.forward(
+            value, save = step.operation.forward(
                 [weights[index] for index in step.weights],
                 [buffers[index] for index in step.buffers],
-                [values[source] for source in step.sources],
+                [values[index] for index in step.inputs],
             )
-            depends = any(self._chosen[index] for index in step.weights) or any(active[s] for s in step.sources)
+            depends = any(self._chosen[index] for index in step.weights) or any(active[i] for i in step.inputs)
             if depends and not isinstance(value, Tensor) and _tensors(value):
-                raise UntraceableError("one of its operations gives several tensors")
+                raise UntraceableError("one of its operations returns several tensors")
             values.append(value)
             active.append(depends and isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()))
-            saved.append(keep if active[-1] else None)
-            for source in step.sources:
-                if last_use[source] == number:
-                    values[source] = None  # its memory may be used again
+            saved.append(save if active[-1] else None)
+            for index in step.inputs:
+                if last_use[index] == number:
+                    values[index] = None  # free its memory
         if not isinstance(logits := values[-1], Tensor):
-            raise UntraceableError("the network does not end with one tensor of logits")
+            raise UntraceableError("the network does not return a single tensor of logits")
         return logits, saved, active
 
-    def _at(self, kept: Kept, number: int) -> Local:
+    def _context(self, linearisation: Linearisation, number: int) -> Context:
         step = self._steps[number]
-        return Local(
-            weights=[kept.weights[index] for index in step.weights],
-            saved=kept.saved[number],
-            needed=[kept.active[source] for source in step.sources],
-            adjoint=kept.adjoints[number],
+        return Context(
+            weights=[linearisation.weights[index] for index in step.weights],
+            saved=linearisation.saved[number],
+            needed=[linearisation.active[index] for index in step.inputs],
+            adjoint=linearisation.adjoints[number],
         )
 
-    def _backward(self, kept: Kept, last: Tensor) -> None:
+    def _backward(self, linearisation: Linearisation, last: Tensor) -> None:
         adjoints: dict[int, Tensor] = {len(self._steps): last}
         for number in reversed(range(len(self._steps))):
             step = self._steps[number]
             adjoint = adjoints.pop(number + 1, None)
             if adjoint is None:
                 continue
-            at = self._at(kept, number)
-            if any(at.needed):
-                _accumulate(adjoints, step.sources, step.operation.backward(at, adjoint), at.needed)
-            if step.operation.needs_adjoint(moving=any(at.needed)):
-                kept.adjoints[number] = adjoint
+            ctx = self._context(linearisation, number)
+            if any(ctx.needed):
+                _accumulate(adjoints, step.inputs, step.operation.backward(ctx, adjoint), ctx.needed)
+            if step.operation.needs_adjoint(active=any(ctx.needed)):
+                linearisation.adjoints[number] = adjoint
 
     @torch.no_grad()
-    def add_product(self, kept: Kept, vector: Sequence[Tensor | None], product: Sequence[Tensor | None]) -> None:
-        """The R-forward and the R-backward pass: add the Hessian times ``vector`` to ``product``, both by parameter."""
-        with working_in(kept.weights[0].dtype):
-            self._add_product(kept, vector, product)
+    def add_product(self, linearisation: Linearisation, vector: Parts, product: Parts) -> None:
+        """Run the R-forward and R-backward passes: add the HVP with ``vector`` to ``product``, both by parameter."""
+        with working_in(linearisation.weights[0].dtype):
+            self._add_product(linearisation, vector, product)
 
-    def _add_product(self, kept: Kept, vector: Sequence[Tensor | None], product: Sequence[Tensor | None]) -> None:
+    def _add_product(self, linearisation: Linearisation, vector: Parts, product: Parts) -> None:
         tangents: list[Tensor | None] = [None]
-        places: list[Local] = []
+        contexts: list[Context] = []
         for number, step in enumerate(self._steps):
-            at = self._at(kept, number)
-            at.along = [vector[index] for index in step.weights]
-            at.tangents = [tangents[source] for source in step.sources]
-            places.append(at)
-            active = kept.active[number + 1]
-            tangents.append(step.operation.r_forward(at, owned=step.owns_tangent) if active else None)
+            ctx = self._context(linearisation, number)
+            ctx.weight_tangents = [vector[index] for index in step.weights]
+            ctx.input_tangents = [tangents[index] for index in step.inputs]
+            contexts.append(ctx)
+            active = linearisation.active[number + 1]
+            tangents.append(step.operation.r_forward(ctx, owned=step.owns_tangent) if active else None)
         last = tangents[-1]
         if last is None:
-            return  # no chosen weight has an influence on the loss
+            return  # the loss does not depend on any chosen weight
         tangents.clear()
-        self._r_backward(places, product, kept.curvature.times(last).to(last.dtype))
+        self._r_backward(contexts, product, linearisation.curvature.times(last).to(last.dtype))
 
-    def _r_backward(self, places: list[Local], product: Sequence[Tensor | None], last: Tensor) -> None:
-        moved: dict[int, Tensor] = {len(self._steps): last}
+    def _r_backward(self, contexts: list[Context], product: Parts, last: Tensor) -> None:
+        r_adjoints: dict[int, Tensor] = {len(self._steps): last}
         for number in reversed(range(len(self._steps))):
-            step, at = self._steps[number], places.pop()
-            of_output = moved.pop(number + 1, None)
-            if of_output is None:
+            step, ctx = self._steps[number], contexts.pop()
+            r_adjoint = r_adjoints.pop(number + 1, None)
+            if r_adjoint is None:
                 continue
-            inputs, gradients = step.operation.r_backward(at, of_output, owned=step.owns_adjoint)
-            _accumulate(moved, step.sources, inputs, at.needed)
+            inputs, gradients = step.operation.r_backward(ctx, r_adjoint, owned=step.owns_adjoint)
+            _accumulate(r_adjoints, step.inputs, inputs, ctx.needed)
             for index, gradient in zip(step.weights, gradients, strict=True):
                 total = product[index]
                 if gradient is not None and total is not None:
                     total += gradient
 
 
-def _accumulate(
-    totals: dict[int, Tensor], sources: Sequence[int], parts: Sequence[Tensor | None], needed: Sequence[bool]
-) -> None:
-    for source, part, wanted in zip(sources, parts, needed, strict=True):
+def _accumulate(totals: dict[int, Tensor], indices: Sequence[int], parts: Parts, needed: Sequence[bool]) -> None:
+    for index, part, wanted in zip(indices, parts, needed, strict=True):
         if wanted and part is not None:
-            totals[source] = totals[source] + part if source in totals else part
+            totals[index] = totals[index] + part if index in totals else part
 
 
 def _tensors(held: object) -> list[Tensor]:
