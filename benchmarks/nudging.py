@@ -15,8 +15,8 @@ from sharpness.data.datasets import Dataset, Split, epoch_order
 from sharpness.runtime.streams import stream
 from sharpness.stages.train_nudged import finder
 from sharpness.study.run import Run
+from sharpness.training.descent import Descent
 from sharpness.training.initialisation import loss_of
-from sharpness.training.loop import Descent
 
 _DEFAULTS = Path(__file__).parent.parent / "workflow" / "studies" / "digits.yaml"
 _NUM_TRAINING, _EPOCHS = 1536, 7

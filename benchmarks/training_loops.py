@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from sharpness.data.datasets import augment
 from sharpness.hessian.loss import Loss, flatten
 from sharpness.training import models
-from sharpness.training.loop import Descent
+from sharpness.training.descent import Descent
 
 _NUM_IMAGES = 8192
 _RATE = 0.001

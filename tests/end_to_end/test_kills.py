@@ -32,7 +32,7 @@ import itertools, os, signal, sys, time
 from sharpness.hessian.operator import HessianOperator
 from sharpness.runtime.stage import run_stage
 from sharpness.stages.{stage} import {stage}
-from sharpness.training.loop import Descent
+from sharpness.training.descent import Descent
 
 def spied(*arguments, **settings):
     number = next(numbers)

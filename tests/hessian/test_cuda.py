@@ -17,7 +17,7 @@ from sharpness.hessian.operator import HessianOperator
 from sharpness.hessian.recording import Recorder
 from sharpness.runtime.device import choose_device
 from sharpness.stages.train_nudged import finder
-from sharpness.training.loop import Training
+from sharpness.training.loop import Trainer
 from sharpness.training.state import StateFolder
 
 pytestmark = [
@@ -181,7 +181,7 @@ def training_of(run, plain, dataset, device, **settings):
     loss = Loss(model, l2=run.l2)
     weights, buffers = flatten(model)
     given = {"planned_steps": frozenset(), "keep": lambda _: None, **settings}
-    return Training(
+    return Trainer(
         run=run,
         loss=loss,
         dataset=dataset,
@@ -202,7 +202,7 @@ def test_training_is_that_of_the_cpu(run, problem, gpu, name, fields):
     for device in (torch.device("cpu"), gpu):
         training = training_of(run, plain, dataset, device)
         progress = training.begin()
-        training.go_on(progress)
+        training.resume(progress)
         assert progress.ended == "finished"
         ends.append(progress.last)
     for one, other in ((ends[0].weights, ends[1].weights), (ends[0].buffers, ends[1].buffers)):
@@ -230,7 +230,7 @@ def test_nothing_in_a_step_waits_for_the_gpu(run, gpu, name, kind, precision):
 
     training = training_of(run, of_digits(name), digits(), gpu, pause=pause)
     try:
-        training.go_on(training.begin())
+        training.resume(training.begin())
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert max(seen) == run.steps_per_epoch - 1 == 4
@@ -243,7 +243,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(run, gpu, tmp_path, nam
     plain, dataset = of_digits(name), digits()
     whole = training_of(run, plain, dataset, gpu)
     progress = whole.begin()
-    whole.go_on(progress)
+    whole.resume(progress)
     folder = StateFolder(tmp_path / "state" / str(run.epochs), {"run": "this"}, {"device": "cuda"})
 
     def stop(progress):
@@ -253,10 +253,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(run, gpu, tmp_path, nam
 
     stopped = training_of(run, plain, dataset, gpu, pause=stop)
     with pytest.raises(KeyboardInterrupt):
-        stopped.go_on(stopped.begin())
+        stopped.resume(stopped.begin())
     again = training_of(run, plain, dataset, gpu)
     found, _ = folder.find(again)
-    again.go_on(found)
+    again.resume(found)
     assert torch.equal(found.last.weights, progress.last.weights)
     assert repr(found.history) == repr(progress.history)
 

@@ -408,7 +408,7 @@ def test_layers_that_are_nested_too_deeply_are_told_how_to_be_copied(problem, ge
         network = nn.Sequential(nn.Flatten(), Nested(250)).double()
     plain = replace(problem(plain_network).in_torchs_order, model=network, l2=0.0)
     limit = sys.getrecursionlimit()
-    message = rf"^Sequential is nested too deeply to be copied within the recursion limit of {limit}: .* sys\.setrecursionlimit\({10 * limit}\)"
+    message = rf"^Sequential is nested too deeply .* limit of {limit}: .* sys\.setrecursionlimit\({10 * limit}\)$"
     with pytest.raises(ValueError, match=message):
         HessianOperator(plain.model, plain.inputs, plain.targets)
     try:

@@ -546,7 +546,7 @@ def test_other_networks_have_it_too_by_double_backward_and_say_so_once(problem, 
     weights = plain.weights
     vector = torch.randn(len(weights), generator=generator, dtype=torch.float64)
     expected = plain.product(weights, vector)
-    forms._say_slow.cache_clear()
+    forms._warn_slow.cache_clear()
 
     for _ in range(2):
         operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="float64", chunk_size=3)

@@ -156,7 +156,7 @@ def test_a_measurement_depends_on_its_module_and_neither_on_the_others_nor_on_th
     assert {"stages.measure", f"measurements.{name}", "measurements.measuring", "hessian.operator"} <= modules
     assert {f"measurements.{other}" for other in MEASUREMENTS if other != name} & modules == set()
     assert {"study.registry", "study.plan", "study.records", "data.originals", "analysis.tables"} & modules == set()
-    assert ("training.loop" in modules) == (name == "variants")
+    assert ("training.descent" in modules) == (name == "variants")
     assert ("measurements.along" in modules) == (name in ("slices", "steps"))
 
 

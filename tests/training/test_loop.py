@@ -14,7 +14,9 @@ from training_cases import dataset_of, digits, of_digits
 from sharpness.data.datasets import Split, epoch_order
 from sharpness.hessian.loss import Evaluation, Loss, flatten
 from sharpness.runtime.streams import stream
-from sharpness.training.loop import Descent, Directions, Training
+from sharpness.training.descent import Descent
+from sharpness.training.loop import Trainer
+from sharpness.training.progress import Directions
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
 
@@ -45,7 +47,7 @@ def training_of(run, plain, dataset, **settings):
     given |= {"loss": Loss(plain.model, l2=run.l2)} if "loss" not in settings else {}
     weights, buffers = flatten(plain.model)
     given["planned_steps"] = frozenset(given["planned_steps"])
-    return Training(run=run, dataset=dataset, weights=weights, buffers=buffers, **given)
+    return Trainer(run=run, dataset=dataset, weights=weights, buffers=buffers, **given)
 
 
 def nothing(_): ...
@@ -56,7 +58,7 @@ def train(run, plain, dataset, **settings):
     kept = []
     training = training_of(run, plain, dataset, keep=kept.append, **settings)
     progress = training.begin()
-    training.go_on(progress)
+    training.resume(progress)
     assert torch.equal(training.weights, flatten(plain.model)[0])
     assert torch.equal(training.buffers, flatten(plain.model)[1])
     return progress, kept
@@ -120,7 +122,7 @@ class Scripted:
 def train_scripted(run, problem, planned_steps=(), evaluation_epochs=(), **script):
     """Train four weights, all zero at first; the gradient is one everywhere."""
     dataset, kept = dataset_of(problem, num_training=run.num_training), []
-    training = Training(
+    training = Trainer(
         run=run,
         loss=Scripted(dataset, **script),
         dataset=dataset,
@@ -133,7 +135,7 @@ def train_scripted(run, problem, planned_steps=(), evaluation_epochs=(), **scrip
         evaluation_epochs=frozenset(evaluation_epochs),
     )
     progress = training.begin()
-    training.go_on(progress)
+    training.resume(progress)
     return progress, kept
 
 
@@ -627,9 +629,9 @@ def test_a_run_paused_anywhere_goes_on_to_the_same_bits(run, problem, kind):
         progress = training.begin()
         for _ in pauses_at:
             with pytest.raises(Paused):
-                training.go_on(progress)
+                training.resume(progress)
             assert progress.ended is None
-        training.go_on(progress)
+        training.resume(progress)
         return outcome(progress, kept), find.num_searches
 
     expected, num_searches = trained([])
@@ -645,9 +647,9 @@ def test_a_run_that_has_ended_does_not_go_on(run, problem):
     plain, dataset = problem("conv", dtype=torch.float32), dataset_of(problem)
     training = training_of(run, plain, dataset, keep=kept.append, pause=moments.append)
     progress = training.begin()
-    training.go_on(progress)
+    training.resume(progress)
     before, num_moments = outcome(progress, kept), len(moments)
-    training.go_on(progress)
+    training.resume(progress)
     assert outcome(progress, kept) == before
     assert len(moments) == num_moments
 
@@ -655,7 +657,7 @@ def test_a_run_that_has_ended_does_not_go_on(run, problem):
 def test_every_row_after_the_first_is_reported_when_it_is_made(run, problem):
     rows = []
     plain, dataset = problem("conv", dtype=torch.float32), dataset_of(problem)
-    progress, _ = train(run, plain, dataset, report=rows.append)
+    progress, _ = train(run, plain, dataset, on_record=rows.append)
     assert repr(rows) == repr(progress.history[1:])
 
 

@@ -23,7 +23,8 @@ from sharpness.stages import train as stage
 from sharpness.study.schedule import chunks_of
 from sharpness.training import state
 from sharpness.training.checkpoints import ChunkWriter, load_checkpoints, save_checkpoints
-from sharpness.training.loop import Directions, Training
+from sharpness.training.loop import Trainer
+from sharpness.training.progress import Directions
 from sharpness.training.state import StateFolder, identity
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
@@ -109,7 +110,7 @@ class Job:
             self.num_searches += 1
             return directions_at(weights, buffers)
 
-        training = Training(
+        training = Trainer(
             run=run,
             loss=Loss(self.plain.model, l2=run.l2),
             dataset=self.dataset,
@@ -124,7 +125,7 @@ class Job:
         )
         progress = keeper.begin(training)
         try:
-            training.go_on(progress)
+            training.resume(progress)
         finally:
             folder.save(progress)
             self.num_pauses = signals.num_moments

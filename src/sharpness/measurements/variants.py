@@ -89,7 +89,7 @@ class Variants(OfHessian):
 
     def rows(self, landscape: Landscape, checkpoint: Snapshot, before: Snapshot | None) -> Iterator[dict[str, object]]:
         from sharpness.measurements.gradient_statistics import subspace_overlap
-        from sharpness.training.loop import Descent
+        from sharpness.training.descent import Descent
 
         run = landscape.run
         descent = Descent(

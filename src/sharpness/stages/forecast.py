@@ -24,7 +24,7 @@ from sharpness.study.plan import study_of
 from sharpness.study.run import Run
 from sharpness.study.work import Products
 from sharpness.training import models
-from sharpness.training.loop import Descent
+from sharpness.training.descent import Descent
 
 # Seconds that one measurement of the calibration may take, and repetitions of it.
 _SECONDS = 1.0

@@ -25,8 +25,9 @@ from sharpness.study.run import Run
 from sharpness.study.schedule import chunks_of
 from sharpness.training.checkpoints import Checkpoints, ChunkWriter, Snapshot, save_checkpoints
 from sharpness.training.initialisation import loss_of
-from sharpness.training.loop import Directions, Progress, Record, Training
-from sharpness.training.progress import Reporter
+from sharpness.training.loop import Trainer
+from sharpness.training.progress import Directions, Progress, Record
+from sharpness.training.progress_log import ProgressLog
 from sharpness.training.state import StateFolder, identity
 
 _log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def execute(
     find = directions_for(dataset, loss)
     with Interruption() as interruption:
         keeper = _Keeper(run, folder, writer, interruption, job.state_seconds)
-        training = Training(
+        training = Trainer(
             run=run,
             loss=loss,
             dataset=dataset,
@@ -97,11 +98,10 @@ def execute(
             pause=keeper.pause,
         )
         progress = keeper.begin(training)
-        training = replace(
-            training, report=Reporter(run, progress, job.record.parent / "tensorboard" if job.tensorboard else None)
-        )
+        tensorboard = job.record.parent / "tensorboard" if job.tensorboard else None
+        training = replace(training, on_record=ProgressLog(run, progress, tensorboard))
         try:
-            training.go_on(progress)
+            training.resume(progress)
         except Interrupted as interrupted:
             folder.save(progress)
             _log.warning("%s: %s in epoch %d, goes on from %s", run.name, interrupted, progress.epoch, job.state)
@@ -123,7 +123,7 @@ class _Keeper:
     is_due: bool = True
     kept_before: int = -1  # the last step whose snapshot was there when the run went on
 
-    def begin(self, training: Training) -> Progress:
+    def begin(self, training: Trainer) -> Progress:
         """The run as it was saved, or else at its beginning."""
         found = self.folder.find(training)
         if found is None:

@@ -11,7 +11,7 @@ from sharpness.runtime.stage import run_stage
 from sharpness.stages.train import FindDirections, Job, execute
 from sharpness.study.run import Run
 from sharpness.training.checkpoints import Snapshot
-from sharpness.training.loop import Directions
+from sharpness.training.progress import Directions
 
 
 def train_nudged(run: Run, job: Job) -> None:

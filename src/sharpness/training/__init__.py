@@ -1,1 +1,1 @@
-"""Training: networks, the update rule, checkpoints and the saved state."""
+"""Networks, the update rule, the training loop, checkpoints and the saved state."""

@@ -1,4 +1,4 @@
-"""Whether checkpoints belong to the run, the training, the data and the network of the job that reads them."""
+"""Check that checkpoints belong to the run, training, data set and network of the job that reads them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _ADVICE = "remove it, and the run is trained anew"
 
 
 def check_training(checkpoints: Checkpoints, path: Path, *, run: str, record: Path) -> None:
-    """Check that checkpoints are those of a run, and of the training that left its record beside them.
+    """Check that checkpoints belong to a run, and to the training whose record lies beside them.
 
     Args:
-        checkpoints: what was read.
-        path: the file.
-        run: the name of the run.
-        record: the file that the training of the run wrote last.
+        checkpoints: as loaded.
+        path: their file.
+        run: name of the run.
+        record: the file that training writes last.
 
     Raises:
-        DamagedError: they are of another run, kind or training.
+        DamagedError: they belong to another run, kind or training.
     """
     if checkpoints.run.name != run:
         raise DamagedError(f"{path} is of the run {checkpoints.run.name}, not of {run}: {_ADVICE}")
@@ -44,10 +44,10 @@ def check_training(checkpoints: Checkpoints, path: Path, *, run: str, record: Pa
 
 
 def check_steps(checkpoints: Checkpoints, path: Path, steps: Collection[int]) -> None:
-    """Check that every planned step was reached, or that the file says why not.
+    """Check that the file has every planned step, or the reason why it is missing.
 
     Raises:
-        DamagedError: some are lacking.
+        DamagedError: a step is missing without a reason.
     """
     known = {snapshot.step for snapshot in checkpoints.snapshots} | set(checkpoints.missing)
     if lacking := sorted(set(steps) - known):
@@ -55,10 +55,10 @@ def check_steps(checkpoints: Checkpoints, path: Path, steps: Collection[int]) ->
 
 
 def check_data(checkpoints: Checkpoints, path: Path, *, digest: str, data: Path) -> None:
-    """Check that checkpoints were trained on the data set with that digest, which lies at ``data``.
+    """Check that checkpoints were trained on the data set in ``data``, which has this digest.
 
     Raises:
-        DamagedError: they were trained on another.
+        DamagedError: they were trained on another data set.
     """
     theirs = checkpoints.environment.get("data_digest")
     if theirs != digest:
@@ -69,10 +69,10 @@ def check_data(checkpoints: Checkpoints, path: Path, *, digest: str, data: Path)
 
 
 def check_network(checkpoints: Checkpoints, path: Path, start: tuple[Tensor, Tensor] | None) -> None:
-    """Check that weights and buffers have the shapes and the type of those before training.
+    """Check that weights and buffers have the shapes and dtypes of those before training.
 
     Raises:
-        DamagedError: they have others.
+        DamagedError: they have not.
     """
     for snapshot in checkpoints.snapshots:
         found = snapshot.weights, snapshot.buffers
@@ -85,10 +85,10 @@ def check_network(checkpoints: Checkpoints, path: Path, start: tuple[Tensor, Ten
 
 
 def _read(record: Path) -> dict[str, Any]:
-    """What a training left.
+    """Read the record of a training.
 
     Raises:
-        DamagedError: it is cut short, or none.
+        DamagedError: the file is damaged, or not a record.
     """
     try:
         found = yaml.safe_load(record.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: sealed files of tensors with what made them in the header."""
+"""Checkpoints on disk: sealed files of tensors, with their provenance in the header."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Some snapshots of one run."""
+    """Snapshots of one run, as stored in one file."""
 
     run: Run
     kind: Kind
     snapshots: list[Snapshot]
-    missing: Mapping[int, str]  # planned steps that the run did not reach, and why: "stopped" or "diverged"
+    missing: Mapping[int, str]  # planned steps that were not reached, with the reason: "stopped" or "diverged"
     environment: Mapping[str, str]  # versions, device, threads, data
 
 
 def save_checkpoints(checkpoints: Checkpoints, path: Path) -> None:
-    """Write ``checkpoints`` atomically; an empty list of snapshots is a valid file."""
+    """Write ``checkpoints`` atomically; a file without snapshots is valid."""
     snapshots = checkpoints.snapshots
     tensors = {
         "steps": torch.tensor([snapshot.step for snapshot in snapshots], dtype=torch.int64),
@@ -62,11 +62,11 @@ def load_checkpoints(path: Path, *, device: torch.device, steps: list[int] | Non
 
     Args:
         path: written by ``save_checkpoints``.
-        device: where the tensors go.
-        steps: read only these; None for all.
+        device: of the tensors.
+        steps: read only these; None reads all.
 
     Raises:
-        DamagedError: the file is damaged, cut short, or no file of checkpoints.
+        DamagedError: the file is damaged, cut short, or not a file of checkpoints.
     """
     with open_sealed(path) as file:
         header = file.header
@@ -90,21 +90,21 @@ def _snapshot(file: Sealed, index: int, step: int, learning_rate: float, device:
 
 
 def steps_in(path: Path) -> list[int]:
-    """The steps of the snapshots in a file of checkpoints."""
+    """Read the steps of the snapshots in a file of checkpoints."""
     with open_sealed(path) as file:
         steps: list[int] = file.tensor("steps").tolist()
     return steps
 
 
 class ChunkWriter:
-    """Writes each chunk of a run's planned checkpoints as soon as it is whole, so that one chunk is held at a time.
+    """Write each chunk of a run's planned checkpoints once it is complete, so that memory holds one chunk only.
 
     Args:
         run: the settings.
-        chunks: the planned steps of each chunk.
-        paths: a file for each chunk.
+        chunks: planned steps of each chunk.
+        paths: file of each chunk.
         environment: versions, device, threads.
-        written: called with each file that was written.
+        written: called with each file written.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class ChunkWriter:
         self._latest = -1
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Take the next planned snapshot; a run that goes on from a saved state may hand over its first one again."""
+        """Add the next planned snapshot; one that is repeated by a resumed run is ignored."""
         if snapshot.step <= self._latest:
             return
         self._latest = snapshot.step
@@ -132,7 +132,7 @@ class ChunkWriter:
             self._write({})
 
     def close(self, reason: str) -> None:
-        """Write the chunks that are left; their planned steps that are missing are so because of ``reason``."""
+        """Write the remaining chunks, with ``reason`` for the planned steps that were not reached."""
         while self._open:
             reached = {held.step for held in self._held}
             self._write({step: reason for step in self._open[0][0] if step not in reached})

@@ -1,4 +1,4 @@
-"""How a run begins: its loss, and its weights before the first step."""
+"""Build the loss of a run, and its weights at initialisation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sharpness.training import models
 
 
 def loss_of(run: Run, dataset: Dataset) -> tuple[Loss, Tensor, Tensor]:
-    """The loss of a run, and its weights [P] and buffers [B] at initialisation, on the device of the data."""
+    """Build the loss of a run, and its weights [P] and buffers [B] at initialisation, on the device of the data."""
     model = models.build(
         run.model,
         dataset.input_shape,

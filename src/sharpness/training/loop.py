@@ -1,7 +1,4 @@
-"""Training: the only code that changes weights.
-
-One update serves vanilla SGD, heavy-ball momentum, Nudged SGD and the variants (``sharpness.training.nudge``).
-"""
+"""The training loop: the only code that changes weights."""
 
 from __future__ import annotations
 
@@ -15,169 +12,49 @@ from torch import Tensor
 
 from sharpness.data.datasets import Dataset, augment, epoch_order
 from sharpness.hessian.loss import Loss
-from sharpness.hessian.recording import Recorder
 from sharpness.runtime.streams import stream
 from sharpness.study.run import Run
 from sharpness.training.checkpoints import Snapshot
-from sharpness.training.nudge import nudge
+from sharpness.training.descent import Descent
+from sharpness.training.progress import Directions, Patience, Progress, Record
 
-# The authors' schedule (Keras' ReduceLROnPlateau): a tenth of the rate, where the loss did not fall by this much.
+# The authors' schedule (Keras' ReduceLROnPlateau): divide the rate by ten if the loss has not fallen by this much.
 _PLATEAU_FACTOR = 0.1
 _PLATEAU_CHANGE = 1e-4
-# Whether the loss is still finite is asked once in so many steps: each time the device must be waited for.
-_STEPS_PER_LOOK = 50
-
-
-@dataclass(frozen=True)
-class Directions:
-    """The subspace in which the step is scaled, and what finding it took."""
-
-    rows: Tensor  # [K, P], orthonormal
-    num_products: int
-    residual: float  # the largest of the K pairs
-
-
-@dataclass(frozen=True)
-class Record:
-    """One row of a run's history: the state after ``epoch`` passes (0 is initialisation), where it was evaluated."""
-
-    step: int
-    epoch: int
-    training_loss: float  # cross-entropy of the first training examples, not augmented, without the L2 term
-    validation_loss: float
-    validation_accuracy: float  # fraction
-    test_accuracy: float  # fraction; not a number but where ``Training.tested`` looked
-    learning_rate: float  # of the epoch that ended
-    distance: float  # of the weights from those at initialisation, Euclidean
-    diverged: bool
-    direction_products: int  # Hessian-vector products spent on the directions of the epochs since the row before
-    direction_residual: float  # the largest of the directions of these epochs; not a number in plain SGD
-
-
-@dataclass
-class Patience:
-    """Counts the epochs since a value last fell by more than ``change``."""
-
-    patience: int | None  # None: without end
-    change: float
-    lowest: float = math.inf
-    waited: int = 0
-
-    def exhausted(self, value: float) -> bool:
-        """Take one epoch's value; true once it has not fallen for so many epochs, and then the count starts anew."""
-        self.waited += 1
-        if value < self.lowest - self.change:
-            self.lowest, self.waited = value, 0
-        if self.patience is not None and self.waited >= self.patience:
-            self.waited = 0
-            return True
-        return False
-
-
-class Descent:
-    """Weights under the update rule: ``weights += nudge(velocity)``.
-
-    The velocity is ``momentum * velocity - learning_rate * gradient``; it is the nudged velocity that moves the
-    weights, while the velocity itself is kept as it was (the authors' ``correct_v``).
-    """
-
-    def __init__(
-        self,
-        loss: Loss,
-        weights: Tensor,
-        buffers: Tensor,
-        *,
-        learning_rate: float,
-        momentum: float,
-        low_precision: bool = False,
-    ) -> None:
-        self.loss = loss
-        self.weights = weights.clone()
-        self.buffers = buffers.clone()
-        self.learning_rate = learning_rate
-        self.velocity: Tensor | None = None
-        self.largest_loss = weights.new_zeros(())
-        """The largest loss of the mini-batches so far, on the device; not a number once one was not."""
-        self._momentum = momentum
-        self._low_precision = low_precision
-        self._recorder = Recorder()
-
-    def step(
-        self, inputs: Tensor, targets: Tensor, directions: Tensor | None, *, gamma: float, gamma_outside: float
-    ) -> None:
-        """One update on one batch; without directions [K, P] it is plain SGD."""
-        value, gradient = self._recorder(
-            self._value_and_gradient, inputs, targets, in_place=(self.weights, self.buffers)
-        )
-        torch.maximum(self.largest_loss, value, out=self.largest_loss)
-        velocity = gradient.mul_(-self.learning_rate)
-        if self._momentum:
-            if self.velocity is not None:
-                velocity.add_(self.velocity, alpha=self._momentum)
-            self.velocity = velocity
-        if directions is not None:
-            velocity = nudge(velocity, directions, gamma=gamma, gamma_outside=gamma_outside)
-        self.weights.add_(velocity)
-
-    def _value_and_gradient(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return self.loss.value_and_gradient(
-            self.weights, self.buffers, inputs, targets, training=True, low_precision=self._low_precision
-        )
-
-    def snapshot(self, step: int) -> Snapshot:
-        """A copy of the state."""
-        return Snapshot(step, self.weights.clone(), self.buffers.clone(), self.learning_rate)
-
-
-@dataclass
-class Progress:
-    """How far a run is: together with its settings, all that decides how it goes on."""
-
-    descent: Descent
-    history: list[Record]
-    best: Snapshot  # highest validation accuracy at the end of an epoch, the earliest of equals
-    last: Snapshot  # the last finite state at the end of an epoch
-    plateau: Patience
-    stop: Patience
-    epoch: int = 1  # the pass that is under way, or comes next
-    index: int = 0  # updates done in it
-    directions: Directions | None = None  # of this pass
-    direction_products: int = 0  # on directions, since the last row of the history
-    direction_residual: float = -math.inf  # the largest since then
-    shifts: torch.Generator | None = None  # the augmentation's random stream in this pass
-    ended: str | None = None  # "finished", "stopped" (no better for long) or "diverged"
+# Check for a non-finite loss every N steps only; each check synchronises the device.
+_STEPS_PER_CHECK = 50
 
 
 def _nothing(_: object) -> None: ...
 
 
 @dataclass(frozen=True)
-class Training:
-    """A run on its data, and what is done on the way."""
+class Trainer:
+    """Train a run on its data."""
 
     run: Run
     loss: Loss  # of the run's model, with the run's L2
     dataset: Dataset  # on the device of the weights
     weights: Tensor  # [P], at initialisation
     buffers: Tensor  # [B], at initialisation
-    planned_steps: frozenset[int]  # the steps at which ``keep`` is called, before the update of that number
-    # Takes a snapshot; planned steps are handed over in ascending order, those never reached not at all.
+    planned_steps: frozenset[int]  # numbers of the updates before which ``keep`` is called
+    # Takes the snapshots of planned steps, in ascending order; steps that are never reached are omitted.
     keep: Callable[[Snapshot], None]
-    # From weights and buffers to the sharpest directions, at the start of every epoch of a run that is nudged.
+    # Computes the sharpest directions from weights and buffers, at the start of every epoch of a nudged run.
     find_directions: Callable[[Tensor, Tensor], Directions] | None
-    num_evaluated: int  # training examples on which the training loss is evaluated
-    # The epochs after which the losses and the validation accuracy are evaluated; empty: every one.
+    num_evaluated: int  # number of training examples on which the training loss is evaluated
+    # Epochs after which losses and validation accuracy are evaluated; empty: all.
     evaluation_epochs: frozenset[int] = frozenset()
-    # Called between any two updates, when the progress is whole: may save it, or raise to end the training there.
+    # Called between updates, when the progress is consistent: may save it, or raise to end the training.
     pause: Callable[[Progress], None] = _nothing
-    report: Callable[[Record], None] = _nothing  # called with every new row of the history
+    on_record: Callable[[Record], None] = _nothing  # called with every new row of the history
 
     def __post_init__(self) -> None:
         if self.run.is_nudged and self.find_directions is None:
             raise ValueError(f"{self.run.name} is nudged and needs find_directions, got None")
 
     def descent(self) -> Descent:
-        """The run's update rule at its first weights."""
+        """The run's update rule at the initial weights."""
         return Descent(
             self.loss,
             self.weights,
@@ -188,7 +65,7 @@ class Training:
         )
 
     def begin(self) -> Progress:
-        """The run at initialisation."""
+        """Evaluate the run at initialisation."""
         descent = self.descent()
         first = descent.snapshot(0)
         if 0 in self.planned_steps:
@@ -204,29 +81,28 @@ class Training:
         self._evaluate(progress, 0)
         return progress
 
-    def go_on(self, progress: Progress) -> None:
-        """Train to the end of the run; what comes out is in ``progress``."""
+    def resume(self, progress: Progress) -> None:
+        """Train from ``progress`` to the end of the run, updating it in place."""
         while progress.ended is None:
             if progress.epoch > self.run.epochs:
                 progress.ended = "finished"
                 break
             try:
-                finite = self._pass(progress)
+                finite = self._train_epoch(progress)
             except FloatingPointError:
-                # The loss is still finite, but not its curvature: the run is lost all the same.
+                # The loss is still finite, but its curvature is not.
                 if progress.history[-1].epoch < progress.epoch - 1:
                     self._evaluate(progress, progress.epoch - 1)
                 progress.history[-1] = replace(progress.history[-1], diverged=True)
-                self.report(progress.history[-1])
+                self.on_record(progress.history[-1])
                 progress.ended = "diverged"
                 break
             self._end_epoch(progress, finite)
 
     def tested(self, progress: Progress) -> list[Record]:
-        """The history, with the test accuracy of the best and the last state.
+        """Return the history with the test accuracy of the best and the last state.
 
-        The test set is looked at where its accuracy is reported, and nowhere else: an evaluation of it after every
-        epoch would cost as much as that on the validation set.
+        Other epochs are not tested: it would cost as much as the validation after every epoch.
         """
         test = self.dataset.test
         states = {snapshot.step: snapshot for snapshot in (progress.best, progress.last)}
@@ -241,11 +117,11 @@ class Training:
             for record in progress.history
         ]
 
-    def _pass(self, progress: Progress) -> bool:
-        """The rest of one pass over the training set; false once the loss is lost.
+    def _train_epoch(self, progress: Progress) -> bool:
+        """Train to the end of the epoch; return False if the loss diverged.
 
         Raises:
-            FloatingPointError: the curvature from which the directions come is not finite.
+            FloatingPointError: the curvature at the start of the epoch is not finite.
         """
         run, descent, training = self.run, progress.descent, self.dataset.training
         order = epoch_order(
@@ -262,7 +138,7 @@ class Training:
         for index in range(progress.index, len(order)):
             step = (progress.epoch - 1) * run.steps_per_epoch + index
             progress.index = index
-            if index % _STEPS_PER_LOOK == 0 and self._is_lost(descent):
+            if index % _STEPS_PER_CHECK == 0 and self._has_diverged(descent):
                 return False
             if index > 0 and step in self.planned_steps:
                 if not torch.isfinite(descent.weights).all():
@@ -273,24 +149,24 @@ class Training:
             if run.augment:
                 inputs = augment(inputs, generator=progress.shifts)
             descent.step(inputs, targets, rows, gamma=run.gamma, gamma_outside=run.gamma_outside)
-        return not self._is_lost(descent)
+        return not self._has_diverged(descent)
 
-    def _is_lost(self, descent: Descent) -> bool:
+    def _has_diverged(self, descent: Descent) -> bool:
         largest = float(descent.largest_loss)
         return not largest <= (sys.float_info.max if self.run.loss_bound is None else self.run.loss_bound)
 
     def _end_epoch(self, progress: Progress, finite: bool) -> None:
-        """Decide how the run goes on after a pass, and look at the weights where they are to be evaluated."""
+        """Evaluate after an epoch if planned, adapt the learning rate, and decide whether the run ends."""
         run, descent, epoch = self.run, progress.descent, progress.epoch
         finite = finite and bool(torch.isfinite(descent.weights).all())
         record = None
         if not finite or not self.evaluation_epochs or epoch in self.evaluation_epochs:
-            record = self._evaluate(progress, epoch, lost=not finite)
-            self.report(record)
+            record = self._evaluate(progress, epoch, diverged=not finite)
+            self.on_record(record)
             if record.diverged:
                 progress.ended = "diverged"
                 return
-        # Before the snapshots: they know the rate of the update that comes next.
+        # Before the snapshot, which records the rate of the next update.
         if record is not None and progress.plateau.exhausted(record.validation_loss):
             descent.learning_rate *= _PLATEAU_FACTOR
         if epoch in run.learning_rate_epochs:
@@ -306,13 +182,13 @@ class Training:
                 progress.ended = "stopped"
         progress.epoch, progress.index, progress.directions, progress.shifts = epoch + 1, 0, None, None
 
-    def _evaluate(self, progress: Progress, epoch: int, *, lost: bool = False) -> Record:
-        """Add a row to the history; ``lost``: the run has diverged, whatever the losses say."""
+    def _evaluate(self, progress: Progress, epoch: int, *, diverged: bool = False) -> Record:
+        """Add a row to the history; ``diverged``: the run has diverged, whatever the losses are."""
         descent, dataset, num_evaluated = progress.descent, self.dataset, self.num_evaluated
         evaluate, state = self.loss.evaluate, (descent.weights, descent.buffers)
         training = evaluate(*state, dataset.training.inputs[:num_evaluated], dataset.training.targets[:num_evaluated])
         validation = evaluate(*state, dataset.validation.inputs, dataset.validation.targets)
-        # A sum is finite only where every term is; weights may be lost while the loss still looks well.
+        # The sum is finite only if every term is; weights may overflow while the loss is still finite.
         finite = bool(torch.isfinite(training.cross_entropy + descent.weights.sum()))
         was_nudged = math.isfinite(progress.direction_residual)
         record = Record(
@@ -324,7 +200,7 @@ class Training:
             test_accuracy=math.nan,
             learning_rate=descent.learning_rate,
             distance=float((descent.weights - self.weights).norm()),
-            diverged=lost or not finite,
+            diverged=diverged or not finite,
             direction_products=progress.direction_products,
             direction_residual=progress.direction_residual if was_nudged else math.nan,
         )

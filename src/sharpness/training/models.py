@@ -1,4 +1,4 @@
-"""The networks of the experiments: layers and their first weights, no loss, no device."""
+"""The networks of the experiments: layers and their initialisation; no loss, no device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sharpness.study.networks import (
 
 __all__ = ["NAMES", "GlobalAveragePool", "Padding", "ResidualBlock", "build", "default_init_scale", "smallest_size"]
 
-# Standard deviation of a standard normal distribution cut at two.
+# Standard deviation of a standard normal distribution truncated at two.
 CUT_NORMAL_STD = 0.87962566103423978
 
 
@@ -37,23 +37,23 @@ def build(
     init_scale: float | None = None,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """A network with its first weights, on the CPU, in single precision.
+    """Build an initialised network on the CPU, in float32.
 
     Args:
         name: one of ``NAMES``.
         input_shape: channels, height and width of an image.
         num_classes: number of outputs.
-        padding: of the convolutions of a SimpleCNN: "alternating" is same, valid, same, valid as in the authors'
-            code, "same" is all same. The other networks have one padding only.
-        init_scale: factor on the variance of the first weights of a ResNet's convolutions; None is 1 with batch norm
-            and one over the number of residual blocks without. The other networks have none.
+        padding: of the convolutions of a SimpleCNN: "alternating" is same, valid, same, valid, as in the authors'
+            code; "same" is same everywhere. The other networks have no choice of padding.
+        init_scale: factor on the variance of a ResNet's convolutions at initialisation; None is 1 with batch norm, and
+            one over the number of residual blocks without. The other networks have none.
         generator: source of all random numbers, on the CPU; None is a new one with a fixed seed.
 
     Raises:
         ValueError: the name is unknown, a setting does not apply, or the images are too small for the network.
     """
     check(name, input_shape, num_classes, padding, init_scale)
-    # On the meta device nothing is drawn: torch's own initialisation would move the global generator.
+    # On the meta device, since torch's own initialisation would advance the global generator.
     with torch.device("meta"):
         if name in SIMPLE_CNNS:
             model: nn.Module = _simple_cnn(name, input_shape, num_classes, padding)
@@ -81,7 +81,7 @@ def _simple_cnn(name: str, input_shape: tuple[int, int, int], num_classes: int, 
         if is_second:
             layers.append(nn.MaxPool2d(2))
             sizes = [size // 2 for size in sizes]
-        # After the pool, not before it: the largest is the same, and a quarter as many values are cut.
+        # After the pool, which gives the same values with a quarter of the ReLU's work.
         layers.append(nn.ReLU())
     features = channels * math.prod(sizes)
     return nn.Sequential(
@@ -94,7 +94,7 @@ def _simple_cnn(name: str, input_shape: tuple[int, int, int], num_classes: int, 
 
 
 class ResidualBlock(nn.Module):
-    """A full pre-activation block: the shortcut takes the block's input as it is, before batch norm and ReLU."""
+    """A full pre-activation block: the shortcut takes the block's input before batch norm and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, batch_norm: bool) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class ResidualBlock(nn.Module):
 
 
 class GlobalAveragePool(nn.Module):
-    """The mean over all pixels, whatever their number: [n, C, H, W] to [n, C]."""
+    """The mean over all pixels: [n, C, H, W] to [n, C]."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs.mean(dim=(2, 3))
@@ -168,13 +168,13 @@ def _normalisation(channels: int, batch_norm: bool) -> list[nn.Module]:
 
 
 def _initialise(model: nn.Module, *, conv_variance: float | None, generator: torch.Generator) -> None:
-    """Fill every layer: kernels at random, biases with zero, batch norm as the identity.
+    """Initialise every layer: random kernels, zero biases, batch norm as the identity.
 
     Args:
-        model: its memory may hold anything.
-        conv_variance: a convolution's variance times its fan-in (He et al. 2015, eq. 10: 2), from a normal distribution
-            cut at two of its standard deviations; None: the uniform one of Glorot and Bengio (2010, eq. 16), as
-            for every dense layer.
+        model: with uninitialised memory.
+        conv_variance: a convolution's variance times its fan-in (2 in He et al. 2015, eq. 10), for a normal
+            distribution truncated at two standard deviations; None: the uniform distribution of Glorot and Bengio
+            (2010, eq. 16), as for every dense layer.
         generator: source of the random numbers.
     """
     for layer in model.modules():

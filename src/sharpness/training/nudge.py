@@ -1,4 +1,4 @@
-"""The update inside and outside a subspace: vanilla SGD, Nudged SGD and the variants are one rule."""
+"""Scale an update inside and outside a subspace: one rule for SGD, Nudged SGD and the variants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def nudge(update: Tensor, directions: Tensor, *, gamma: float, gamma_outside: fl
     """Scale ``update`` inside and outside the span of ``directions``.
 
     Args:
-        update: [P], the gradient, or the velocity where there is momentum.
+        update: [P], the gradient, or the velocity with momentum.
         directions: [K, P], orthonormal rows.
         gamma: factor inside the span; the paper's γ.
         gamma_outside: factor on the rest; 1 except in the ablations.
@@ -24,5 +24,5 @@ def nudge(update: Tensor, directions: Tensor, *, gamma: float, gamma_outside: fl
 
 
 def project(vector: Tensor, directions: Tensor) -> Tensor:
-    """The part of ``vector`` [P] inside the span of the orthonormal rows ``directions`` [K, P]."""
+    """Project ``vector`` [P] onto the span of the orthonormal rows ``directions`` [K, P]."""
     return directions.T @ (directions @ vector)

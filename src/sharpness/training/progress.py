@@ -1,84 +1,77 @@
-"""How far a training run is, for a person: a line after every epoch that is evaluated, and TensorBoard's scalars."""
+"""The state of a run between two updates, and its history."""
 
 from __future__ import annotations
 
-import logging
-import sys
-import time
-from dataclasses import asdict
-from pathlib import Path
-from typing import TextIO
+import math
+from dataclasses import dataclass
 
-from sharpness.study.run import Run
-from sharpness.training.loop import Progress, Record
+import torch
+from torch import Tensor
 
-_log = logging.getLogger(__name__)
-
-# Seconds between two lines of a run on the terminal, which all runs of a workflow share.
-_SECONDS_PER_LINE = 10.0
+from sharpness.training.checkpoints import Snapshot
+from sharpness.training.descent import Descent
 
 
-class Reporter:
-    """Takes the rows of a run's history as they come.
+@dataclass(frozen=True)
+class Directions:
+    """The subspace in which steps are scaled, and the cost of finding it."""
 
-    Args:
-        run: the settings.
-        progress: how far the run is at the start: it may go on from a saved state.
-        tensorboard: a folder for TensorBoard's events; None for none.
-
-    Raises:
-        ValueError: TensorBoard's events are wanted, and its package is not installed.
-    """
-
-    def __init__(self, run: Run, progress: Progress, tensorboard: Path | None) -> None:
-        self._run = run
-        self._first_step = (progress.epoch - 1) * run.steps_per_epoch + progress.index
-        self._began = self._shown = time.monotonic()
-        self._terminal = _terminal()
-        self._writer = None
-        if tensorboard is not None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                raise ValueError("tensorboard is true, but its package is missing: pip install tensorboard") from None
-            # Events after the step from which the run goes on are hidden: they come again. That of an epoch which
-            # ended at this very step does not.
-            self._writer = SummaryWriter(str(tensorboard), purge_step=self._first_step + 1)
-
-    def __call__(self, record: Record) -> None:
-        """Tell of an epoch that was evaluated."""
-        run, seconds = self._run, time.monotonic() - self._began
-        speed = (record.step - self._first_step) / seconds
-        left = (run.epochs * run.steps_per_epoch - record.step) / speed
-        line = (
-            f"{run.name}: epoch {record.epoch} of {run.epochs}, training loss {record.training_loss:.4f}, "
-            f"validation accuracy {record.validation_accuracy:.1%}, {speed * run.examples_per_step:.0f} images/s, "
-            + ("diverged" if record.diverged else f"{_duration(left)} left")
-        )
-        _log.info(line)
-        if self._terminal is not None and time.monotonic() - self._shown >= _SECONDS_PER_LINE:
-            print(line, file=self._terminal, flush=True)
-            self._shown = time.monotonic()
-        if self._writer is not None:
-            for name, value in asdict(record).items():
-                if name not in ("step", "epoch", "test_accuracy"):  # which is known at the end only
-                    self._writer.add_scalar(name, value, record.step)
-            self._writer.flush()
+    rows: Tensor  # [K, P], orthonormal
+    num_products: int
+    residual: float  # largest residual of the K pairs
 
 
-def _terminal() -> TextIO | None:
-    """The terminal of a job whose standard error goes to a file; None without one, or where it has the log already."""
-    if sys.stderr.isatty():
-        return None
-    try:
-        return Path("/dev/tty").open("w", encoding="utf-8")
-    except OSError:
-        return None
+@dataclass(frozen=True)
+class Record:
+    """One row of a run's history: an evaluation after ``epoch`` passes; epoch 0 is initialisation."""
+
+    step: int
+    epoch: int
+    training_loss: float  # cross-entropy of the first training examples, without augmentation and L2 term
+    validation_loss: float
+    validation_accuracy: float  # fraction
+    test_accuracy: float  # fraction; NaN except at the best and the last epoch
+    learning_rate: float  # of the epoch that ended
+    distance: float  # Euclidean, of the weights from initialisation
+    diverged: bool
+    direction_products: int  # Hessian-vector products spent on directions since the previous row
+    direction_residual: float  # largest since the previous row; NaN in plain SGD
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+@dataclass
+class Patience:
+    """Count the epochs since a value last fell by more than ``change``."""
+
+    patience: int | None  # None: unlimited
+    change: float
+    lowest: float = math.inf
+    waited: int = 0
+
+    def exhausted(self, value: float) -> bool:
+        """Take one epoch's value; return True, and restart the count, if it has not fallen for ``patience`` epochs."""
+        self.waited += 1
+        if value < self.lowest - self.change:
+            self.lowest, self.waited = value, 0
+        if self.patience is not None and self.waited >= self.patience:
+            self.waited = 0
+            return True
+        return False
+
+
+@dataclass
+class Progress:
+    """The state of a run; with its settings, it determines all that follows."""
+
+    descent: Descent
+    history: list[Record]
+    best: Snapshot  # highest validation accuracy at the end of an epoch, the earliest of equals
+    last: Snapshot  # last finite state at the end of an epoch
+    plateau: Patience
+    stop: Patience
+    epoch: int = 1  # the current or next pass
+    index: int = 0  # updates done in this pass
+    directions: Directions | None = None  # of this pass
+    direction_products: int = 0  # on directions since the last row of the history
+    direction_residual: float = -math.inf  # largest since then
+    shifts: torch.Generator | None = None  # the random stream of the augmentation in this pass
+    ended: str | None = None  # "finished", "stopped" (patience exhausted) or "diverged"

@@ -1,7 +1,7 @@
-"""The saved state of a training run: all that it needs to go on, to the bit, after it was stopped.
+"""The saved state of a training run: all that it needs to resume bit for bit.
 
-It lives beside the outputs of the run, because Snakemake deletes those before it runs a job again. Each length of a run
-has a folder of its own, side by side with the other lengths: what a shorter run left behind begins a longer one.
+It lives beside the outputs of the run, because Snakemake deletes those before it runs a job again. Runs that differ
+only in length have sibling folders, so that a longer run can resume from the state of a shorter one.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from sharpness.runtime.files import replacing
 from sharpness.runtime.sealed import open_sealed, save_sealed
 from sharpness.study.run import Run
 from sharpness.training.checkpoints import Checkpoints, Snapshot, load_checkpoints, save_checkpoints, steps_in
-from sharpness.training.loop import Directions, Patience, Progress, Record, Training
+from sharpness.training.loop import Trainer
+from sharpness.training.progress import Directions, Patience, Progress, Record
 
 _log = logging.getLogger(__name__)
 
 _NAME = "state.safetensors"
 _ENTRY = "state"
-# What a kept checkpoint has in common with the run that goes on from it, wherever that was trained.
+# What a saved checkpoint must share with the run that resumes from it, on any machine.
 _SHARED = ("code", "torch", "data_digest")
 
 
@@ -42,14 +43,14 @@ class StateError(Exception):
 def identity(
     run: Run, *, num_evaluated: int, evaluation_epochs: Collection[int], data: Path, stage: str
 ) -> dict[str, Any]:
-    """What must be the same for a run to go on with the same bits, by the name that messages give it.
+    """Return what must be unchanged for a run to resume bit for bit, by the name used in messages.
 
     Args:
-        run: the settings; all but its length count.
-        num_evaluated: training examples on which the history's training loss is evaluated.
-        evaluation_epochs: those after which it is.
+        run: the settings; all except its length matter.
+        num_evaluated: number of training examples on which the training loss is evaluated.
+        evaluation_epochs: the epochs after which it is evaluated.
         data: the prepared data set.
-        stage: the module whose code, and that of all it imports, trains the run.
+        stage: the module that trains the run; its code and that of its imports matter.
     """
     fields = dataclasses.asdict(dataclasses.replace(run, epochs=0))
     with data.open("rb") as file:
@@ -66,9 +67,9 @@ def identity(
 
 @dataclass(frozen=True)
 class StateFolder:
-    """Where one run keeps its state, and the planned snapshots taken so far.
+    """The folder with a run's state and the planned snapshots taken so far.
 
-    Snapshots are files of one each, until the file of their chunk is written: a hard link to that takes their place.
+    Each snapshot is a file of its own until the file of its chunk is written, which a hard link then repaths.
     """
 
     folder: Path
@@ -82,44 +83,44 @@ class StateFolder:
         save_sealed(tensors, header, self.folder / _NAME, entry=_ENTRY)
 
     def keep(self, run: Run, snapshot: Snapshot) -> None:
-        """Write a planned snapshot."""
+        """Save a planned snapshot."""
         path = self._kept / f"{snapshot.step}.safetensors"
         save_checkpoints(Checkpoints(run, "planned", [snapshot], {}, self.environment), path)
 
     def link(self, chunk: Path) -> None:
-        """Let the file of a chunk stand for its snapshots."""
+        """Replace the snapshots of a chunk by a link to its file."""
         steps = steps_in(chunk)
         if steps:
             _link(chunk, self._kept / f"{steps[0]}-{steps[-1]}-{len(steps)}.safetensors")
             for step in steps:
                 (self._kept / f"{step}.safetensors").unlink(missing_ok=True)
 
-    def find(self, training: Training) -> tuple[Progress, list[Snapshot]] | None:
-        """The state that is furthest within the run, of any of its lengths, and the planned snapshots before it.
+    def find(self, trainer: Trainer) -> tuple[Progress, list[Snapshot]] | None:
+        """Return the most advanced usable state, from a run of any length, and the planned snapshots before it.
 
-        None where there is no state of use; why one is of none is logged.
+        Return None if no saved state is usable; the reason is logged.
         """
-        self._sweep()
+        self._remove_partial_files()
         found = []
         for path in sorted(self.folder.parent.glob(f"*/{_NAME}")):
             try:
-                header = self._header(path, training.run)
+                header = self._header(path, trainer.run)
             except (StateError, OSError, ValueError, KeyError, TypeError) as error:
                 _log.warning("%s %s: training does not go on from it", path, _reason(error, path))
                 continue
-            if _within(header, training.run.epochs):
+            if _within(header, trainer.run.epochs):
                 found.append((header["epoch"], header["index"], path.parent == self.folder, path, header))
         for *_, path, header in sorted(found, key=lambda one: one[:3], reverse=True):
             try:
-                snapshots = self._snapshots(path.parent, training, header)
-                progress = _unpacked(path, header, training)
-                self._take_over(path.parent)
+                snapshots = self._snapshots(path.parent, trainer, header)
+                progress = _unpacked(path, header, trainer)
+                self._adopt(path.parent)
             except (StateError, OSError, ValueError, KeyError, TypeError) as error:
                 _log.warning("%s %s: training does not go on from it", path, _reason(error, path))
                 continue
             _log.info("going on from %s: epoch %d, update %d", path, progress.epoch, progress.index)
             return progress, snapshots
-        self._forget()
+        self._remove_snapshots()
         return None
 
     def _header(self, path: Path, run: Run) -> dict[str, Any]:
@@ -133,51 +134,51 @@ class StateFolder:
         if header["environment"] != self.environment:
             _log.warning("%s was made elsewhere (%s): the last bits may differ", path, header["environment"])
         if header["ended"] == "finished" and header["epoch"] <= run.epochs:
-            header["ended"] = None  # for a shorter run it was the end
+            header["ended"] = None  # it was the end of a shorter run
         return header
 
-    def _snapshots(self, folder: Path, training: Training, header: Mapping[str, Any]) -> list[Snapshot]:
-        step = (header["epoch"] - 1) * training.run.steps_per_epoch + header["index"]
-        places = {kept: path for path in (folder / "kept").glob("[0-9]*.safetensors") for kept in steps_in(path)}
+    def _snapshots(self, folder: Path, trainer: Trainer, header: Mapping[str, Any]) -> list[Snapshot]:
+        step = (header["epoch"] - 1) * trainer.run.steps_per_epoch + header["index"]
+        paths = {kept: path for path in (folder / "kept").glob("[0-9]*.safetensors") for kept in steps_in(path)}
         snapshots = []
-        for planned in sorted(training.planned_steps):
+        for planned in sorted(trainer.planned_steps):
             if planned > step:
                 break
-            if planned not in places:
+            if planned not in paths:
                 if header["ended"] == "diverged" and planned == step:
-                    break  # it was lost right there
+                    break  # the run diverged at this step
                 raise StateError(f"lacks the checkpoint of step {planned}")
-            kept = load_checkpoints(places[planned], device=training.weights.device, steps=[planned])
-            self._check_kept(kept, places[planned], training)
+            kept = load_checkpoints(paths[planned], device=trainer.weights.device, steps=[planned])
+            self._check_kept(kept, paths[planned], trainer)
             snapshots += kept.snapshots
         return snapshots
 
-    def _check_kept(self, kept: Checkpoints, path: Path, training: Training) -> None:
-        if dataclasses.replace(kept.run, epochs=training.run.epochs) != training.run:
-            raise StateError(f"is of {training.run.name}, but {path} beside it is of {kept.run.name}")
+    def _check_kept(self, kept: Checkpoints, path: Path, trainer: Trainer) -> None:
+        if dataclasses.replace(kept.run, epochs=trainer.run.epochs) != trainer.run:
+            raise StateError(f"is of {trainer.run.name}, but {path} beside it is of {kept.run.name}")
         for name in _SHARED:
             ours, theirs = self.environment.get(name), kept.environment.get(name)
             if ours != theirs:
                 raise StateError(f"has beside it {path}, of another {name} ({theirs} in place of {ours})")
         for snapshot in kept.snapshots:
-            _check_tensor("weights", snapshot.weights, training.weights)
-            _check_tensor("buffers", snapshot.buffers, training.buffers)
+            _check_tensor("weights", snapshot.weights, trainer.weights)
+            _check_tensor("buffers", snapshot.buffers, trainer.buffers)
 
-    def _take_over(self, other: Path) -> None:
-        """Link what a run of another length kept, in place of what this one did."""
+    def _adopt(self, other: Path) -> None:
+        """Replace this run's snapshots by links to those of a run of another length."""
         if other == self.folder:
             return
-        self._forget()
+        self._remove_snapshots()
         for path in (other / "kept").glob("[0-9]*.safetensors"):
             _link(path, self._kept / path.name)
 
-    def _forget(self) -> None:
-        """Remove what was kept beside a state that is not gone on from: it may be of other weights."""
+    def _remove_snapshots(self) -> None:
+        """Remove snapshots that belong to no usable state."""
         for path in self._kept.glob("[0-9]*.safetensors"):
             path.unlink()
 
-    def _sweep(self) -> None:
-        """Remove what was being written when the job was killed."""
+    def _remove_partial_files(self) -> None:
+        """Remove files that were being written when the job was killed."""
         for folder in (self.folder, self._kept):
             for path in folder.glob(".*.safetensors"):
                 path.unlink()
@@ -188,7 +189,7 @@ class StateFolder:
 
 
 def _within(header: Mapping[str, Any], epochs: int) -> bool:
-    """Whether a run of so many epochs passes through the state."""
+    """Whether a run of ``epochs`` epochs passes through the state."""
     at_the_end = (header["epoch"], header["index"]) == (epochs + 1, 0) and header["ended"] != "diverged"
     return header["epoch"] <= epochs or at_the_end
 
@@ -221,15 +222,15 @@ def _packed(progress: Progress) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
-def _unpacked(path: Path, header: Mapping[str, Any], training: Training) -> Progress:
+def _unpacked(path: Path, header: Mapping[str, Any], trainer: Trainer) -> Progress:
     with open_sealed(path, entry=_ENTRY) as file:
-        # A run of another length may be training, and have saved again since.
+        # A run of another length may be training, and have saved again.
         if (file.header["epoch"], file.header["index"]) != (header["epoch"], header["index"]):
             raise StateError("was replaced while it was read")
-        tensors = {name: file.tensor(name, training.weights.device) for name in file.digests}
-    _check_tensor("weights", tensors["weights"], training.weights)
-    _check_tensor("buffers", tensors["buffers"], training.buffers)
-    descent = training.descent()
+        tensors = {name: file.tensor(name, trainer.weights.device) for name in file.digests}
+    _check_tensor("weights", tensors["weights"], trainer.weights)
+    _check_tensor("buffers", tensors["buffers"], trainer.buffers)
+    descent = trainer.descent()
     descent.weights, descent.buffers = tensors["weights"], tensors["buffers"]
     descent.largest_loss, descent.velocity = tensors["largest_loss"], tensors.get("velocity")
     descent.learning_rate = header["learning_rate"]
@@ -267,11 +268,11 @@ def _check_tensor(name: str, found: Tensor, expected: Tensor) -> None:
         raise StateError("has {name} of {}, the run's network {}".format(*kinds, name=name))
 
 
-def _link(source: Path, place: Path) -> None:
-    """A hard link; a copy where the file system has none."""
-    if place.exists() and place.samefile(source):
+def _link(source: Path, target: Path) -> None:
+    """Hard-link ``source`` to ``target``; copy it if the file system has no links."""
+    if target.exists() and target.samefile(source):
         return
-    with replacing(place) as beside:
+    with replacing(target) as beside:
         try:
             os.link(source, beside)
         except OSError:

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from sharpness.training import progress
-from sharpness.training.loop import Record
-from sharpness.training.progress import Reporter
+from sharpness.training import progress_log
+from sharpness.training.progress import Record
+from sharpness.training.progress_log import ProgressLog
 
 START = SimpleNamespace(epoch=1, index=0)
 FAKE = "torch.utils.tensorboard"
@@ -36,7 +36,7 @@ def record_of(run, epoch, **changes):
 def clock(monkeypatch):
     """The time in seconds, moved by hand."""
     now = SimpleNamespace(seconds=1000.0)
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now.seconds)
+    monkeypatch.setattr(progress_log.time, "monotonic", lambda: now.seconds)
     return now
 
 
@@ -44,7 +44,7 @@ def clock(monkeypatch):
 def terminal(monkeypatch):
     """In place of the terminal that the tests may or may not have."""
     written = io.StringIO()
-    monkeypatch.setattr(progress, "_terminal", lambda: written)
+    monkeypatch.setattr(progress_log, "_terminal", lambda: written)
     return written
 
 
@@ -58,7 +58,7 @@ def lines(caplog):
 
 
 def test_the_line_of_an_epoch_has_the_losses_the_speed_and_the_time_left(run, clock, lines):
-    report = Reporter(run, START, None)
+    report = ProgressLog(run, START, None)
     clock.seconds += 2  # 5 updates of 4 images each: 10 images a second, and 10 updates are left
     report(record_of(run, 1))
     assert lines() == [
@@ -67,7 +67,7 @@ def test_the_line_of_an_epoch_has_the_losses_the_speed_and_the_time_left(run, cl
 
 
 def test_the_speed_is_that_since_the_run_went_on(run, clock, lines):
-    report = Reporter(run, SimpleNamespace(epoch=2, index=3), None)  # 8 of the 15 updates are done
+    report = ProgressLog(run, SimpleNamespace(epoch=2, index=3), None)  # 8 of the 15 updates are done
     clock.seconds += 1
     report(record_of(run, 2))  # 2 updates in one second
     clock.seconds += 9
@@ -84,14 +84,14 @@ def test_the_speed_is_that_since_the_run_went_on(run, clock, lines):
     ],
 )
 def test_the_time_left_is_in_units_that_a_person_can_read(run, clock, lines, seconds, words):
-    report = Reporter(replace(run, epochs=2), START, None)
+    report = ProgressLog(replace(run, epochs=2), START, None)
     clock.seconds += seconds  # half of the run
     report(record_of(run, 1))
     assert lines()[0].endswith(f", {words} left")
 
 
 def test_a_run_that_diverged_has_a_line_too(run, clock, lines):
-    report = Reporter(run, START, None)
+    report = ProgressLog(run, START, None)
     clock.seconds += 1
     report(record_of(run, 1, training_loss=math.inf, validation_accuracy=math.nan, diverged=True))
     assert "training loss inf, validation accuracy nan%" in lines()[0]
@@ -99,7 +99,7 @@ def test_a_run_that_diverged_has_a_line_too(run, clock, lines):
 
 def test_the_terminal_gets_a_line_once_in_ten_seconds(run, clock, lines, terminal):
     run = replace(run, epochs=30)
-    report = Reporter(run, START, None)
+    report = ProgressLog(run, START, None)
     for epoch in range(1, 31):
         clock.seconds += 1
         report(record_of(run, epoch))
@@ -108,8 +108,8 @@ def test_the_terminal_gets_a_line_once_in_ten_seconds(run, clock, lines, termina
 
 
 def test_without_a_terminal_there_is_only_the_log(run, clock, lines, monkeypatch):
-    monkeypatch.setattr(progress, "_terminal", lambda: None)
-    report = Reporter(run, START, None)
+    monkeypatch.setattr(progress_log, "_terminal", lambda: None)
+    report = ProgressLog(run, START, None)
     clock.seconds += 60
     report(record_of(run, 1))
     assert len(lines()) == 1
@@ -120,7 +120,7 @@ def test_without_a_terminal_there_is_only_the_log(run, clock, lines, monkeypatch
 
 def test_tensorboard_has_a_scalar_of_every_column_that_each_epoch_fills(run, tmp_path):
     pytest.importorskip("tensorboard")
-    report = Reporter(run, START, tmp_path)
+    report = ProgressLog(run, START, tmp_path)
     for epoch in (1, 2):
         report(record_of(run, epoch, training_loss=1 / epoch))
 
@@ -136,11 +136,11 @@ def test_tensorboard_has_a_scalar_of_every_column_that_each_epoch_fills(run, tmp
 @pytest.mark.parametrize("index", [0, 3])
 def test_tensorboard_shows_each_epoch_of_a_run_that_went_on_once(run, tmp_path, index):
     pytest.importorskip("tensorboard")
-    report = Reporter(run, START, tmp_path)
+    report = ProgressLog(run, START, tmp_path)
     for epoch in (1, 2):
         report(record_of(run, epoch, training_loss=1.0))
     # Killed before the end of epoch 2 was saved.
-    report = Reporter(run, SimpleNamespace(epoch=2, index=index), tmp_path)
+    report = ProgressLog(run, SimpleNamespace(epoch=2, index=index), tmp_path)
     for epoch in (2, 3):
         report(record_of(run, epoch, training_loss=2.0))
 
@@ -170,19 +170,19 @@ def test_what_comes_again_is_hidden_and_the_epoch_that_just_ended_is_not(
 
     monkeypatch.setitem(sys.modules, FAKE, SimpleNamespace(SummaryWriter=writer))
     epoch, index = progress
-    Reporter(run, SimpleNamespace(epoch=epoch, index=index), tmp_path)
+    ProgressLog(run, SimpleNamespace(epoch=epoch, index=index), tmp_path)
     assert made == [(str(tmp_path), first_hidden)]  # TensorBoard drops earlier events of this step and later
 
 
 def test_tensorboard_that_is_not_installed_is_refused_with_what_to_do(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, FAKE, None)
     with pytest.raises(ValueError, match="tensorboard is true, but its package is missing: pip install tensorboard"):
-        Reporter(run, START, tmp_path)
+        ProgressLog(run, START, tmp_path)
 
 
 def test_tensorboard_that_is_not_wanted_need_not_be_installed(run, clock, lines, monkeypatch):
     monkeypatch.setitem(sys.modules, FAKE, None)
-    report = Reporter(run, START, None)
+    report = ProgressLog(run, START, None)
     clock.seconds += 1
     report(record_of(run, 1))
     assert len(lines()) == 1
