@@ -33,7 +33,7 @@ figure: .venv/ready ## draw results/STUDY/figures/FIGURE.pdf and no more than it
 	@workflow/run.sh $(CONFIG) results/$(STUDY)/figures/$(FIGURE).pdf
 
 cost: .venv/ready ## what a study will cost on this device, counted and calibrated within a minute, before any of it is run
-	@PYTHONPATH=src python -m sharpness.stages.forecast --config $(CONFIG) --schema workflow/schemas/config.schema.yaml
+	@PYTHONPATH=src python -m sharpness.stages.forecast --config $(CONFIG)
 
 test: lint ## lint, types, unit tests, and a small study end to end: five minutes on two cores
 	$(PYTEST) -m "not slow"
@@ -49,8 +49,7 @@ lint: .venv/ready ## style, types, and what a package may import
 	lint-imports
 
 publish: .venv/ready ## keep what is finished of STUDY in version control, run by run; with the last one, verdicts and report
-	@PYTHONPATH=src python -m sharpness.stages.publish --config $(CONFIG) --schema workflow/schemas/config.schema.yaml \
-		--results results/$(STUDY) --captions workflow/report --citation CITATION.cff
+	@PYTHONPATH=src python -m sharpness.stages.publish --config $(CONFIG) --results results/$(STUDY) --captions workflow/report --citation CITATION.cff
 
 bench: .venv/bench ## what training, a spectrum and the workflow cost, within 75 minutes; more: make bench-full
 	PYTHONPATH=src python -m benchmarks.workflow

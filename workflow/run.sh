@@ -23,6 +23,5 @@ snakemake --cores all --scheduler greedy --max-jobs-per-timespan 1000/5s --rerun
 	--quiet rules host --configfile "$config" -- "$@"
 [ $# -eq 0 ] || exit 0
 
-PYTHONPATH=src python -m sharpness.stages.summary --config "$config" --schema workflow/schemas/config.schema.yaml \
-	--results "$results"
+PYTHONPATH=src python -m sharpness.stages.summary --config "$config" --results "$results"
 echo "Took $((SECONDS - begin)) s in all."

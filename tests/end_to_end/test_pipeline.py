@@ -342,9 +342,8 @@ def test_a_study_is_published_run_by_run_and_from_several_machines(finished, tmp
 
 
 def publish(results: Path) -> str:
-    schema = ROOT / "workflow" / "schemas" / "config.schema.yaml"
     stage = [sys.executable, "-m", "sharpness.stages.publish"]
-    words = ["--config", str(SMALL), "--schema", str(schema), "--results", str(results)]
+    words = ["--config", str(SMALL), "--results", str(results)]
     words += ["--captions", str(ROOT / "workflow" / "report"), "--citation", str(ROOT / "CITATION.cff")]
     done = subprocess.run(
         [*stage, *words],

@@ -19,8 +19,7 @@ pytestmark = pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: fol
 
 def study_at(folder: Path) -> Study:
     path = ROOT / "workflow" / "studies" / f"{folder.parent.name}.yaml"
-    schema = ROOT / "workflow" / "schemas" / "config.schema.yaml"
-    return study_of(yaml.safe_load(path.read_text()), schema, source=path.name)
+    return study_of(yaml.safe_load(path.read_text()), source=path.name)
 
 
 def tables(folder: Path, measurement: str) -> dict[str, pd.DataFrame]:
@@ -117,7 +116,7 @@ def test_what_stays_is_published_again_without_a_change(folder, tmp_path):
     copied = shutil.copytree(folder, tmp_path / folder.parent.name / "published")
     before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file() and path.name != "report.html"}
     workflow = ROOT / "workflow"
-    study, schema = workflow / "studies" / f"{folder.parent.name}.yaml", workflow / "schemas" / "config.schema.yaml"
-    publish(study, schema, copied.parent, workflow / "report", ROOT / "CITATION.cff")
+    study = workflow / "studies" / f"{folder.parent.name}.yaml"
+    publish(study, copied.parent, workflow / "report", ROOT / "CITATION.cff")
     after = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file() and path.name != "report.html"}
     assert after == before

@@ -162,8 +162,7 @@ class Job:
     """One training run, as Slurm and the machine see it."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        schema = ROOT / "workflow" / "schemas" / "config.schema.yaml"
-        study = study_of(long_study(), schema, source="study")
+        study = study_of(long_study(), source="study")
         self.name = next(name for name, run in study.runs.items() if run.seed == seed)
         self.log = folder / "results" / "small" / "runs" / self.name / "logs" / "train.log"
         self.state = folder / "results" / "small" / "state" / replace(study.runs[self.name], epochs=0).name / "8"

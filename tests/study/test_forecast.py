@@ -18,13 +18,12 @@ from sharpness.study.forecast import Products, Rates, summed, work_of
 from sharpness.study.plan import Study, study_of
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 SMALL = ROOT / "tests" / "end_to_end" / "small.yaml"
 
 
 @pytest.fixture(scope="module")
 def small() -> Study:
-    return study_of(yaml.safe_load(SMALL.read_text()), SCHEMA, source="small")
+    return study_of(yaml.safe_load(SMALL.read_text()), source="small")
 
 
 def of(study: Study, part: str):
@@ -47,7 +46,7 @@ def test_updates_are_those_of_the_histories(small, finished):
 
 def test_losses_are_evaluated_at_the_start_and_after_the_epochs_of_the_study():
     config = yaml.safe_load(SMALL.read_text()) | {"evaluation_epochs": [2, 9], "validation_epoch": 2}
-    for job in of(study_of(config, SCHEMA, source="small"), "train"):
+    for job in of(study_of(config, source="small"), "train"):
         # 100 training images and the validation split of the digits, twice; the test split at the best and at the last.
         assert job.evaluated == 2 * (100 + 247) + 2 * 250
         assert job.run.epochs == 2
@@ -100,7 +99,7 @@ def test_hours_are_counts_times_rates(small):
 
 
 def test_the_command_prints_every_part_with_its_hours_and_runs_nothing(small, tmp_path):
-    command = [sys.executable, "-m", "sharpness.stages.forecast", "--config", str(SMALL), "--schema", str(SCHEMA)]
+    command = [sys.executable, "-m", "sharpness.stages.forecast", "--config", str(SMALL)]
     environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     rows = re.findall(r"^(\w+) +([\d,]+) +([\d,]+) +([\d,]+) \(([\d,]+)\) +(\S+) \((\S+)\)$", done.stdout, re.M)
@@ -120,4 +119,4 @@ def test_a_study_that_is_wrong_is_refused_in_one_sentence(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(SMALL.read_text().replace("learning_rate: 0.05", "learning_rat: 0.05"))
     with pytest.raises(ValueError, match=r"study\.yaml: .*learning_rat"):
-        forecast(path, SCHEMA)
+        forecast(path)

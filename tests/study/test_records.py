@@ -60,7 +60,7 @@ def study_with(*changes):
     config = yaml.safe_load(SMALL.read_text())
     for change in changes:
         change(config)
-    return study_of(config, ROOT / "workflow/schemas/config.schema.yaml", source="small")
+    return study_of(config, source="small")
 
 
 @pytest.fixture(scope="module")
@@ -519,8 +519,8 @@ def test_the_table_of_an_experiment_that_stays_is_of_the_epoch_of_its_study(epoc
     published = shutil.copytree(ROOT / "results/digits/published", tmp_path / "digits/published")
     study = yaml.safe_load((ROOT / "workflow/studies/digits.yaml").read_text()) | {"validation_epoch": epoch}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    schema, captions = ROOT / "workflow/schemas/config.schema.yaml", ROOT / "workflow/report"
-    publish(tmp_path / "study.yaml", schema, published.parent, captions, ROOT / "CITATION.cff")
+    captions = ROOT / "workflow/report"
+    publish(tmp_path / "study.yaml", published.parent, captions, ROOT / "CITATION.cff")
 
     table = pd.read_csv(published / "tables/results_table.csv").set_index("label")
     assert set(table["validation_epoch"]) == {epoch}

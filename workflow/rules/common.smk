@@ -23,19 +23,17 @@ from sharpness.study.measurement import code_of
 from sharpness.study.records import RecordError
 from sharpness.study.schema import StudyError
 from sharpness.study.plan import ENDS, KINDS, MEASUREMENTS, study_of
-from sharpness.study.file import only_study, read_study
+from sharpness.study.file import only_study, parse_study
 from sharpness.runtime.words import pack
 
 utf8.require()
 try:
     only_study(workflow.configfiles)
-    for file in workflow.configfiles:
-        # Snakemake has read it already: of a key that is given twice it keeps the last, unseen.
-        read_study(Path(file))
     STUDY = study_of(
         config,
-        Path(workflow.basedir) / "workflow/schemas/config.schema.yaml",
         source=", ".join(map(str, workflow.configfiles)) or "--config",
+        # Snakemake has read it already: of a key that is given twice it keeps the last, unseen.
+        known=[sentence for file in workflow.configfiles for sentence in parse_study(Path(file)).twice],
     )
     PREPARED = {run.data: f"results/data/{run.data}.safetensors" for run in STUDY.runs.values()}
     ORIGINALS = [name for name, prepared in PREPARED.items() if not Path(prepared).exists()]
@@ -55,7 +53,7 @@ try:
             ]
         )
 except (StudyError, catalogue.SourceError, dates.DateError, files.DiskFullError) as error:
-    # One sentence for the author of the study, without a traceback.
+    # Sentences for the author of the study, without a traceback.
     sys.exit(str(error))
 
 locking.install(STUDY.name, PREPARED.values())

@@ -40,7 +40,7 @@ rule results_table:
         "../../environment.yml"
     params:
         benchmark=f"{RESULTS}/benchmarks/{{table}}.csv",
-        validation_epoch=config["validation_epoch"],
+        validation_epoch=STUDY.config["validation_epoch"],
         measured=lambda wildcards: STUDY.caption(wildcards.table),
     shell:
         "python -m sharpness.stages.results_table --history {input.history:q} --spectrum {input.spectrum:q}"
@@ -91,7 +91,7 @@ rule claims:
         measurements=[measurement for _, measurement in collected_tables()],
         settings=STUDY.settings_of_spectra,
         study=planned.digest(STUDY),
-        validation_epoch=config["validation_epoch"],
+        validation_epoch=STUDY.config["validation_epoch"],
     shell:
         "python -m sharpness.stages.claims --kinds {params.kinds} --measurements {params.measurements}"
         " --tables {input.tables:q} --settings {params.settings:q} --validation-epoch {params.validation_epoch}"

@@ -23,9 +23,9 @@ rule train:
     threads: 1
     resources:
         # Not params, of which a change would train again: these change no result.
-        state_seconds=config["state_seconds"],
+        state_seconds=STUDY.config["state_seconds"],
         # The same for all runs: those that share a GPU are one Slurm job, with one value of each resource in words.
-        tensorboard=str(config["tensorboard"]),
+        tensorboard=str(STUDY.config["tensorboard"]),
     params:
         benchmark=f"{RUN_FOLDER}/benchmarks/train.csv",
         torch=installed("torch"),
@@ -33,8 +33,8 @@ rule train:
         state=state_folder,
         run=lambda wildcards: flags("run", asdict(STUDY.runs[wildcards.run])),
         steps=lambda wildcards: [step for chunk in STUDY.chunks[wildcards.run] for step in chunk],
-        num_evaluated=config["evaluation_examples"],
-        evaluation_epochs=config["evaluation_epochs"],
+        num_evaluated=STUDY.config["evaluation_examples"],
+        evaluation_epochs=STUDY.config["evaluation_epochs"],
     shell:
         "python -m sharpness.stages.{params.stage} {params.run:q} --job.data {input.data:q} --job.steps {params.steps}"
         " --job.num-evaluated {params.num_evaluated} --job.evaluation-epochs {params.evaluation_epochs}"

@@ -22,7 +22,6 @@ class Density(OfHessian):
     """The quadrature's nodes, the leading eigenvalues, and trace and norm with their standard errors."""
 
     title: ClassVar = "the density of all eigenvalues, their trace and their Frobenius norm"
-    checkpoints: ClassVar = "few"
     columns: ClassVar = {
         "quantity": Column("what the row has: eigenvalue, trace, frobenius_norm, or node of the quadrature"),
         "value": Column("eigenvalue, trace, norm, or place of the node", "nats / weight²", finite=True),

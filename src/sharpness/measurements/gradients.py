@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from sharpness.study.measurement import Column, OfHessian
-from sharpness.study.settings import setting
+from sharpness.study.settings import AT_MOST_1000, setting
 from sharpness.study.work import Products, Work
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Gradients(OfHessian):
 
     num_eigenvalues: int = setting(10, "dimension of the sharpest subspace", minimum=1, maximum=100)
     loss_examples: int = setting(
-        250, "training examples, never augmented, of the whole gradient", minimum=1, maximum=100000
+        AT_MOST_1000, "training examples, never augmented, of the whole gradient", minimum=1, maximum=100000
     )
     num_batches: int = setting(
         25,

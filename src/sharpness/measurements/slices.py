@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 from sharpness.study.measurement import Column, OfHessian
-from sharpness.study.settings import setting
+from sharpness.study.settings import AT_MOST_1000, setting
 from sharpness.study.work import Work
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Slices(OfHessian):
     }
 
     loss_examples: int = setting(
-        250, "training examples, never augmented, on which the loss is evaluated", minimum=1, maximum=100000
+        AT_MOST_1000, "training examples, never augmented, on which the loss is evaluated", minimum=1, maximum=100000
     )
     num_batches: int = setting(10, "fresh mini-batches behind each mean", minimum=1, maximum=10000)
     scales: list[float] = setting(

@@ -30,6 +30,11 @@ class Spectrum(OfHessian):
     """The leading eigenvalues, and the smallest that their Krylov space shows, with residuals; then the norm."""
 
     title: ClassVar = "leading eigenvalues of the Hessian along training"
+    checkpoints: ClassVar = "trajectory"
+    named: ClassVar = {
+        "top30": {"num_eigenvalues": 30},
+        "ends": {"checkpoints": "ends", "num_eigenvalues": 10},
+    }
     columns: ClassVar = {
         "which": Column("largest, or smallest for the smallest that the same Krylov space shows"),
         "rank": Column("0 for the largest eigenvalue, 1 for the second, ..."),

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 from sharpness.study.measurement import Column, OfHessian
-from sharpness.study.settings import setting
+from sharpness.study.settings import AT_MOST_1000, setting
 from sharpness.study.work import Products, Work
 
 if TYPE_CHECKING:
@@ -28,6 +28,12 @@ class Variants(OfHessian):
 
     title: ClassVar = "SGD variants started from a checkpoint"
     checkpoints: ClassVar = "switch"
+    named: ClassVar = {
+        "sgd": {},
+        "top_only": {"gamma_outside": 0.0, "renew_every": 1},
+        "constant_top": {"gamma_outside": 0.0},
+        "top_removed": {"gamma": 0.0, "renew_every": 1},
+    }
     columns: ClassVar = {
         "start_step": Column("step of the checkpoint; step and diverged are the variant's own"),
         "loss": Column("on the first training examples, where the variant is measured", "nats"),
@@ -39,7 +45,7 @@ class Variants(OfHessian):
     }
 
     loss_examples: int = setting(
-        250, "training examples, never augmented, on which the loss is evaluated", minimum=1, maximum=100000
+        AT_MOST_1000, "training examples, never augmented, on which the loss is evaluated", minimum=1, maximum=100000
     )
     num_steps: int = setting(100, "updates after the checkpoint", minimum=1, maximum=1000000)
     num_directions: int = setting(1, "how many sharpest directions are treated apart", minimum=1, maximum=100)

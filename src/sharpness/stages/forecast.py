@@ -18,9 +18,8 @@ from sharpness.hessian.loss import Loss, flatten
 from sharpness.hessian.operator import HessianOperator
 from sharpness.runtime.device import choose_device, fast_precision
 from sharpness.runtime.stage import run_stage
-from sharpness.study.file import read_study
 from sharpness.study.forecast import Job, Rates, Sum, summed, work_of
-from sharpness.study.plan import study_of
+from sharpness.study.plan import study_in
 from sharpness.study.run import Run
 from sharpness.study.work import Products
 from sharpness.training import models
@@ -31,16 +30,15 @@ _SECONDS = 1.0
 _ROUNDS = 3
 
 
-def forecast(config: Path, schema: Path, threads: int = 1) -> None:
+def forecast(config: Path, threads: int = 1) -> None:
     """Print runs, steps, products and hours of each part of a study.
 
     Args:
         config: the study's file.
-        schema: that of all studies.
         threads: of the CPU, for each job.
     """
     began = time.monotonic()
-    study = study_of(read_study(config), schema, source=str(config))
+    study = study_in(config)
     device = choose_device(threads=threads)
     work = work_of(study, auto=fast_precision(device))
     runs = {job.run for job in work}

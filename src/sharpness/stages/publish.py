@@ -13,14 +13,13 @@ from sharpness.stages.collect import collect
 from sharpness.stages.figure import figure
 from sharpness.stages.report import Figures, Interactive, Tables, report
 from sharpness.stages.results_table import results_table
-from sharpness.study.file import read_study
 from sharpness.study.jobs import jobs
-from sharpness.study.plan import CLAIMS, KINDS, Experiment, Study, study_of
+from sharpness.study.plan import CLAIMS, KINDS, Experiment, Study, study_in
 from sharpness.study.planned import wanted
 from sharpness.study.records import RecordError
 
 
-def publish(config: Path, schema: Path, results: Path, captions: Path, citation: Path) -> None:
+def publish(config: Path, results: Path, captions: Path, citation: Path) -> None:
     """Keep what is finished in ``results/published``.
 
     A study may be run in parts, on several machines and at several times: of an experiment, the tables of single runs
@@ -29,7 +28,6 @@ def publish(config: Path, schema: Path, results: Path, captions: Path, citation:
 
     Args:
         config: the study's file.
-        schema: that of all studies.
         results: the study's folder.
         captions: the folder of the report's captions.
         citation: the project's CITATION.cff.
@@ -38,7 +36,7 @@ def publish(config: Path, schema: Path, results: Path, captions: Path, citation:
         RecordError: what would be published is not of the study as it stands, or of other code than
             is here, or of more than one code or data set.
     """
-    study = study_of(read_study(config), schema, source=str(config))
+    study = study_in(config)
     published = results / "published"
     try:
         _check(study, results / "runs", published)

@@ -7,22 +7,20 @@ from pathlib import Path
 
 from sharpness.report.costs import costs_of, jobs_of
 from sharpness.runtime.stage import run_stage
-from sharpness.study.file import read_study
 from sharpness.study.jobs import jobs
-from sharpness.study.plan import study_of
+from sharpness.study.plan import study_in
 
 WIDTH = 118  # of a line in the terminal
 
 
-def summary(config: Path, schema: Path, results: Path) -> None:
+def summary(config: Path, results: Path) -> None:
     """Print the tables of results, the verdicts, the cost of each part, and where figures and report are.
 
     Args:
         config: the study's file.
-        schema: that of all studies.
         results: the study's folder.
     """
-    study = study_of(read_study(config), schema, source=str(config))
+    study = study_in(config)
     print(f"\nThe study {study.name}\n")
     claims = results / "tables" / "claims.md"
     for name in sorted(study.result_tables):

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from sharpness.data import catalogue
 from sharpness.study import networks
-from sharpness.study.kinds import CLAIMS, ENDS, FROM_EPOCH, KINDS
+from sharpness.study.kinds import BASE, CLAIMS, ENDS, FROM_EPOCH, KINDS
 from sharpness.study.pooling import check_pooling
 from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import Run
-from sharpness.study.schedule import Schedule
-from sharpness.study.schema import StudyError, known_words
+from sharpness.study.schedule import SCHEDULES, Schedule
+from sharpness.study.schema import known_words
 
 if TYPE_CHECKING:
     from sharpness.study.plan import Experiment, Study
@@ -39,61 +39,61 @@ _MOST_DENSITIES = 200
 _LONGEST_COMMAND = 100_000
 
 
-def check(study: Study) -> None:
-    """Refuse a study that cannot be computed, or whose products would say what was not measured.
+def check(study: Study) -> Iterator[str]:
+    """Say why a study cannot be computed, or its products would say what was not measured.
 
-    Raises:
-        StudyError: the message names the key, the value and what would be right.
+    Args:
+        study: one whose names all lead somewhere, as ``check_names`` and ``check_references`` say.
+
+    Yields:
+        sentences that name the key, the value and what would be right; of several runs, for the first.
     """
-    _check_names(study)
     for experiment in study.experiments.values():
-        _check_kind(experiment, study.config)
-        _check_panels(experiment, study.config)
-        check_pooling(experiment.name, experiment.kind, dict(experiment.grids))
+        yield from _check_kind(experiment, study.config)
+        yield from _check_panels(experiment, study.config)
+        seen = {grid: runs for grid, runs in experiment.grids.items() if _is_seen(grid, experiment.kind)}
+        yield from check_pooling(experiment.name, experiment.kind, seen)
         for run in experiment.runs.values():
-            _check_evaluation(run, study.config)
+            yield from _check_evaluation(run, study.config)
     for run_name in study.runs:
-        _check_command(study, run_name)
+        yield from _check_command(study, run_name)
     for run_name, measurement, name in study.measured:
-        _check_measurement(study.runs[run_name], measurement, name, study.config)
+        yield from _check_measurement(study.runs[run_name], measurement, name, study.config)
         if not study.parts(run_name, measurement, name):
-            raise StudyError(
+            yield (
                 f"{measurement}.{name}.checkpoints is {study.config[measurement][name]['checkpoints']!r}, "
                 f"which keeps no checkpoint within the {study.runs[run_name].epochs} epochs of {run_name}"
             )
 
 
-def check_run(run: Run) -> None:
-    """Refuse a run that no job could train.
-
-    Raises:
-        ValueError: the data set or the network cannot be as the run says.
-    """
+def check_run(run: Run) -> Iterator[str]:
+    """Say why no job could train a run: the data set or the network cannot be as it says."""
     available = catalogue.num_training(run.data)
     if run.num_training > available:
-        raise ValueError(
-            f"num_training must be at most {available}, the training split of {run.data}, got {run.num_training}"
-        )
+        yield f"num_training must be at most {available}, the training split of {run.data}, got {run.num_training}"
     facts = catalogue.source(run.data)
-    networks.check(run.model, facts.input_shape, facts.num_classes, run.padding, run.init_scale)
+    try:
+        networks.check(run.model, facts.input_shape, facts.num_classes, run.padding, run.init_scale)
+    except ValueError as error:
+        yield str(error)
     smallest = networks.smallest_batch(run.model)
     if run.examples_per_step < smallest:
-        raise ValueError(f"batch_size must be at least {smallest} for {run.model}, got {run.batch_size}")
+        yield f"batch_size must be at least {smallest} for {run.model}, got {run.batch_size}"
 
 
-def _check_command(study: Study, run: str) -> None:
+def _check_command(study: Study, run: str) -> Iterator[str]:
     """A training job has the files and the steps of all its checkpoints in its command."""
     file = len(f"results/{study.name}/runs/{run}/checkpoints/{study.num_chunks}.safetensors ")
     length = file * study.num_chunks + sum(len(f"{step} ") for chunk in study.chunks[run] for step in chunk)
     if length > _LONGEST_COMMAND:
         num_steps = sum(map(len, study.chunks[run]))
-        raise StudyError(
+        yield (
             f"chunks_per_run is {study.num_chunks}, with {num_steps} checkpoints of {run}: the command that trains it "
             f"would have {length:,} characters of files and steps, at most {_LONGEST_COMMAND:,} can be run"
         )
 
 
-def _check_panels(experiment: Experiment, config: Mapping[str, Any]) -> None:
+def _check_panels(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[str]:
     kind = KINDS[experiment.kind]
     if not kind.figures:
         return
@@ -101,7 +101,7 @@ def _check_panels(experiment: Experiment, config: Mapping[str, Any]) -> None:
     panels = {replace(run, seed=0) if each else (run.data, run.model, grid) for grid, run in experiment.pairs}
     if len(panels) > _MOST_PANELS:
         what = "configurations" if each else "grids of networks"
-        raise StudyError(
+        yield (
             f"experiments.{experiment.name} has {len(panels)} {what}, a figure of kind {experiment.kind} shows at most "
             f"{_MOST_PANELS}: give the others experiments of their own"
         )
@@ -110,37 +110,35 @@ def _check_panels(experiment: Experiment, config: Mapping[str, Any]) -> None:
         if schedule != ENDS:
             number = max(len(Schedule.of(config["checkpoints"][schedule]).steps(run)) for _, run in experiment.pairs)
             if number > _MOST_DENSITIES:
-                raise StudyError(
+                yield (
                     f"density.{name}.checkpoints is {schedule!r}, which keeps {number} checkpoints, a figure shows at "
                     f"most {_MOST_DENSITIES}"
                 )
 
 
-def _check_names(study: Study) -> None:
+def check_names(study: Study) -> Iterator[str]:
+    """Say which names are taken, or could not be files."""
     if study.name in _TAKEN_STUDIES:
-        raise StudyError(f"study is {study.name!r}, the name of the folder that all studies share in results")
+        yield f"study is {study.name!r}, the name of the folder that all studies share in results"
     for section in ("study", "checkpoints", *MEASUREMENTS, "experiments"):
         names = [study.name] if section == "study" else study.config.get(section, {})
-        looping = next((name for name in names if _LOOP.search(name)), None)
-        if looping is not None:
-            raise StudyError(
-                f"a name in {section} is {looping!r}, must not repeat a part twenty times: Snakemake refuses such names"
-            )
+        for name in filter(_LOOP.search, names):
+            yield f"a name in {section} is {name!r}, must not repeat a part twenty times: Snakemake refuses such names"
     if ENDS in study.config["checkpoints"]:
-        raise StudyError(f"checkpoints.{ENDS}: the name is taken by the best and the last checkpoint")
+        yield f"checkpoints.{ENDS}: the name is taken by the best and the last checkpoint"
     if CLAIMS in study.experiments:
-        raise StudyError(f"experiments.{CLAIMS}: the name is taken by the table of verdicts")
+        yield f"experiments.{CLAIMS}: the name is taken by the table of verdicts"
     owners: dict[tuple[str, str], str] = {}
     for experiment in study.experiments.values():
         for product, name in _products(experiment):
             owner = owners.setdefault((product, name), experiment.name)
             if owner != experiment.name:
-                raise StudyError(
+                yield (
                     f"experiments.{experiment.name}: its {product} {name} has the name of one of experiments.{owner}; "
                     f"rename one of the two"
                 )
         if KINDS[experiment.kind].result_table and experiment.name in _TAKEN_TABLES:
-            raise StudyError(f"experiments.{experiment.name}: the name is taken, the study has its {experiment.name}")
+            yield f"experiments.{experiment.name}: the name is taken, the study has its {experiment.name}"
 
 
 def _products(experiment: Experiment) -> Iterator[tuple[str, str]]:
@@ -151,153 +149,156 @@ def _products(experiment: Experiment) -> Iterator[tuple[str, str]]:
         yield "table", experiment.name
 
 
-def _check_kind(experiment: Experiment, config: Mapping[str, Any]) -> None:
+def _is_seen(grid: str, kind: str) -> bool:
+    """Whether what a kind of experiments shows has a place for a grid of this name."""
+    return not KINDS[kind].grids or grid in KINDS[kind].grids
+
+
+def _check_kind(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[str]:
     place, kind = f"experiments.{experiment.name}", KINDS[experiment.kind]
-    unseen = [grid for grid in experiment.grids if kind.grids and grid not in kind.grids]
+    unseen = [grid for grid in experiment.grids if not _is_seen(grid, experiment.kind)]
     if unseen:
-        raise StudyError(
+        yield (
             f"{place}.grids is of {', '.join(unseen)}, must have {' or '.join(kind.grids)}: "
             f"what the panels of kind {experiment.kind} show"
         )
     for measurement in kind.measurements:
-        if measurement != "history" and measurement not in experiment.measure:
-            raise StudyError(
-                f"{place}.measure lacks {measurement}, which an experiment of kind {experiment.kind} needs"
-            )
-    for measurement, names in experiment.measure.items():
-        for name in names:
-            _check_reference(place, measurement, name, config)
-    for measurement in kind.measurements:
         if measurement != "history":
-            _check_settings(experiment, measurement, config)
+            yield from _check_settings(experiment, measurement, config)
     shortest = min(experiment.runs.values(), key=lambda run: run.epochs)
     if experiment.kind == "table" and shortest.epochs < config["validation_epoch"]:
-        raise StudyError(
+        yield (
             f"validation_epoch must be at most {shortest.epochs}, the epochs of {shortest.name} in {place}, "
             f"got {config['validation_epoch']}"
         )
     nudged = next((run for run in experiment.grids.get("sgd", ()) if run.is_nudged), None)
     if experiment.kind == "table" and nudged is not None:
-        raise StudyError(
+        yield (
             f"{place}.grids.sgd: gamma must be 1, since its rows are named SGD, got {nudged.gamma:g} "
             f"(gamma_outside {nudged.gamma_outside:g})"
         )
 
 
-def _check_reference(place: str, measurement: str, name: str, config: Mapping[str, Any]) -> None:
-    known = config.get(measurement, {})
-    if name not in known:
-        raise StudyError(f"{place}.measure.{measurement} names {name!r}, {known_words(name, known)}")
-    schedule = config[measurement][name]["checkpoints"]
-    schedules = [*config["checkpoints"], ENDS]
-    if schedule not in schedules:
-        raise StudyError(f"{measurement}.{name}.checkpoints is {schedule!r}, {known_words(schedule, schedules)}")
+def check_references(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[str]:
+    """Say which names of settings and schedules lead nowhere, and what an experiment does not measure but needs."""
+    place = f"experiments.{experiment.name}.measure"
+    for measurement in KINDS[experiment.kind].measurements:
+        if measurement != "history" and measurement not in experiment.measure:
+            yield f"{place} lacks {measurement}, which an experiment of kind {experiment.kind} needs"
+    for measurement, names in experiment.measure.items():
+        known = config.get(measurement, {})
+        for name in names:
+            if name not in known:
+                always = [name for name in (*MEASUREMENTS[measurement].named, BASE) if name not in known]
+                yield f"{place}.{measurement} names {name!r}, {known_words(name, [*known, *always])}"
+                continue
+            schedule = config[measurement][name]["checkpoints"]
+            schedules = list(dict.fromkeys([*config["checkpoints"], *SCHEDULES, ENDS]))
+            if schedule != ENDS and schedule not in config["checkpoints"]:
+                yield f"{measurement}.{name}.checkpoints is {schedule!r}, {known_words(schedule, schedules)}"
 
 
-def _check_settings(experiment: Experiment, measurement: str, config: Mapping[str, Any]) -> None:
+def _check_settings(experiment: Experiment, measurement: str, config: Mapping[str, Any]) -> Iterator[str]:
     """What the products of an experiment demand of the settings it is measured with."""
     place, kind = f"experiments.{experiment.name}.measure.{measurement}", KINDS[experiment.kind]
     names = experiment.measure[measurement]
     if len(names) > 1 and not kind.compares_settings:
-        raise StudyError(
+        yield (
             f"{place} names {', '.join(names)}, kind {experiment.kind} shows one: give each an experiment of its own"
         )
+        return
     settings = {name: config[measurement][name] for name in names}
     first = settings[names[0]]
     for name, section in settings.items():
         for key in _SHARED_BY_VARIANTS if measurement == "variants" else ():
             if section[key] != first[key]:
-                raise StudyError(
+                yield (
                     f"{measurement}.{name}.{key} must be that of {names[0]}, {first[key]}, with which {place} compares "
                     f"it, got {section[key]}"
                 )
         if kind.at_ends is not None and kind.at_ends != (section["checkpoints"] == ENDS):
             wanted = "ends, the best and the last" if kind.at_ends else "a schedule of planned ones"
-            raise StudyError(
+            yield (
                 f"{measurement}.{name}.checkpoints is {section['checkpoints']!r}, must be {wanted}: what kind "
                 f"{experiment.kind} of experiments.{experiment.name} shows"
             )
     if experiment.kind == "slices":
         near = [k for k in first["scales"] if abs(k) <= _SHOWN_SCALES]
-        if not min(near) < 0 < max(near):
-            raise StudyError(
+        if not min(near, default=0) < 0 < max(near, default=0):
+            yield (
                 f"slices.{names[0]}.scales is {first['scales']}, must have values on both sides of 0 within "
                 f"±{_SHOWN_SCALES}: what {place} shows"
             )
     if experiment.kind == "widths":
-        _check_bowls(experiment, names[0], config)
+        yield from _check_bowls(experiment, names[0], config)
 
 
-def _check_bowls(experiment: Experiment, name: str, config: Mapping[str, Any]) -> None:
+def _check_bowls(experiment: Experiment, name: str, config: Mapping[str, Any]) -> Iterator[str]:
     """The width of a bowl is a mean over the checkpoints of the later epochs."""
     schedule = config["slices"][name]["checkpoints"]
     for run in experiment.runs.values():
         steps = Schedule.of(config["checkpoints"][schedule]).steps(run) if schedule != ENDS else []
         last = steps[-1] / run.steps_per_epoch if steps else run.epochs
         if last < FROM_EPOCH:
-            raise StudyError(
+            yield (
                 f"slices.{name}.checkpoints is {schedule!r}, must keep one of {run.name} from epoch {FROM_EPOCH} on: "
                 f"there experiments.{experiment.name} measures widths"
             )
 
 
-def _check_evaluation(run: Run, config: Mapping[str, Any]) -> None:
+def _check_evaluation(run: Run, config: Mapping[str, Any]) -> Iterator[str]:
     epochs = config["evaluation_epochs"]
     if not epochs:
         return
     if run.epochs not in epochs:
-        raise StudyError(f"evaluation_epochs must have {run.epochs}, the last epoch of {run.name}, got {epochs}")
+        yield f"evaluation_epochs must have {run.epochs}, the last epoch of {run.name}, got {epochs}"
     if run.plateau_patience is not None or run.stop_patience is not None:
-        raise StudyError(f"evaluation_epochs must be [], every one: {run.name} has a patience in epochs; got {epochs}")
+        yield f"evaluation_epochs must be [], every one: {run.name} has a patience in epochs; got {epochs}"
     if (early := config["validation_epoch"]) not in epochs:
-        raise StudyError(f"evaluation_epochs must have {early}, the validation_epoch, got {epochs}")
+        yield f"evaluation_epochs must have {early}, the validation_epoch, got {epochs}"
 
 
-def _check_measurement(run: Run, measurement: str, name: str, config: Mapping[str, Any]) -> None:
+def _check_measurement(run: Run, measurement: str, name: str, config: Mapping[str, Any]) -> Iterator[str]:
     settings, place = config[measurement][name], f"{measurement}.{name}"
     for key in ("num_examples", "loss_examples"):
         if settings.get(key, 0) > run.num_training:
-            raise StudyError(
+            yield (
                 f"{place}.{key} must be at most {run.num_training}, the num_training of {run.name}, got {settings[key]}"
             )
     if settings.get("frobenius_products") == 1:
-        raise StudyError(
+        yield (
             f"{place}.frobenius_products must be 0, for no estimate, or at least 2, which have a standard error, got 1"
         )
     for key in ("num_eigenvalues", "num_directions"):
         if settings.get(key, 0) > settings["max_products"]:
-            raise StudyError(
-                f"{place}.{key} must be at most {settings['max_products']}, its max_products, got {settings[key]}"
-            )
+            yield (f"{place}.{key} must be at most {settings['max_products']}, its max_products, got {settings[key]}")
     if settings.get("renew_every") is not None and settings["follow_products"] < settings["num_directions"]:
-        raise StudyError(
+        yield (
             f"{place}.follow_products must be at least {settings['num_directions']}, its num_directions, "
             f"where they are renewed, got {settings['follow_products']}"
         )
     if settings.get("measure_every", 0) > settings.get("num_steps", 0):
-        raise StudyError(
+        yield (
             f"{place}.measure_every must be at most {settings['num_steps']}, its num_steps, or only the start is "
             f"measured, got {settings['measure_every']}"
         )
     if measurement == "slices" and (0 not in settings["scales"] or max(settings["scales"]) <= 0):
-        raise StudyError(
-            f"{place}.scales is {settings['scales']}, must have 0 and a positive k: widths are measured from there"
-        )
-    _check_block(run, place, settings)
+        yield (f"{place}.scales is {settings['scales']}, must have 0 and a positive k: widths are measured from there")
+    yield from _check_block(run, place, settings)
 
 
-def _check_block(run: Run, place: str, settings: Mapping[str, Any]) -> None:
+def _check_block(run: Run, place: str, settings: Mapping[str, Any]) -> Iterator[str]:
     """The block of the Hessian that is measured, which a pattern over the names of parameters chooses."""
     facts, pattern = catalogue.source(run.data), settings.get("parameters", "*")
     sizes = networks.parameter_sizes(run.model, facts.input_shape, facts.num_classes, padding=run.padding)
     size = sum(number for parameter, number in sizes.items() if fnmatchcase(parameter, pattern))
     if not size:
-        raise StudyError(
+        yield (
             f"{place}.parameters is {pattern!r}, which is the name of no parameter of {run.model}; "
             f"known are {', '.join(sizes)}"
         )
-    if settings.get("num_eigenvalues", 0) > size:
-        raise StudyError(
+    elif settings.get("num_eigenvalues", 0) > size:
+        yield (
             f"{place}.num_eigenvalues must be at most {size}, the weights of {run.model} that {pattern!r} names, "
             f"got {settings['num_eigenvalues']}"
         )

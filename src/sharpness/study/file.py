@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,32 @@ import yaml
 from sharpness.study.schema import StudyError
 
 
+@dataclass(frozen=True)
+class Parsed:
+    """What a study's file says."""
+
+    study: Any
+    twice: list[str]  # a sentence for each key that a mapping has twice
+    lines: dict[tuple[str | int, ...], int]  # of every key, by its path; of a merged one, where it is written
+
+
 def read_study(path: Path) -> Any:
     """The study in a file, as YAML (or JSON) says it; whether it is a good one, ``study_of`` tells.
 
     Raises:
-        StudyError: the file cannot be read, is no YAML in UTF-8, or gives a key twice, of which YAML keeps the last.
+        StudyError: as ``parse_study``, or a key is given twice, of which YAML keeps the last.
+    """
+    parsed = parse_study(path)
+    if parsed.twice:
+        raise StudyError.of(str(path), parsed.twice)
+    return parsed.study
+
+
+def parse_study(path: Path) -> Parsed:
+    """Read a study's file.
+
+    Raises:
+        StudyError: the file cannot be read, or is no YAML (or JSON) in UTF-8.
     """
     try:
         text = path.read_bytes().decode()
@@ -31,9 +53,7 @@ def read_study(path: Path) -> Any:
         line = error.object[: error.start].count(b"\n") + 1
         raise StudyError(f"{path}: line {line} is not text in UTF-8; save the file in that encoding") from None
     try:
-        return yaml.load(text, Loader=_Loader)
-    except _KeyTwiceError as error:
-        raise StudyError(f"{path}: {error}") from None
+        return _parsed(text)
     except yaml.YAMLError as error:
         return _as_json(text, path, error)
     except (ValueError, RecursionError) as error:  # a date that is none, or too many brackets
@@ -64,19 +84,39 @@ def study_name(path: Path) -> str:
     return name
 
 
-def _as_json(text: str, path: Path, error: yaml.YAMLError) -> Any:
+def _parsed(text: str) -> Parsed:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        study = None if node is None else loader.construct_document(node)
+        return Parsed(study, loader.twice, dict(_lines(loader, node, ())))
+    finally:
+        loader.dispose()
+
+
+def _lines(loader: _Loader, node: yaml.Node | None, path: tuple[str | int, ...]) -> Iterator[tuple[Any, int]]:
+    """Path and line of every key below a node whose merged keys are among its own."""
+    pairs: list[tuple[Any, yaml.Node, yaml.Node]] = []
+    if isinstance(node, yaml.MappingNode):
+        pairs = [(loader.construct_object(key), key, value) for key, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        pairs = [(index, value, value) for index, value in enumerate(node.value)]
+    for key, at, value in pairs:
+        yield (*path, key), at.start_mark.line + 1
+        yield from _lines(loader, value, (*path, key))
+
+
+def _as_json(text: str, path: Path, error: yaml.YAMLError) -> Parsed:
     """The study in JSON that is no YAML (indented by tabs), as Snakemake reads it too."""
     try:
         study = json.loads(text)
-        yaml.load(text.expandtabs(), Loader=_Loader)
-    except _KeyTwiceError as twice:
-        raise StudyError(f"{path}: {twice}") from None
+        parsed = _parsed(text.expandtabs())
     except (ValueError, RecursionError, yaml.YAMLError):
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f"line {mark.line + 1} "
         problem = getattr(error, "problem", None) or error
         raise StudyError(f"{path}: {place}is not valid YAML ({_one_line(problem)})") from None
-    return study
+    return replace(parsed, study=study)
 
 
 def _nearest(path: Path) -> str:
@@ -93,15 +133,12 @@ def _one_line(cause: object) -> str:
 _MERGE = "tag:yaml.org,2002:merge"
 
 
-class _KeyTwiceError(ValueError):
-    """A mapping has a key twice."""
-
-
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that a mapping gives twice; what it merges (``<<``) it may replace."""
+    """Takes down the keys that a mapping gives twice; what it merges (``<<``) it may replace."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
+        self.twice: list[str] = []
         self._checked: set[yaml.Node] = set()
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -124,7 +161,7 @@ class _Loader(yaml.SafeLoader):
             key = "<<" if key_node.tag == _MERGE else self.construct_object(key_node)
             line = key_node.start_mark.line + 1
             if key in lines:
-                raise _KeyTwiceError(f"the key {key!r} is given twice, in line {lines[key]} and in line {line}")
+                self.twice.append(f"the key {key!r} is given twice, in line {lines[key]} and in line {line}")
             lines[key] = line
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from sharpness.study.run import Run
 
+# The settings of a measurement from which all of its others take what they do not say.
+BASE = "default"
 # The checkpoint of the best validation accuracy and that of the last step: a part of its own in every run.
 ENDS = "ends"
 # The figures that have an interactive version; each is drawn from the measurement of its name.
@@ -44,6 +46,12 @@ class Kind:
     at_ends: bool | None = None  # whether it shows the best and the last checkpoint, or the planned ones; None: any
     result_table: str | None = None  # the caption of its table of results, if it has one
     compares_settings: bool = False  # several settings of a measurement, and not one
+    settings: tuple[str, ...] = (BASE,)  # of its measurements, where an experiment names none
+
+    @property
+    def default_measure(self) -> dict[str, list[str]]:
+        """What an experiment measures that does not say."""
+        return {name: list(self.settings) for name in self.measurements if name != "history"}
 
 
 def first_change(run: Run) -> int | None:
@@ -70,7 +78,7 @@ def _by_way(_: str, run: Run) -> dict[str, Hashable]:
 _RATE_AND_BATCH = ("learning_rate", "batch_size")
 
 KINDS = {
-    "spectrum": Kind(("spectrum",), ("spectrum",), None, at_ends=False),
+    "spectrum": Kind(("spectrum",), ("spectrum",), None, at_ends=False, settings=("top30",)),
     "eigenvalues": Kind(("spectrum",), ("eigenvalues", "peaks"), _by_setting, grids=_RATE_AND_BATCH, at_ends=False),
     "schedules": Kind(
         ("spectrum",), ("schedules",), lambda _, run: {"first rate change": first_change(run)}, at_ends=False
@@ -79,14 +87,26 @@ KINDS = {
     "slices": Kind(("slices",), ("slices", "schematic"), None),
     "widths": Kind(("slices",), ("widths",), _by_setting, grids=_RATE_AND_BATCH),
     "steps": Kind(("steps",), ("steps",), lambda _, __: {}),
-    "variants": Kind(("variants",), ("variants",), lambda _, __: {}, compares_settings=True),
+    "variants": Kind(
+        ("variants",),
+        ("variants",),
+        lambda _, __: {},
+        compares_settings=True,
+        settings=("sgd", "top_only", "constant_top", "top_removed"),
+    ),
     "gradients": Kind(("gradients",), ("gradients",), _by_setting),
     "nudged": Kind(
         ("spectrum", "history"), ("nudged",), lambda _, run: {"gamma": run.gamma}, grids=("gamma",), at_ends=False
     ),
     "agreement": Kind(("spectrum", "history"), ("agreement",), _by_way, at_ends=False, result_table="agreement_table"),
     "table": Kind(
-        ("spectrum", "history"), (), _by_row, grids=("gamma", "sgd"), at_ends=True, result_table="results_table"
+        ("spectrum", "history"),
+        (),
+        _by_row,
+        grids=("gamma", "sgd"),
+        at_ends=True,
+        result_table="results_table",
+        settings=(ENDS,),
     ),
 }
 # Of these the figures show all grids together.

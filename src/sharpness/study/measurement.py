@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sharpness.study.settings import setting
+from sharpness.study.settings import Derived, a_twentieth, setting
 from sharpness.study.work import Products, Work
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class Measurement(ABC):
 
     title: ClassVar[str]  # what its settings are of
     columns: ClassVar[Mapping[str, Column]]
-    checkpoints: ClassVar[str] = "trajectory"  # the schedule of settings that name none
+    checkpoints: ClassVar[str] = "few"  # the schedule of settings that name none
+    named: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # settings that every study has, each with what is its own
     looks_back: ClassVar[bool] = False  # whether it compares each checkpoint with the one before
 
     @abstractmethod
@@ -71,18 +72,28 @@ class Measurement(ABC):
         """Of what it is measured, and how exactly: for captions."""
 
 
+def _enough_products(num_eigenvalues: int | None) -> int:
+    return max(100, 10 * (num_eigenvalues or 1))
+
+
 @dataclass(frozen=True)
 class OfHessian(Measurement):
     """A measurement that looks for leading eigenpairs of the Hessian on some training examples."""
 
     num_examples: int = setting(
-        250, "training examples of the Hessian (about 5 % of the training set)", minimum=1, maximum=100000
+        Derived("5 % of the study's smallest num_training, at least 250 or all", a_twentieth, "num_training"),
+        "training examples of the Hessian (about 5 % of the training set)",
+        minimum=1,
+        maximum=100000,
     )
     tolerance: float = setting(
         1e-2, "largest residual of an eigenpair, relative to the largest eigenvalue", exclusiveMinimum=0, maximum=1
     )
     max_products: int = setting(
-        100, "most Hessian-vector products for the eigenpairs of one checkpoint", minimum=1, maximum=100000
+        Derived("100, or 10 for each eigenpair if that is more", _enough_products, "num_eigenvalues"),
+        "most Hessian-vector products for the eigenpairs of one checkpoint",
+        minimum=1,
+        maximum=100000,
     )
 
     @property

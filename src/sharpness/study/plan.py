@@ -6,23 +6,24 @@ Free of torch and pandas: the workflow imports it each time it plans.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sharpness.study import feasibility
+from sharpness.study.effective import Effective, effective
+from sharpness.study.file import parse_study
+from sharpness.study.keys import study_schema
 from sharpness.study.kinds import CLAIMS, ENDS, INTERACTIVE, KINDS
 from sharpness.study.measurement import Measurement
 from sharpness.study.registry import MEASUREMENTS
-from sharpness.study.run import Run, runs_of
+from sharpness.study.run import Run, RunError, runs_of
 from sharpness.study.schedule import Schedule, chunks_of
-from sharpness.study.schema import StudyError, check_schema
+from sharpness.study.schema import StudyError, by_subject, follows, problems, without
 
-__all__ = ["CLAIMS", "ENDS", "KINDS", "MEASUREMENTS", "Experiment", "Study", "study_of"]
+__all__ = ["CLAIMS", "ENDS", "KINDS", "MEASUREMENTS", "Experiment", "Study", "study_in", "study_of"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,13 @@ class Study:
     """A checked study."""
 
     name: str
-    config: Mapping[str, Any]
+    whole: Effective
     experiments: Mapping[str, Experiment]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Every value of the study, defaults included."""
+        return self.whole.config
 
     @property
     def num_chunks(self) -> int:
@@ -197,37 +203,77 @@ class Study:
         return "; ".join(parts)
 
 
-def study_of(config: Mapping[str, Any], schema_path: Path, *, source: str) -> Study:
-    """Check ``config`` and expand it.
-
-    Args:
-        config: the parsed study.
-        schema_path: the JSON schema of a study.
-        source: the study's file, named in messages.
+def study_in(path: Path) -> Study:
+    """The study in a file.
 
     Raises:
-        StudyError: something is wrong; the message names the key, the value and what would be right.
-        sharpness.data.catalogue.SourceError: the files of a data set are missing or damaged.
+        StudyError: as ``parse_study`` and ``study_of``.
     """
-    try:
-        check_schema(config, yaml.safe_load(schema_path.read_text(encoding="utf-8")))
-        experiments = {name: _experiment(name, config) for name in config["experiments"]}
-        study = Study(name=config["study"], config=config, experiments=experiments)
-        feasibility.check(study)
-    except StudyError as error:
-        raise StudyError(f"{source}: {error}") from None
+    parsed = parse_study(path)
+    return study_of(parsed.study, source=str(path), known=parsed.twice)
+
+
+def study_of(config: Any, *, source: str, known: Sequence[str] = ()) -> Study:
+    """Check a study, fill in its defaults, and expand it.
+
+    Args:
+        config: what its file says.
+        source: the file, named in messages.
+        known: what is known to be wrong with it already.
+
+    Raises:
+        StudyError: something is wrong; the message has a line for each thing that is, with the key, the value and what
+            would be right.
+    """
+    wrong = [*problems(config, study_schema())]
+    sentences = [*known, *(problem.sentence for problem in wrong)]
+    rest = without(config, [problem.path for problem in wrong])
+    if rest is None:
+        raise StudyError.of(source, sentences)
+    whole = effective(rest)
+    study, further = _expanded(whole)
+    sentences += [sentence for sentence in further if not any(follows(sentence, each) for each in wrong)]
+    if sentences:
+        raise StudyError.of(source, by_subject(sentences))
     return study
 
 
-def _experiment(name: str, config: Mapping[str, Any]) -> Experiment:
-    section = config["experiments"][name]
+def _expanded(whole: Effective) -> tuple[Study, list[str]]:
+    """A study with all of its runs, and everything that is wrong with it though each of its values is right."""
+    experiments, sound, sentences = {}, {}, []
+    for name, section in whole.config["experiments"].items():
+        grids, impossible = _grids(name, section, whole.config["defaults"])
+        experiment = Experiment(name=name, kind=section["kind"], measure=section["measure"], grids=grids)
+        astray = [*feasibility.check_references(experiment, whole.config)]
+        sentences += impossible + astray
+        experiments[name] = experiment
+        if not astray and not impossible:
+            sound[name] = experiment
+    study = Study(name=whole.config["study"], whole=whole, experiments=experiments)
+    sentences += feasibility.check_names(study)
+    try:
+        sentences += feasibility.check(replace(study, experiments=sound))
+    except StudyError as error:
+        sentences.append(str(error))
+    return study, sentences
+
+
+def _grids(
+    name: str, section: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> tuple[dict[str, list[Run]], list[str]]:
+    """The runs of an experiment by grid, and why some are impossible."""
     grids: dict[str, list[Run]] = {}
+    sentences = []
     for grid, blocks in section["grids"].items():
-        try:
-            runs = [run for axes in blocks for run in runs_of(config["defaults"], axes)]
-            for run in runs:
-                feasibility.check_run(run)
-        except ValueError as error:
-            raise StudyError(f"experiments.{name}.grids.{grid}: {error}") from None
-        grids[grid] = list(dict.fromkeys(runs))
-    return Experiment(name=name, kind=section["kind"], measure=section["measure"], grids=grids)
+        runs: dict[Run, None] = {}
+        wrong: dict[str, None] = {}
+        for axes in blocks:
+            try:
+                runs |= dict.fromkeys(runs_of(defaults, axes))
+            except RunError as error:
+                wrong |= dict.fromkeys(error.problems)
+        for run in runs:
+            wrong |= dict.fromkeys(feasibility.check_run(run))
+        grids[grid] = [*runs]
+        sentences += [f"experiments.{name}.grids.{grid}: {sentence}" for sentence in wrong]
+    return grids, sentences

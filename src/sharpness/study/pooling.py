@@ -7,23 +7,22 @@ from dataclasses import fields
 
 from sharpness.study.kinds import GRIDS_TOGETHER, KINDS
 from sharpness.study.run import Run
-from sharpness.study.schema import StudyError
 
 _CONFIGURATION = [field.name for field in fields(Run) if field.name != "seed"]
 # What follows from other settings: named only where nothing else differs.
 _FOLLOWING = ("num_directions", "direction_examples", "direction_tolerance", "direction_products")
 
 
-def check_pooling(name: str, kind: str, grids: dict[str, list[Run]]) -> None:
-    """Refuse axes that an experiment's products do not tell apart.
+def check_pooling(name: str, kind: str, grids: dict[str, list[Run]]) -> Iterator[str]:
+    """Say which axes an experiment's products do not tell apart.
 
     Args:
         name: of the experiment.
         kind: its own.
         grids: its runs, by grid.
 
-    Raises:
-        StudyError: two runs that are not seeds of one configuration would be averaged.
+    Yields:
+        sentences about two runs that are not seeds of one configuration and would be averaged.
     """
     shown = KINDS[kind].shown
     if shown is None:
@@ -38,7 +37,7 @@ def check_pooling(name: str, kind: str, grids: dict[str, list[Run]]) -> None:
             field = min(differing, key=lambda each: each in _FOLLOWING)
             where = f"grids.{grid}" if earlier == grid else f"grids {earlier} and {grid}"
             at = "".join(f" at {words.replace('_', ' ')} {_text(value)}" for words, value in values.items())
-            raise StudyError(
+            yield (
                 f"experiments.{name}.{where}: {field} is {_text(getattr(other, field))} and "
                 f"{_text(getattr(run, field))}{at}, which kind {kind} would average as if they were seeds; "
                 f"give each {field} an experiment of its own"

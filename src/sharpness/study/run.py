@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from sharpness.data import catalogue
 from sharpness.study import networks
-from sharpness.study.settings import Derived, schema_of, setting, unmet
+from sharpness.study.settings import Derived, a_twentieth, schema_of, setting, unmet
 
 _LONGEST_NAME = 255
 # Allowed in Python, never in a study: no epochs names the state that all lengths of a run share, and a factor of zero
@@ -34,11 +34,6 @@ class RunError(ValueError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = list(problems)
-
-
-def a_twentieth(num_training: int) -> int:
-    """A twentieth of the training set, but not below 250 examples where there are so many."""
-    return min(num_training, max(250, num_training // 20))
 
 
 @dataclass(frozen=True)

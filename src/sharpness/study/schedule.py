@@ -8,16 +8,37 @@ from dataclasses import dataclass
 from typing import Any
 
 from sharpness.study.run import Run
+from sharpness.study.settings import setting
 
 
 @dataclass(frozen=True)
 class Schedule:
     """When checkpoints are kept: the union of what its fields ask for."""
 
-    at_epochs: tuple[float, ...] = ()
-    dense_epochs: float = 0  # for so many epochs from the start,
-    dense_images: int = 1  # every so many training images (every step where a batch is larger)
-    every_epochs: int | None = None  # after that, once every so many epochs, and at the end
+    at_epochs: tuple[float, ...] = setting(
+        [],
+        "times in epochs, fractions included",
+        in_code=True,
+        uniqueItems=True,
+        items={"type": "number", "minimum": 0, "maximum": 100_000},
+    )
+    dense_epochs: float = setting(
+        0, "epochs from the start that are kept densely; 0 for none", in_code=True, minimum=0, maximum=100_000
+    )
+    dense_images: int = setting(
+        512,
+        "training images between two dense checkpoints (at least one step)",
+        in_code=True,
+        minimum=1,
+        maximum=100_000_000,
+    )
+    every_epochs: int | None = setting(
+        None,
+        "epochs between checkpoints after the dense ones; the last step is kept too; null for none",
+        in_code=True,
+        minimum=1,
+        maximum=100_000,
+    )
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> Schedule:
@@ -35,6 +56,14 @@ class Schedule:
             steps.update(range(first * per_epoch, last + 1, self.every_epochs * per_epoch))
             steps.add(last)
         return sorted(step for step in steps if step <= last)
+
+
+# Schedules that every study has; one that it declares under the same name takes its place.
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "trajectory": {"dense_epochs": 2, "dense_images": 512, "every_epochs": 1},
+    "few": {"at_epochs": [0, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]},
+    "switch": {"at_epochs": [1]},
+}
 
 
 def chunks_of(steps: Sequence[int], num_chunks: int) -> list[list[int]]:

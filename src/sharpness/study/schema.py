@@ -1,99 +1,164 @@
-"""What is wrong with a study's file, in one sentence for its author: the key, the value, and what would be right."""
+"""What is wrong with a study's file, a sentence each for its author: the key, the value, and what would be right."""
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import jsonschema
 import yaml
+
+from sharpness.study.kinds import BASE
+from sharpness.study.settings import unmet
 
 
 class StudyError(ValueError):
-    """The study's file is wrong; the message is one sentence for its author."""
+    """The study's file is wrong; the message has a line for each thing that is, a sentence for its author."""
+
+    @classmethod
+    def of(cls, source: str, sentences: Sequence[str]) -> StudyError:
+        """Everything that is wrong with a file; more than one thing is counted in the last line."""
+        count = [f"{len(sentences)} things are wrong with this study"] if len(sentences) > 1 else []
+        return cls("\n".join(f"{source}: {sentence}" for sentence in [*sentences, *count]))
 
 
-def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    """Hold a study against its JSON schema.
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong."""
 
-    Raises:
-        StudyError: about the error nearest to the top of the file.
+    path: tuple[str | int, ...]  # of the key in question
+    sentence: str
+    is_needless: bool = False  # an unknown key, without which all else stays as it is
+
+
+def problems(value: Any, schema: Mapping[str, Any], path: tuple[str | int, ...] = ()) -> Iterator[Problem]:
+    """Hold a value against its JSON schema, as far as studies use that language.
+
+    Args:
+        value: what the file says.
+        schema: of the value.
+        path: to the value, from the top of the file.
+
+    Yields:
+        everything that is wrong, from the top down.
     """
-    errors = _Validator(schema).iter_errors(config)
-    first = min(errors, key=lambda error: (len(error.absolute_path), list(map(str, error.absolute_path))), default=None)
-    if first is not None:
-        raise StudyError(_sentence(first))
+    if "anyOf" in schema:  # an axis: one value, or a list of them
+        branches = [[*problems(value, branch, path)] for branch in schema["anyOf"]]
+        yield from [] if not all(branches) else branches[isinstance(value, list)]
+        return
+    is_right_type = "type" in schema and not unmet(value, {"type": schema["type"]})
+    if is_right_type and isinstance(value, dict):
+        yield from _in_mapping(value, schema, path)
+    elif is_right_type and isinstance(value, list):
+        yield from _in_list(value, schema, path)
+    elif demand := unmet(value, schema):
+        yield Problem(path, f"{_place(path)} is {value!r}, {_demand(value, schema, demand)}")
 
 
-def _whole_match(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
-    # jsonschema searches, and Python's $ lets a line break pass.
-    if isinstance(instance, str) and not re.fullmatch(pattern, instance):
-        yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
-
-
-# Stricter than JSON Schema, for what YAML can say: 15.0 is not an integer, .nan not a number, and 1 not a key.
-_Validator = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    {"pattern": _whole_match},
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {
-            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
-            "number": lambda _, value: (
-                isinstance(value, int | float) and not isinstance(value, bool) and value == value
-            ),
-            "object": lambda _, value: isinstance(value, dict) and all(isinstance(key, str) for key in value),
-        }
-    ),
-)
-
-
-def _sentence(error: jsonschema.ValidationError) -> str:
-    """One sentence for one schema error: the key, its value, and what would be right."""
-    if error.validator == "anyOf":  # an axis: one value, or a list of them
-        branch = 1 if isinstance(error.instance, list) else 0
-        causes = [cause for cause in error.context or () if cause.schema_path[0] == branch]
-        return _sentence(causes[0])
-    place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in error.absolute_path).lstrip(".")
-    place = place or "the study"
-    value = error.instance
-    if "propertyNames" in error.schema_path:
-        return f"a name in {place} is {value!r}, {_demand(error)}"
-    if error.validator == "additionalProperties":
-        known = error.schema["properties"]
-        unknown = next(key for key in value if key not in known)
-        return f"unknown key {unknown!r} in {place}, {known_words(unknown, known)}"
-    if error.validator == "required":
-        missing = next(key for key in error.validator_value if key not in value)
-        return f"{place} lacks the key {missing!r}"
-    if error.validator in ("minItems", "minProperties"):
-        return f"{place} is empty, give at least one value"
-    return f"{place} is {value!r}, {_demand(error)}"
-
-
-def _demand(error: jsonschema.ValidationError) -> str:
-    rule, value = error.validator, error.validator_value
-    listed = value if isinstance(value, list) else [value]
-    demands = {
-        "type": f"must be of type {' or '.join(map(str, listed))}",
-        "minimum": f"must be at least {value}",
-        "maximum": f"must be at most {value}",
-        "exclusiveMinimum": f"must be greater than {value}",
-        "exclusiveMaximum": f"must be less than {value}",
-        "enum": known_words(str(error.instance), map(str, listed)),
-        "uniqueItems": "must not repeat a value",
-        "pattern": f"must match {value}",
-        "maxLength": f"must have at most {value} characters: files are named after it",
+def without(study: Any, paths: Iterable[tuple[str | int, ...]]) -> dict[str, Any] | None:
+    """Take the values at some paths out of a study, an item with its whole list; None if no experiment is left."""
+    rest = copy.deepcopy(study)
+    for path in paths:
+        node, holder, last = rest, None, ""
+        for key in path:
+            if isinstance(node, dict) and isinstance(key, str):
+                node, holder, last = node.get(key), node, key
+            else:
+                node = node[key] if isinstance(node, list) and isinstance(key, int) and key < len(node) else None
+        if holder is None:
+            return None
+        holder.pop(last, None)
+    experiments = rest.get("experiments", {})
+    rest["experiments"] = {
+        name: section for name, section in experiments.items() if "kind" in section and section.get("grids") != {}
     }
-    demand = demands.get(str(rule), error.message)
-    if rule == "type" and isinstance(error.instance, str) and _is_number(error.instance):
-        demand += f" (YAML reads it as text; write {_as_yaml(float(error.instance))})"
-    if rule == "type" and isinstance(error.instance, dict):
-        demand += "".join(f" (its key {key!r} is not text)" for key in error.instance if not isinstance(key, str))
-    description = error.schema.get("description") if isinstance(error.schema, Mapping) else None
-    return f"{demand}: {description}" if description else demand
+    return {"study": "study", **rest} if rest["experiments"] else None
+
+
+def follows(sentence: str, problem: Problem) -> bool:
+    """Whether a sentence may only be true because the value of another problem was taken out."""
+    if problem.is_needless:
+        return False
+    text = re.sub(r"grids\.\w+", "", sentence)
+    match [key for key in problem.path if isinstance(key, str)]:
+        case ["defaults", field] | ["experiments", _, "grids", _, field]:
+            return _has_one_of(text, _WITH.get(field, [field]))
+        case ["experiments", name, *_]:
+            return f"experiments.{name}" in text
+        case ["defaults"] | ["experiments"]:
+            return True
+        case [section, name, *_]:
+            return f"{section}.{'' if name == BASE else name}" in text or repr(name) in text
+        case keys:
+            return _has_one_of(text, keys)
+
+
+# What sentences name that depend on a field of a run, beside those that name the field itself.
+_WITH = {"data": ["data", "digits", "images", "num_training"], "model": ["model", "simple_cnn", "images"]}
+
+
+def _has_one_of(text: str, words: Iterable[str]) -> bool:
+    return any(re.search(rf"\b{re.escape(word)}", text) for word in words)
+
+
+def by_subject(sentences: Iterable[str]) -> list[str]:
+    """The first sentence about each key, and of those that say the same of runs in several grids."""
+    first: dict[str, str] = {}
+    for sentence in sentences:
+        subject = re.split(r" (?:is|must|has|lacks|names) ", sentence)[0]
+        of_runs = re.match(r"experiments\.\w+\.grids\.\w+: (.* must .*)", sentence)
+        first.setdefault(of_runs[1] if of_runs else subject, sentence)
+    return [*first.values()]
+
+
+def _in_mapping(value: dict[str, Any], schema: Mapping[str, Any], path: tuple[str | int, ...]) -> Iterator[Problem]:
+    place, known = _place(path), schema.get("properties", {})
+    others = schema.get("additionalProperties", False)
+    if len(value) < schema.get("minProperties", 0):
+        yield Problem(path, f"{place} is empty, give at least one value")
+    for key in schema.get("required", ()):
+        if key not in value:
+            yield Problem((*path, key), f"{place} lacks the key {key!r}")
+    for key, needed in schema.get("dependentRequired", {}).items():
+        for other in needed if key in value else ():
+            if other not in value:
+                yield Problem((*path, key), f"{place} has {key!r} and lacks {other!r}, without which it says nothing")
+    for key, item in value.items():
+        if demand := unmet(key, schema["propertyNames"]) if "propertyNames" in schema else "":
+            yield Problem((*path, key), f"a name in {place} is {key!r}, {demand}")
+        elif key in known or others:
+            yield from problems(item, known.get(key, others), (*path, key))
+        else:
+            yield Problem((*path, key), f"unknown key {key!r} in {place}, {known_words(key, known)}", is_needless=True)
+
+
+def _in_list(value: list[Any], schema: Mapping[str, Any], path: tuple[str | int, ...]) -> Iterator[Problem]:
+    if len(value) < schema.get("minItems", 0):
+        yield Problem(path, f"{_place(path)} is empty, give at least one value")
+    if schema.get("uniqueItems") and any(item in value[:index] for index, item in enumerate(value)):
+        yield Problem(path, f"{_place(path)} is {value!r}, {_demand(value, schema, 'must not repeat a value')}")
+    for index, item in enumerate(value):
+        yield from problems(item, schema["items"], (*path, index))
+
+
+def _place(path: tuple[str | int, ...]) -> str:
+    place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
+    return place or "the study"
+
+
+def _demand(value: Any, schema: Mapping[str, Any], demand: str) -> str:
+    """What the schema demands of a value, with a hint, and what the key is."""
+    if "enum" in schema:
+        demand = known_words(str(value), map(str, schema["enum"]))
+    if demand.startswith("must be of type") and isinstance(value, str) and _is_number(value):
+        demand += f" (YAML reads it as text; write {_as_yaml(float(value))})"
+    if demand.startswith("must be of type") and isinstance(value, dict):
+        demand += "".join(f" (its key {key!r} is not text)" for key in value if not isinstance(key, str))
+    return f"{demand}: {schema['description']}" if "description" in schema else demand
 
 
 def _is_number(text: str) -> bool:
@@ -109,6 +174,7 @@ def _as_yaml(number: float) -> str:
 
 
 def known_words(word: str, known: Iterable[str]) -> str:
+    """The words that are known, and the one that may have been meant."""
     known = list(known)
     near = difflib.get_close_matches(word, known, n=1)
     return f"known are {', '.join(known)}" + (f" (did you mean {near[0]}?)" if near else "")

@@ -10,6 +10,7 @@ import operator
 import re
 import types
 from collections.abc import Callable, Mapping
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -56,7 +57,15 @@ class Setting:
     rules: dict[str, Any]  # keywords of JSON Schema: minimum, maximum, exclusiveMinimum, pattern, ...
 
 
-def setting(default: Any, description: str, **rules: Any) -> Any:
+def a_twentieth(num_training: int) -> int:
+    """A twentieth of the training set, but not below 250 examples where there are so many."""
+    return min(num_training, max(250, num_training // 20))
+
+
+AT_MOST_1000 = Derived("1000, or the study's smallest num_training if that is less", partial(min, 1000), "num_training")
+
+
+def setting(default: Any, description: str, *, in_code: bool = False, **rules: Any) -> Any:
     """Declare a field of a dataclass of settings.
 
     The default is the plan's to fill in: the dataclass itself has none, so that code below the plan gets every value.
@@ -64,9 +73,13 @@ def setting(default: Any, description: str, **rules: Any) -> Any:
     Args:
         default: of a study that does not say; ``Derived`` where it follows from other values.
         description: what the value is, with its unit.
+        in_code: whether the dataclass has the default too.
         rules: keywords of JSON Schema for the value; its type follows from the annotation.
     """
-    return dataclasses.field(metadata={_KEY: Setting(default, description, rules)})
+    metadata = {_KEY: Setting(default, description, rules)}
+    if not in_code:
+        return dataclasses.field(metadata=metadata)
+    return dataclasses.field(default=tuple(default) if isinstance(default, list) else default, metadata=metadata)
 
 
 def settings_in(settings: type) -> dict[str, Setting]:
@@ -108,13 +121,16 @@ def unmet(value: Any, schema: Mapping[str, Any]) -> str:
         # Not re.search, as JSON Schema has it: Python's $ lets a line break pass.
         if "pattern" in schema and not re.fullmatch(schema["pattern"], value):
             return f"must match {schema['pattern']}"
+        if len(value) < schema.get("minLength", 0):
+            return "must not be empty"
         if len(value) > schema.get("maxLength", len(value)):
             return f"must have at most {schema['maxLength']} characters: files are named after it"
     elif isinstance(value, list | tuple):
         if schema.get("uniqueItems") and any(item in value[:index] for index, item in enumerate(value)):
             return "must not repeat a value"
-        return next((found for item in value if (found := unmet(item, schema["items"]))), "")
-    elif value is not None:
+        demands = (unmet(item, schema["items"]) for item in value if "items" in schema)
+        return next(filter(None, demands), "")
+    elif isinstance(value, Real):
         for rule, (holds, words) in _RANGES.items():
             if rule in schema and not holds(value, schema[rule]):
                 return f"must be {words} {schema[rule]}"
