@@ -23,10 +23,15 @@ def frames(values, *, field="precision", grid="passes", diverged=(), gamma=1.0):
             lost = (way, seed) in diverged and epoch > 0
             value = np.nan if lost else 10.0**log
             ranks = [{"rank": rank, "eigenvalue": value * factor} for rank, factor in ((0, 1.0), (1, 0.75))]
+            place["diverged"] = lost
             spectrum += [place | rank | {"which": "largest", "checkpoint": "planned"} for rank in ranks]
             spectrum.append(place | {"rank": 0, "eigenvalue": -9.0, "which": "smallest", "checkpoint": "planned"})
-            outcome = {"test_accuracy": log / 10, "training_loss": 10.0**-log, "direction_products": 7 * (epoch > 0)}
-            history.append(place | outcome | {"diverged": lost})
+            outcome = {
+                "test_accuracy": log / 10,
+                "training_loss": 10.0**-log,
+                "num_direction_products": 7 * (epoch > 0),
+            }
+            history.append(place | outcome)
     return pd.DataFrame(history), pd.DataFrame(spectrum)
 
 

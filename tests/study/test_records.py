@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import shutil
 from importlib import metadata
 
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from running import SMALL
 
 from benchmarks.project import ROOT
-from sharpness.analysis.reading import check_origins, read_table
+from sharpness.analysis.reading import check_origins, read_measured, read_runs
 from sharpness.report.published import Publication
 from sharpness.runtime import closure
 from sharpness.runtime.files import write_table
@@ -35,13 +34,13 @@ from sharpness.study.records import (
     read_rows,
 )
 from sharpness.study.registry import MEASUREMENTS
+from sharpness.study.runs import as_csv
 
 MADE_BY = {"code": "0a", "torch": "2.14.1+cu130", "device": "cpu", "threads": "1", "kernels": "", "data_digest": "1b"}
 
 
 def rows_of(run, asked, **changes):
     """What a stage writes of a run that does not diverge, with the same number everywhere."""
-    fields = {"run": run.name, **dataclasses.asdict(run)}
     values = {**dict.fromkeys(required(columns_of(asked.measurement)), 1.5), **MADE_BY, "settings_digest": asked.digest}
     values |= {"num_examples": 16} if "num_examples" in values else {}
     if asked.measurement == "history":
@@ -53,7 +52,7 @@ def rows_of(run, asked, **changes):
             {**ends, "checkpoint": kind, "step": step, "epoch": step / 10, "start_step": ""} for kind, step in kinds
         ]
         values.pop("start_step", None)
-    return [{**fields, **place, **values, **changes} for place in places]
+    return [{"run": run.name, **place, **values, **changes} for place in places]
 
 
 def study_with(*changes):
@@ -92,19 +91,34 @@ def collected(study, folder, experiment="eigenvalues", measurement="spectrum"):
     return output
 
 
+def read(study, path, measurement="spectrum"):
+    """As figures, tables and claims read it: with the fields of the runs."""
+    runs = path.with_name("runs.csv")
+    runs.write_text(as_csv(study.runs.values()))
+    return read_measured(path, measurement, read_runs(runs))
+
+
 def first_table(study, folder, experiment="eigenvalues", measurement="spectrum"):
     return folder / wanted(study, study.experiments[experiment], measurement)[0][0]
 
 
-@given(st.lists(st.integers(0, 10**6), unique=True).map(sorted), st.sampled_from(["", "leading"]))
-def test_what_is_wanted_comes_back_from_its_words(steps, settings):
-    asked = Wanted("b", "spectrum", settings, "0123456789ab", steps)
+# The data set of a run, the stage that trains it, and whether it may stop.
+OF_RUN = [("digits", "train", False), ("cifar10", "train_nudged", True)]
+
+
+@given(
+    st.lists(st.integers(0, 10**6), unique=True).map(sorted), st.sampled_from(["", "leading"]), st.sampled_from(OF_RUN)
+)
+def test_what_is_wanted_comes_back_from_its_words(steps, settings, of_run):
+    asked = Wanted("b", "spectrum", settings, "0123456789ab", steps, *of_run)
     assert Wanted.of(asked.words(["a", "b", "b"]), ["a", "b", "b"], "spectrum") == asked
 
 
 def test_a_schedule_of_thousands_of_steps_is_a_few_words():
-    asked = Wanted("a", "spectrum", "leading", "0123456789ab", [*range(0, 4000, 4), *range(4000, 90000, 351)])
-    assert len(asked.words(["a"])) < 60
+    asked = Wanted(
+        "a", "spectrum", "leading", "0123456789ab", [*range(0, 4000, 4), *range(4000, 90000, 351)], *OF_RUN[0]
+    )
+    assert len(asked.words(["a"])) < 80
 
 
 @pytest.mark.parametrize(("one", "other"), [({"a": 1, "b": [2]}, {"b": [2.0], "a": 1.0})])
@@ -122,7 +136,7 @@ def test_whole_tables_are_collected_row_by_row_with_every_digit(study, written):
     members = study.experiments["eigenvalues"].members
     assert list(dict.fromkeys((row["grid"], row["run"]) for row in rows)) == members
     assert "stopped" not in rows[0]
-    assert read_table(table, "spectrum")["eigenvalue"].eq(0.1 + 0.2).all()
+    assert read(study, table)["eigenvalue"].eq(0.1 + 0.2).all()
 
 
 def shortened(path):
@@ -162,7 +176,7 @@ SPOILT = {
     "cut within a line": (cut_within_a_line, "is not whole"),
     "no text": (lambda path: path.write_bytes(b"\xff\xfe\x00"), "is damaged or no table"),
     "without the eigenvalue": (without_a_column("eigenvalue"), "lacks the column eigenvalue"),
-    "without a field of the run": (without_a_column("momentum"), "is not whole"),
+    "without the device": (without_a_column("device"), "lacks the column device"),
     "without the size": (without_a_column("table_size"), "lacks the column table_size"),
     "a number that is none": (
         with_value("eigenvalue", "nan"),
@@ -196,7 +210,7 @@ def test_a_collected_table_that_lost_something_is_refused_too(study, written, na
     spoil(path)
     reason = "is damaged or empty" if name in ("emptied", "one empty line", "no text") else reason
     with pytest.raises(RecordError, match=reason):
-        read_table(path, "spectrum")
+        read(study, path)
 
 
 def test_a_run_that_diverged_or_stopped_says_so_and_needs_no_later_step(study, tmp_path):
@@ -236,16 +250,17 @@ def test_two_codes_or_data_sets_are_refused_by_the_names_of_both_tables(study, w
 def test_tables_of_two_experiments_are_of_one_code(study, written, tmp_path):
     one = collected(study, written(tmp_path / "one" / "runs"))
     other = collected(study, written(tmp_path / "other" / "runs", code="9f"), "schedules")
-    frames = [("spectrum", path, read_table(path, "spectrum")) for path in (one, other)]
+    frames = [("spectrum", path, read(study, path)) for path in (one, other)]
     check_origins(frames[:1])
     with pytest.raises(RecordError, match="a study has one of them"):
         check_origins(frames)
 
 
-def test_a_table_of_an_older_version_is_read_as_it_is(tmp_path):
+def test_a_table_of_an_older_version_is_read_as_it_is(study, tmp_path):
     path = tmp_path / "old_spectrum.csv"
-    pd.DataFrame({"run": ["a"], "eigenvalue": [None], "code": ["12345678"]}).to_csv(path, index=False)
-    table = read_table(path, "spectrum")
+    old = {"run": [min(study.runs)], "diverged": [False], "eigenvalue": [None], "code": ["12345678"]}
+    pd.DataFrame(old).to_csv(path, index=False)
+    table = read(study, path)
     assert table["code"].tolist() == ["12345678"]
     check_origins([("spectrum", path, table)] * 2)
 
@@ -265,7 +280,8 @@ def finished(study, folder, **settings):
 
 def test_results_without_a_record_that_are_of_the_study_pass(study, written, current):
     folder = written()
-    collected(study, folder)
+    path = collected(study, folder)
+    path.with_name("runs.csv").write_text(as_csv(study.runs.values()))
     finished(study, folder)
 
 
@@ -296,6 +312,15 @@ EDITS = {
     "fewer steps": (fewer_steps, r"lacks the steps \d+, which the study plans|has the steps 5, which"),
     "fewer runs": (fewer_runs, "has the run .* of the grid batch_size, unlike the study"),
 }
+
+
+def test_a_table_of_runs_without_a_record_is_held_against_the_study(study, written, current):
+    folder = written()
+    path = folder.parent / "tables" / "runs.csv"
+    path.parent.mkdir()
+    path.write_text(as_csv(list(study.runs.values())[1:]))
+    with pytest.raises(RecordError, match=r"runs\.csv is not the table of the study's runs, .*remove it"):
+        finished(study, folder)
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -524,7 +549,9 @@ def test_the_table_of_an_experiment_that_stays_is_of_the_epoch_of_its_study(epoc
 
     table = pd.read_csv(published / "tables/results_table.csv").set_index("label")
     assert set(table["validation_epoch"]) == {epoch}
-    history = pd.read_csv(published / "tables/results_table_history.csv")
+    history = pd.read_csv(published / "tables/results_table_history.csv").merge(
+        pd.read_csv(published / "tables/runs.csv"), on="run"
+    )
     plain = history[(history["grid"] == "sgd") & (history["epoch"] == epoch)]
     for rate, runs in plain.groupby("learning_rate"):
         measured = runs["validation_accuracy"].sum() / len(runs)
@@ -556,7 +583,7 @@ def test_runs_that_stopped_before_every_checkpoint_leave_a_table_with_no_rows(tm
         write_table(sized(rows_of(study.runs[asked.run], asked, **lost)[:1]), folder / table)
     path = collected(study, folder, "first_layer")
     assert read_rows(path, "spectrum") == []
-    table = read_table(path, "spectrum")
+    table = read(study, path)
     assert table.empty
     assert {"experiment", "grid", "run", "eigenvalue"} <= set(table)
     Publication(study).add_collected(experiment, "spectrum", path)
@@ -564,4 +591,4 @@ def test_runs_that_stopped_before_every_checkpoint_leave_a_table_with_no_rows(tm
     path = collected(study, folder)
     without_its_rows(path)
     with pytest.raises(RecordError, match="is not whole"):
-        read_table(path, "spectrum")
+        read(study, path)

@@ -469,6 +469,11 @@ BAD_VALUES = {
         {"kind": "spectrum", "measure": {"spectrum": ["leading"]}, "grids": {"all": [{"seed": 0}]}},
         ["experiments.claims", "taken"],
     ),
+    "an experiment with the name of the table of runs": (
+        ("experiments", "runs"),
+        {"kind": "spectrum", "measure": {"spectrum": ["leading"]}, "grids": {"all": [{"seed": 0}]}},
+        ["experiments.runs", "taken by the table of all runs"],
+    ),
     "a measurement without its section": (
         ("slices",),
         DELETED,

@@ -323,9 +323,9 @@ def test_history_is_what_the_plain_model_says_of_the_checkpoints(run, problem):
             assert math.isnan(record.test_accuracy)
         moved = (snapshot.weights - flatten(plain.model)[0]).numpy()
         assert record.distance == pytest.approx(np.sqrt((moved**2).sum()))
-        assert record.learning_rate == run.learning_rate
+        assert record.learning_rate_now == run.learning_rate
         assert not record.diverged
-        assert record.direction_products == 0
+        assert record.num_direction_products == 0
         assert math.isnan(record.direction_residual)
     assert progress.history[0].distance == 0
     assert progress.history[-1].training_loss < progress.history[0].training_loss
@@ -360,7 +360,7 @@ def test_the_rate_is_cut_to_a_tenth_where_the_validation_loss_does_not_fall(run,
     progress, kept = train_scripted(run, problem, planned_steps=range(50), losses=losses)
 
     of_epochs = [1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.01]
-    assert [record.learning_rate for record in progress.history] == pytest.approx([1, *of_epochs])
+    assert [record.learning_rate_now for record in progress.history] == pytest.approx([1, *of_epochs])
     # The gradient is one everywhere: the weights are minus the sum of the rates of all updates.
     assert progress.last.weights[0].item() == pytest.approx(-STEPS_PER_EPOCH * sum(of_epochs))
     of_updates = [rate for rate in of_epochs for _ in range(STEPS_PER_EPOCH)]
@@ -377,7 +377,7 @@ def test_the_rate_is_multiplied_after_each_of_the_listed_epochs(run, problem, fa
     progress, kept = train_scripted(run, problem, planned_steps=range(31))
 
     of_epochs = [1, factor, factor, factor, factor**2, factor**2]
-    assert [record.learning_rate for record in progress.history] == pytest.approx([1, *of_epochs])
+    assert [record.learning_rate_now for record in progress.history] == pytest.approx([1, *of_epochs])
     assert progress.last.weights[0].item() == pytest.approx(-STEPS_PER_EPOCH * sum(of_epochs))
     of_updates = [rate for rate in of_epochs for _ in range(STEPS_PER_EPOCH)]
     assert [snapshot.learning_rate for snapshot in kept] == pytest.approx([*of_updates, factor**3])
@@ -392,7 +392,7 @@ def test_the_listed_epochs_and_the_plateaus_both_change_the_rate(run, problem):
     progress, kept = train_scripted(run, problem, planned_steps=range(0, 46, 5), losses=losses)
 
     of_epochs = [1, 1, 0.5, 0.025, 0.025, 0.025, 0.0025, 0.00125, 0.00125]
-    assert [record.learning_rate for record in progress.history] == pytest.approx([1, *of_epochs])
+    assert [record.learning_rate_now for record in progress.history] == pytest.approx([1, *of_epochs])
     assert progress.last.weights[0].item() == pytest.approx(-STEPS_PER_EPOCH * sum(of_epochs))
     assert [snapshot.learning_rate for snapshot in kept[:-1]] == pytest.approx(of_epochs)
 
@@ -416,7 +416,7 @@ def test_velocity_keeps_the_rate_of_its_steps_where_the_rate_changes(run, proble
 
 def test_without_patience_the_rate_stays(run, problem):
     progress, _ = train_scripted(replace(run, epochs=6), problem, losses=[1.0] * 7)
-    assert {record.learning_rate for record in progress.history} == {run.learning_rate}
+    assert {record.learning_rate_now for record in progress.history} == {run.learning_rate}
     assert progress.ended == "finished"
 
 
@@ -698,7 +698,7 @@ def test_directions_are_found_at_the_start_of_every_epoch_from_the_first_on(run,
     for (weights, buffers), snapshot in zip(asked, kept, strict=True):
         assert torch.equal(weights, snapshot.weights)
         assert torch.equal(buffers, snapshot.buffers)
-    assert [record.direction_products for record in progress.history] == [0, 1, 2, 3, 4]
+    assert [record.num_direction_products for record in progress.history] == [0, 1, 2, 3, 4]
     assert [record.direction_residual for record in progress.history[1:]] == [1 / 8, 2 / 8, 3 / 8, 4 / 8]
 
 
@@ -743,9 +743,12 @@ def test_a_run_that_is_evaluated_now_and_then_takes_the_same_steps(run, problem,
     assert [record.epoch for record in seldom.history] == [0, 2, 3, 6]
     rows = {record.epoch: record for record in often.history}
     for record in seldom.history:
-        spent = {"direction_products": record.direction_products, "direction_residual": record.direction_residual}
+        spent = {
+            "num_direction_products": record.num_direction_products,
+            "direction_residual": record.direction_residual,
+        }
         assert repr(record) == repr(replace(rows[record.epoch], **spent))
-    spent = [(record.direction_products, record.direction_residual) for record in seldom.history]
+    spent = [(record.num_direction_products, record.direction_residual) for record in seldom.history]
     if nudged:
         # All that was spent since the row before, and the worst residual.
         assert spent[1:] == [(110, 0.3), (1000, 0.2), (1110000, 0.5)]

@@ -23,10 +23,10 @@ def record_of(run, epoch, **changes):
         "validation_loss": 2.5,
         "validation_accuracy": 0.4321,
         "test_accuracy": 0.25,
-        "learning_rate": 0.05,
+        "learning_rate_now": 0.05,
         "distance": 3.0,
         "diverged": False,
-        "direction_products": 7,
+        "num_direction_products": 7,
         "direction_residual": math.nan,
     }
     return Record(step=epoch * run.steps_per_epoch, epoch=epoch, **{**values, **changes})
@@ -129,7 +129,7 @@ def test_tensorboard_has_a_scalar_of_every_column_that_each_epoch_fills(run, tmp
     columns = set(vars(record_of(run, 1))) - {"step", "epoch", "test_accuracy"}
     assert set(events.Tags()["scalars"]) == columns
     assert [(event.step, event.value) for event in events.Scalars("training_loss")] == [(5, 1.0), (10, 0.5)]
-    assert [event.value for event in events.Scalars("direction_products")] == [7, 7]
+    assert [event.value for event in events.Scalars("num_direction_products")] == [7, 7]
     assert [event.value for event in events.Scalars("diverged")] == [0, 0]
 
 

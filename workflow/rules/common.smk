@@ -20,7 +20,8 @@ from sharpness.study.jobs import jobs as jobs_of
 from sharpness.workflow import dates, failures, forkserver, locking, utf8
 from sharpness.runtime.words import flags
 from sharpness.study.measurement import code_of
-from sharpness.study.records import RecordError
+from sharpness.study.records import RecordError, training_stage as stage_of
+from sharpness.study.runs import RUNS, as_csv
 from sharpness.study.schema import StudyError
 from sharpness.study.plan import ENDS, KINDS, MEASUREMENTS, study_of
 from sharpness.study.file import only_study, parse_study
@@ -140,6 +141,9 @@ if workflow.is_main_process:
     except RecordError as error:
         sys.exit(str(error))
 
+# Ancient, since a run of a name has the same fields for ever: those of other runs, added or taken out, change no result.
+TABLE_OF_RUNS = ancient(f"{RESULTS}/tables/{RUNS}.csv")
+
 RUN_FOLDER = f"{RESULTS}/runs/{{run}}"
 
 
@@ -167,7 +171,8 @@ wildcard_constraints:
 
 def training_stage(wildcards):
     """The stage that trains a run: plain SGD never needs an eigenvector."""
-    return "train_nudged" if STUDY.runs[wildcards.run].is_nudged else "train"
+    run = STUDY.runs[wildcards.run]
+    return stage_of(run.gamma, run.gamma_outside)
 
 
 def state_folder(wildcards):
@@ -250,6 +255,7 @@ def collected_tables():
 def experiment_tables():
     """The tables of all experiments, the tables of results, and the verdicts on the poster's claims."""
     return [
+        *rules.runs.output,
         *collected_tables().values(),
         *expand(rules.results_table.output, table=experiments_of("table")),
         *expand(rules.agreement.output, agreement=experiments_of("agreement")),

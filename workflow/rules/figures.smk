@@ -7,6 +7,7 @@ for function in FIGURES:
             f"figure_{function}"
         input:
             tables=tables_for(function),
+            runs=TABLE_OF_RUNS,
             style=f"{SOURCE}/sharpness/analysis/figures/style.mplstyle",
             code=sorted(
                 {
@@ -30,5 +31,5 @@ for function in FIGURES:
             measurements=measured_for(function),
         shell:
             "python -m sharpness.stages.figure --name {params.function} --measurements {params.measurements}"
-            " --tables {input.tables:q} --outputs {output:q}"
+            " --tables {input.tables:q} --runs {input.runs:q} --outputs {output:q}"
             " --benchmark {params.benchmark:q} 2> {log:q}"

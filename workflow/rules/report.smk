@@ -17,6 +17,7 @@ rule report:
             }
         ),
         histories=[table for (_, measurement), table in collected_tables().items() if measurement == "history"],
+        runs=TABLE_OF_RUNS,
         citation=PROJECT / "CITATION.cff",
         template=SOURCE / "sharpness" / "report" / "report.html.jinja",
         code=sorted(
@@ -54,5 +55,6 @@ rule report:
         " --figures.images {input.images:q} --interactive.names {params.interactive}"
         " --interactive.tables {input.drawn_anew:q} --tables.names {params.tables} --tables.kinds {params.kinds}"
         " --tables.texts {input.texts:q} --captions {input.captions:q} --histories {input.histories:q}"
+        " --runs {input.runs:q}"
         " --citation {input.citation:q} --output {output.page:q}"
         " --benchmark {params.benchmark:q} 2> {log:q}"

@@ -1,6 +1,25 @@
 """Tidy tables of experiments, the tables of results, and the verdicts on the poster's claims."""
 
 
+rule runs:
+    """Every field of every run, once: all other tables name a run."""
+    input:
+        code=sources("sharpness.stages.runs"),
+    output:
+        table=f"{RESULTS}/tables/{RUNS}.csv",
+    log:
+        f"{RESULTS}/logs/{RUNS}.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        benchmark=f"{RESULTS}/benchmarks/{RUNS}.csv",
+        table=lambda wildcards: pack(["--table", as_csv(STUDY.runs.values())]),
+    shell:
+        "python -m sharpness.stages.runs {params.table} --output {output.table:q}"
+        " --benchmark {params.benchmark:q} 2> {log:q}"
+
+
 rule collect:
     """Put one measurement of all runs of an experiment into one tidy table."""
     input:
@@ -28,6 +47,7 @@ rule results_table:
     input:
         history=f"{RESULTS}/tables/{{table}}_history.csv",
         spectrum=f"{RESULTS}/tables/{{table}}_spectrum.csv",
+        runs=TABLE_OF_RUNS,
         code=sources("sharpness.stages.results_table"),
     output:
         markdown=f"{RESULTS}/tables/{{table}}.md",
@@ -43,7 +63,7 @@ rule results_table:
         validation_epoch=STUDY.config["validation_epoch"],
         measured=lambda wildcards: STUDY.caption(wildcards.table),
     shell:
-        "python -m sharpness.stages.results_table --history {input.history:q} --spectrum {input.spectrum:q}"
+        "python -m sharpness.stages.results_table --history {input.history:q} --spectrum {input.spectrum:q} --runs {input.runs:q}"
         " --validation-epoch {params.validation_epoch} --caption {params.measured:q}"
         " --markdown {output.markdown:q} --tex {output.tex:q} --csv {output.csv:q}"
         " --benchmark {params.benchmark:q} 2> {log:q}"
@@ -54,6 +74,7 @@ rule agreement:
     input:
         history=f"{RESULTS}/tables/{{agreement}}_history.csv",
         spectrum=f"{RESULTS}/tables/{{agreement}}_spectrum.csv",
+        runs=TABLE_OF_RUNS,
         code=sources("sharpness.stages.agreement"),
     output:
         markdown=f"{RESULTS}/tables/{{agreement}}.md",
@@ -67,7 +88,7 @@ rule agreement:
         benchmark=f"{RESULTS}/benchmarks/{{agreement}}.csv",
         measured=lambda wildcards: STUDY.caption(wildcards.agreement),
     shell:
-        "python -m sharpness.stages.agreement --history {input.history:q} --spectrum {input.spectrum:q}"
+        "python -m sharpness.stages.agreement --history {input.history:q} --spectrum {input.spectrum:q} --runs {input.runs:q}"
         " --caption {params.measured:q} --markdown {output.markdown:q} --csv {output.csv:q}"
         " --benchmark {params.benchmark:q} 2> {log:q}"
 
@@ -76,6 +97,7 @@ rule claims:
     """A verdict on every claim of the poster, from all experiments."""
     input:
         tables=list(collected_tables().values()),
+        runs=TABLE_OF_RUNS,
         code=sources("sharpness.stages.claims"),
     output:
         markdown=f"{RESULTS}/tables/claims.md",
@@ -94,6 +116,6 @@ rule claims:
         validation_epoch=STUDY.config["validation_epoch"],
     shell:
         "python -m sharpness.stages.claims --kinds {params.kinds} --measurements {params.measurements}"
-        " --tables {input.tables:q} --settings {params.settings:q} --validation-epoch {params.validation_epoch}"
+        " --tables {input.tables:q} --runs {input.runs:q} --settings {params.settings:q} --validation-epoch {params.validation_epoch}"
         " --markdown {output.markdown:q} --csv {output.csv:q} --study {params.study}"
         " --benchmark {params.benchmark:q} 2> {log:q}"

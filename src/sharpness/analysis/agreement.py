@@ -23,13 +23,10 @@ _PLACE = [*_GRID, "run"]
 _NAMES = [*_GRID, "reference", "way", "quantity"]
 
 
-def ways_of(spectrum: pd.DataFrame) -> pd.DataFrame:
-    """Columns data, model, grid, run, way: those settings of a run in which the runs of its grid differ, in words.
-
-    From the spectrum, not from the history: what this says of directions is what they took, not what they were allowed.
-    """
+def ways_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Columns data, model, grid, run, way: those settings of a run in which the runs of its grid differ, in words."""
     parts = []
-    for _, of_grid in spectrum.drop_duplicates(["grid", "run"]).groupby(["data", "model", "grid"], sort=False):
+    for _, of_grid in rows.drop_duplicates(["grid", "run"]).groupby(["data", "model", "grid"], sort=False):
         # Plain SGD has no directions: it is one of several ways by its name alone.
         named = of_grid if (of_grid["gamma"] == 1).all() else of_grid[of_grid["gamma"] != 1]
         differing = [field for field in WAYS if field in named and named[field].nunique(dropna=False) > 1]
@@ -62,7 +59,7 @@ def compare(history: pd.DataFrame, spectrum: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         history: columns grid, run and the run's fields, epoch, test_accuracy, training_loss, diverged,
-            direction_products.
+            num_direction_products.
         spectrum: columns grid, run and the run's fields, which, checkpoint, step, epoch, rank, eigenvalue.
 
     Returns:
@@ -124,6 +121,6 @@ def _costs(history: pd.DataFrame) -> pd.DataFrame:
     trained = history[history["epoch"] > 0]
     trained = trained.assign(lost=trained["run"].where(trained["diverged"].astype(bool)))
     costs = trained.groupby([*_GRID, "way"], sort=False).agg(
-        seeds=("run", "nunique"), diverged=("lost", "nunique"), products=("direction_products", "mean")
+        seeds=("run", "nunique"), diverged=("lost", "nunique"), products=("num_direction_products", "mean")
     )
     return costs.reset_index()

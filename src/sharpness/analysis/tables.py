@@ -1,17 +1,16 @@
 """Tables made of tables: peaks of the curvature, Frobenius norms, and the poster's table of results as numbers."""
 
-import ast
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sharpness.study.kinds import FROM_EPOCH
-from sharpness.study.run import Run
+from sharpness.study.runs import FIELDS
 
 # Equal in all of these, two runs are seeds of one configuration.
-CONFIGURATION = [field.name for field in fields(Run) if field.name != "seed"]
+CONFIGURATION = [field for field in FIELDS if field != "seed"]
 RUN = ["data", "model", "grid", "run", "learning_rate", "batch_size", "gamma", "seed"]
 QUANTITIES = [
     "frobenius_best",
@@ -28,12 +27,12 @@ WHOLE_NORMS = ["whole_frobenius_best", "whole_frobenius_last"]
 
 # What is read of each measurement, in figures and tables.
 MEASURED = {
-    "history": ["training_loss", "validation_accuracy", "test_accuracy", "distance", "diverged", "direction_products"],
+    "history": ["training_loss", "validation_accuracy", "test_accuracy", "distance", "num_direction_products"],
     "spectrum": ["eigenvalue", "residual"],
     "density": ["probe", "value", "weight", "standard_error"],
     "slices": ["loss", "scale", "eigenvalue"],
     "steps": ["loss_before", "loss_after"],
-    "variants": ["start_step", "loss", "eigenvalue", "diverged"],
+    "variants": ["start_step", "loss", "eigenvalue"],
     "gradients": [
         *("learning_rate_now", "eigenvalue", "rate_times_eigenvalue", "fraction_inside", "overlap", "batch_sharpness"),
         *("noise_largest", "noise_trace", "num_eigenvalues"),
@@ -63,8 +62,7 @@ def trajectory(spectrum: pd.DataFrame) -> pd.DataFrame:
 def peaks(spectrum: pd.DataFrame) -> pd.DataFrame:
     """Height and time of the largest eigenvalue's peak, one row per grid and run.
 
-    A diverged run (one of which the table says so; without a column for it, one with an eigenvalue that is not finite)
-    shows its highest finite value and has no final one.
+    A diverged run shows its highest finite value and has no final one.
     """
     largest = trajectory(spectrum).query("rank == 0")
     rows = [
@@ -83,7 +81,7 @@ def _peak(run: pd.DataFrame) -> dict[str, Any]:
         "peak_epoch": highest["epoch"],
         "peak_step": highest["step"],
         "final_eigenvalue": final if np.isfinite(final) else np.nan,
-        "diverged": bool(run["diverged"].eq(True).any()) if "diverged" in run else len(finite) < len(run),
+        "diverged": bool(run["diverged"].any()),
     }
 
 
@@ -102,14 +100,13 @@ def bowl_widths(slices: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for key, run in slices.drop_duplicates(["grid", "run", "step", "k"]).groupby(RUN, sort=False, dropna=False):
-        here = run[run["k"] == 0]
         late = run[run["epoch"] >= FROM_EPOCH]
         widths = pd.Series([_width(of_slice) for _, of_slice in late.groupby("step")], dtype=float)
         measured = {
             "width": widths.mean(),
             "num_slices": len(widths),
             "num_open": int(widths.isna().sum()),
-            "diverged": not np.isfinite(here["loss"]).all(),
+            "diverged": bool(run["diverged"].any()),
         }
         rows.append({**dict(zip(RUN, key, strict=True)), **measured})
     return pd.DataFrame(rows)
@@ -130,10 +127,9 @@ def _width(of_slice: pd.DataFrame) -> float:
     return float((ks[last - 1] + part * (ks[last] - ks[last - 1])) * ahead["scale"].iloc[0])
 
 
-def first_change(epochs: Any) -> float:
-    """The epoch after which a learning rate changes, from a run's list of them or its text; NaN for never."""
-    listed = ast.literal_eval(epochs) if isinstance(epochs, str) else epochs
-    return float(min(listed, default=np.nan)) if isinstance(listed, list | tuple) else np.nan
+def first_change(epochs: str) -> float:
+    """The epoch after which a learning rate changes, from a run's list of them in the table of runs; NaN for never."""
+    return float(min(map(int, epochs.split()), default=np.nan))
 
 
 def batch_order(batch_size: str | float) -> float:
@@ -168,15 +164,17 @@ def frobenius(spectrum: pd.DataFrame) -> pd.DataFrame:
     """Frobenius norm from the tracked largest eigenvalues, and how many these are.
 
     A lower bound of the Hessian's norm: the root of the sum of ``num_eigenvalues`` squares. One row per grid, run,
-    settings and checkpoint; both are NaN where any of the eigenvalues is.
+    settings and checkpoint; both are NaN where the run has diverged.
     """
     largest = spectrum[spectrum["which"] == "largest"]
     keys = [*RUN, "settings", "checkpoint", "step", "epoch"]
     squares = largest.drop_duplicates([*keys, "rank"]).assign(frobenius=lambda rows: rows["eigenvalue"] ** 2)
-    norms = squares.groupby(keys, sort=False, dropna=False)["frobenius"].agg(
-        frobenius=lambda values: np.sqrt(values.sum(skipna=False)), num_eigenvalues="size"
+    norms = squares.groupby(keys, sort=False, dropna=False).agg(
+        frobenius=("frobenius", lambda values: np.sqrt(values.sum(skipna=False))),
+        num_eigenvalues=("frobenius", "size"),
+        diverged=("diverged", "any"),
     )
-    return norms.where(norms["frobenius"].notna()).reset_index()
+    return norms.assign(num_eigenvalues=norms["num_eigenvalues"].where(~norms["diverged"])).reset_index()
 
 
 def results_table(history: pd.DataFrame, spectrum: pd.DataFrame, *, validation_epoch: float) -> pd.DataFrame:

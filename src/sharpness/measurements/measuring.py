@@ -41,7 +41,7 @@ class Part:
 def measure(settings: Measurement, part: Part) -> None:
     """Measure every checkpoint of a part and write one table.
 
-    Of each checkpoint it has the rows of the measurement, behind the run and its fields, settings, kind of checkpoint,
+    Of each checkpoint it has the rows of the measurement, behind the run, settings, kind of checkpoint,
     step and epoch, and before what they were computed by. A run that diverges is a result, not a gap: the first planned
     checkpoint that it did not reach has a row without the values that would have been measured.
 
@@ -68,7 +68,7 @@ def measure(settings: Measurement, part: Part) -> None:
         belonging.check_data(checkpoints, path, digest=landscape.dataset.digest, data=part.data)
         belonging.check_network(checkpoints, path, landscape.start)
         made_by["data_digest"] = landscape.dataset.digest
-        where = {"run": run.name, **asdict(run), "settings": part.settings_name, "checkpoint": checkpoints.kind}
+        where: dict[str, object] = {"run": run.name, "settings": part.settings_name, "checkpoint": checkpoints.kind}
         where["trained_by"] = checkpoints.environment.get("code")
         for number, checkpoint in enumerate(checkpoints.snapshots, start=1):
             here = {**where, **_at(run, checkpoint.step), **empty}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -71,6 +72,8 @@ class Slices(OfHessian):
             scale * direction,
             self.scales,
         )
+        if not all(math.isfinite(value) for k, value in zip(self.scales, losses.tolist(), strict=True) if k == 0):
+            raise FloatingPointError("the loss is not finite")
         for k, value in zip(self.scales, losses.tolist(), strict=True):
             yield {
                 "k": k,

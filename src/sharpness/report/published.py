@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +27,7 @@ class Publication:
     def __init__(self, study: Study) -> None:
         self._study = study
         self._origins = Origins()
-        self._earlier: list[tuple[list[dict[str, str]], str, Path]] = []
+        self._earlier: list[tuple[list[dict[str, str]], Wanted, Path]] = []
         self._has_new = False
         self._version = cache(closure.version)
 
@@ -45,11 +46,11 @@ class Publication:
                     check(rows, asked, path)
                     if not is_kept:
                         self._check_code(asked, rows[0], path)
-                    self._origins.add(rows, measurement, path)
+                    self._add_origins(rows, asked, path)
         self._has_new = True
 
     def _check_code(self, asked: Wanted, row: Mapping[str, str], path: Path) -> None:
-        for what, theirs, ours in codes(self._study, asked, row, self._version, metadata.version("torch")):
+        for what, theirs, ours in codes(asked, row, self._version, metadata.version("torch")):
             if theirs != ours:
                 raise RecordError(
                     f"{path} was computed with other {what} than is here ({theirs}, here it is {ours}; what snakemake "
@@ -73,15 +74,18 @@ class Publication:
             settings = self._study.settings(measurement, asked.settings) if asked.settings else {}
             if found:
                 _check_published(found, asked, settings, path)
+                if SIZE in found[0]:
+                    self._add_origins(found, asked, path)
+                else:
+                    self._earlier.append((found, asked, path))
             elif self._study.runs[asked.run].stop_patience is None or measurement == "history":
                 raise RecordError(f"{path} lacks {measurement}.{asked.settings} of {asked.run}")
         if of_settings:
             run, name = min(of_settings)
             raise RecordError(f"{path} has {measurement}.{name} of {run}, which the study does not measure")
-        if not rows or SIZE in rows[0]:
-            self._origins.add(rows, measurement, path)
-        else:
-            self._earlier.append((rows, measurement, path))
+
+    def _add_origins(self, rows: Sequence[Mapping[str, str]], asked: Wanted, path: Path) -> None:
+        self._origins.add(rows, path, measurement=asked.measurement, data=asked.data, training=asked.training)
 
     def check_origins(self) -> None:
         """Check that new results are of the same code as those of an older version beside them.
@@ -90,8 +94,8 @@ class Publication:
             RecordError: they are not.
         """
         if self._has_new:
-            for rows, measurement, path in self._earlier:
-                self._origins.add(rows, measurement, path)
+            for rows, asked, path in self._earlier:
+                self._add_origins(rows, asked, path)
 
 
 def _rows(path: Path, measurement: str) -> list[dict[str, str]]:
@@ -112,7 +116,7 @@ def _joined(tables: Sequence[tuple[str, Wanted]]) -> list[Wanted]:
     for _, asked in tables:
         before = joined.get((asked.run, asked.settings))
         steps = [*(before.steps if before else ()), *asked.steps]
-        joined[asked.run, asked.settings] = Wanted(asked.run, asked.measurement, asked.settings, asked.digest, steps)
+        joined[asked.run, asked.settings] = replace(asked, steps=steps)
     return list(joined.values())
 
 

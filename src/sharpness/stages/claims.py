@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sharpness.analysis.claims.collected import collected
 from sharpness.analysis.claims.deciding import as_markdown, decide
-from sharpness.analysis.reading import check_origins, read_table
+from sharpness.analysis.reading import check_origins, read_measured, read_runs
 from sharpness.report.provenance import made_by
 from sharpness.runtime.files import write_text
 from sharpness.runtime.stage import run_stage
@@ -17,6 +17,7 @@ def claims(
     kinds: list[str],
     measurements: list[str],
     tables: list[Path],
+    runs: Path,
     settings: str,
     validation_epoch: int,
     markdown: Path,
@@ -29,13 +30,15 @@ def claims(
         kinds: kind of the experiment of each table.
         measurements: what each table holds.
         tables: collected tables of all experiments.
+        runs: the study's.
         settings: of the spectra, by name, in JSON.
         validation_epoch: the early epoch at which speeds of training are compared.
         markdown: output.
         csv: output.
         study: a digest of it, by which its verdicts are known where nobody has a record of them; empty: none is kept.
     """
-    frames = [read_table(path, measurement) for path, measurement in zip(tables, measurements, strict=True)]
+    trained = read_runs(runs)
+    frames = [read_measured(path, name, trained) for path, name in zip(tables, measurements, strict=True)]
     check_origins(zip(measurements, tables, frames, strict=True))
     of_study = collected(zip(kinds, measurements, frames, strict=True), json.loads(settings))
     verdicts = decide(of_study, validation_epoch=validation_epoch)

@@ -26,7 +26,7 @@ def collect(
         measurement: what the tables hold.
         grids: the name of a grid for each of ``runs``; a run of two grids is listed, and stands in the table, twice.
         runs: names of runs.
-        tables: the runs' tables, each with the run and its fields in every row.
+        tables: the runs' tables.
         wanted: of each table, what the study asks for; ``Wanted`` in words.
         output: the table.
     """
@@ -37,7 +37,7 @@ def collect(
         asked = Wanted.of(words, runs, measurement)
         rows = read_rows(path, measurement)
         check(rows, asked, path)
-        origins.add(rows, measurement, path)
+        origins.add(rows, path, measurement=measurement, data=asked.data, training=asked.training)
         columns |= rows[0]
         measured[asked.run] += [row for row in rows if row.pop("stopped", "") != "True"]
     members = zip(grids, runs, strict=True)

@@ -7,19 +7,29 @@ from importlib import import_module
 from pathlib import Path
 
 from sharpness.analysis.figures.style import style
-from sharpness.analysis.reading import read_table
+from sharpness.analysis.reading import read_measured, read_runs
 from sharpness.report.provenance import made_by
 from sharpness.runtime.files import replacing
 from sharpness.runtime.stage import run_stage
 
 
-def figure(name: str, measurements: list[str], tables: list[Path], outputs: list[Path]) -> None:
-    """Draw the figure ``name`` from a table for each of its measurements, in the format of each output's ending."""
+def figure(name: str, measurements: list[str], tables: list[Path], runs: Path, outputs: list[Path]) -> None:
+    """Draw the figure ``name`` from a table for each of its measurements, in the format of each output's ending.
+
+    Args:
+        name: of its function.
+        measurements: in the order of the tables.
+        tables: collected ones.
+        runs: the study's.
+        outputs: the files.
+    """
     # Which glyphs of a font a PDF keeps, in pages.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     draw = getattr(import_module(f"sharpness.analysis.figures.{name}"), name)
+    of_study = read_runs(runs)
     frames = {
-        measurement: read_table(table, measurement) for measurement, table in zip(measurements, tables, strict=True)
+        measurement: read_measured(table, measurement, of_study)
+        for measurement, table in zip(measurements, tables, strict=True)
     }
     with style():
         picture = draw(**frames)

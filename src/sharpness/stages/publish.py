@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from sharpness.report.published import Publication
+from sharpness.runtime.files import write_text
 from sharpness.runtime.stage import run_stage
 from sharpness.stages.agreement import agreement
 from sharpness.stages.claims import claims
@@ -17,6 +18,7 @@ from sharpness.study.jobs import jobs
 from sharpness.study.plan import CLAIMS, KINDS, Experiment, Study, study_in
 from sharpness.study.planned import wanted
 from sharpness.study.records import RecordError
+from sharpness.study.runs import RUNS, as_csv
 
 
 def publish(config: Path, results: Path, captions: Path, citation: Path) -> None:
@@ -45,6 +47,7 @@ def publish(config: Path, results: Path, captions: Path, citation: Path) -> None
             f"{error}. Nothing was published: run the study first (make study STUDY={study.name}), and remove from "
             f"{published} what it no longer is"
         ) from None
+    write_text(as_csv(study.runs.values()), _runs(published))
     for experiment in study.experiments.values():
         print(f"{experiment.name}: {_publish(study, experiment, results / 'runs', published)}")
     lacking = [experiment.name for experiment in study.experiments.values() if not is_published(experiment, published)]
@@ -73,7 +76,13 @@ def decide(study: Study, published: Path, *, markdown: Path, csv: Path) -> None:
     ]
     kinds, measurements, paths = zip(*(table for table in tables if table[2].exists()), strict=True)
     epoch = study.config["validation_epoch"]
-    claims(list(kinds), list(measurements), list(paths), study.settings_of_spectra, epoch, markdown, csv)
+    settings = study.settings_of_spectra
+    claims(list(kinds), list(measurements), list(paths), _runs(published), settings, epoch, markdown, csv)
+
+
+def _runs(published: Path) -> Path:
+    """The published table of all runs."""
+    return published / f"tables/{RUNS}.csv"
 
 
 def tables_of(study: Study, experiment: Experiment, run: str) -> list[str]:
@@ -147,7 +156,7 @@ def _complete(study: Study, experiment: Experiment, kept: Path, published: Path)
     drawn_from = KINDS[experiment.kind].measurements
     for name, function in experiment.figures.items():
         outputs = [published / f"figures/{name}.{ending}" for ending in ("pdf", "png")]
-        figure(function, list(drawn_from), [tidy[measurement] for measurement in drawn_from], outputs)
+        figure(function, list(drawn_from), [tidy[measurement] for measurement in drawn_from], _runs(published), outputs)
     _compare(study, experiment, published)
 
 
@@ -159,10 +168,10 @@ def _compare(study: Study, experiment: Experiment, published: Path) -> None:
     caption = study.caption(experiment.name)
     markdown, tex, csv = (published / f"tables/{experiment.name}.{ending}" for ending in ("md", "tex", "csv"))
     if experiment.kind == "agreement":
-        agreement(tidy["history"], tidy["spectrum"], caption, markdown, csv)
+        agreement(tidy["history"], tidy["spectrum"], _runs(published), caption, markdown, csv)
     if experiment.kind == "table":
         epoch = study.config["validation_epoch"]
-        results_table(tidy["history"], tidy["spectrum"], epoch, caption, markdown, tex, csv)
+        results_table(tidy["history"], tidy["spectrum"], _runs(published), epoch, caption, markdown, tex, csv)
 
 
 def _report(study: Study, results: Path, published: Path, captions: Path, citation: Path) -> None:
@@ -189,6 +198,7 @@ def _report(study: Study, results: Path, published: Path, captions: Path, citati
         ),
         captions=[captions / f"{name}.md" for name in {CLAIMS, *functions, *study.result_tables.values()}],
         histories=sorted(published.glob("tables/*_history.csv")),
+        runs=_runs(published),
         citation=citation,
         output=published / "report.html",
     )

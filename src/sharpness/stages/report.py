@@ -16,7 +16,7 @@ import yaml
 
 from sharpness.analysis.claims.poster import CLAIMS
 from sharpness.analysis.figures import interactive as interactive_figures
-from sharpness.analysis.reading import read_table
+from sharpness.analysis.reading import read_measured, read_runs, read_table
 from sharpness.report import provenance
 from sharpness.report.costs import costs_of, jobs_of
 from sharpness.report.page import Caption, Origin, Picture, Table, caption_of, render
@@ -69,6 +69,7 @@ def report(
     tables: Tables,
     captions: list[Path],
     histories: list[Path],
+    runs: Path,
     citation: Path,
     output: Path,
     digest: str = "",
@@ -85,6 +86,7 @@ def report(
         tables: in the order of the page.
         captions: each named after the function of a figure, the kind of a table, or the claims.
         histories: the collected ones of all experiments.
+        runs: the study's.
         citation: the project's CITATION.cff.
         output: the page.
         digest: of the study, by which its page is known where nobody has a record of it; empty: none is kept.
@@ -93,9 +95,9 @@ def report(
         RecordError: one of these files is damaged.
     """
     texts = {path.stem: _read(path, caption_of) for path in captions}
-    done = jobs_of(results, jobs)
+    done, of_study = jobs_of(results, jobs), read_runs(runs)
     origin = Origin(
-        training=provenance.training_of(read_table(path, "history") for path in histories),
+        training=provenance.training_of(read_measured(path, "history", of_study) for path in histories),
         places=provenance.places_of(done),
         versions=provenance.versions(),
         machine=provenance.machine(),
@@ -107,7 +109,7 @@ def report(
         study,
         claims=_claims(claims),
         claims_caption=texts["claims"],
-        pictures=_pictures(figures, dict(zip(interactive.names, interactive.tables, strict=True)), texts),
+        pictures=_pictures(figures, dict(zip(interactive.names, interactive.tables, strict=True)), of_study, texts),
         tables=[
             Table(name, _read(text, str), texts[kind])
             for name, kind, text in zip(tables.names, tables.kinds, tables.texts, strict=True)
@@ -160,7 +162,9 @@ def _image(path: Path) -> bytes:
     return content
 
 
-def _pictures(figures: Figures, tables: Mapping[str, Path], captions: Mapping[str, Caption]) -> list[Picture]:
+def _pictures(
+    figures: Figures, tables: Mapping[str, Path], runs: pd.DataFrame, captions: Mapping[str, Caption]
+) -> list[Picture]:
     entries = zip(figures.names, figures.functions, figures.measured, figures.images, strict=True)
     return [
         Picture(
@@ -172,14 +176,14 @@ def _pictures(figures: Figures, tables: Mapping[str, Path], captions: Mapping[st
             ],
             caption=captions[function],
             measured=measured,
-            interactive=_interactive(function, tables.get(name)),
+            interactive=_interactive(function, tables.get(name), runs),
         )
         for name, function, measured, image in entries
     ]
 
 
-def _interactive(function: str, table: Path | None) -> go.Figure | None:
-    rows = None if table is None else read_table(table, function)
+def _interactive(function: str, table: Path | None, runs: pd.DataFrame) -> go.Figure | None:
+    rows = None if table is None else read_measured(table, function, runs)
     return None if rows is None or rows.empty else getattr(interactive_figures, function)(rows)
 
 

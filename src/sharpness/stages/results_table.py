@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sharpness.analysis import results_markup, tables
-from sharpness.analysis.reading import read_table
+from sharpness.analysis.reading import read_measured, read_runs
 from sharpness.report.provenance import made_by
 from sharpness.runtime.files import write_text
 from sharpness.runtime.stage import run_stage
@@ -14,6 +14,7 @@ from sharpness.runtime.stage import run_stage
 def results_table(
     history: Path,
     spectrum: Path,
+    runs: Path,
     validation_epoch: int,
     caption: str,
     markdown: Path,
@@ -25,13 +26,15 @@ def results_table(
     Args:
         history: collected histories of the experiment.
         spectrum: collected spectra at the best and at the last checkpoint.
+        runs: the study's.
         validation_epoch: the early epoch whose validation accuracy is shown.
         caption: what was measured on what.
         markdown: output.
         tex: output.
         csv: output.
     """
-    frames = [read_table(history, "history"), read_table(spectrum, "spectrum")]
+    of_study = read_runs(runs)
+    frames = [read_measured(history, "history", of_study), read_measured(spectrum, "spectrum", of_study)]
     table = tables.results_table(*frames, validation_epoch=validation_epoch)
     source = made_by(frames)
     write_text(f"{results_markup.as_markdown(table, caption=caption)}\nComputed by {source}.\n", markdown)

@@ -160,7 +160,7 @@ def _write(
     save_checkpoints(Checkpoints(run, "last", [progress.last], {}, made_by), job.last)
     settings = {"evaluation_examples": job.num_evaluated, "evaluation_epochs": job.evaluation_epochs}
     behind = {"settings_digest": settings_digest(settings), **made_by}
-    rows = [{"run": run.name, **asdict(run), **asdict(record), **behind} for record in history]
+    rows = [{"run": run.name, **asdict(record), **behind} for record in history]
     write_table(sized(rows), job.history)
     write_text(yaml.safe_dump({"run": run.name, **asdict(run), "environment": made_by}, sort_keys=False), job.record)
 

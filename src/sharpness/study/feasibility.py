@@ -17,6 +17,7 @@ from sharpness.study.kinds import BASE, CLAIMS, ENDS, FROM_EPOCH, KINDS
 from sharpness.study.pooling import check_pooling
 from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import Run
+from sharpness.study.runs import RUNS
 from sharpness.study.schedule import SCHEDULES, Schedule
 from sharpness.study.schema import known_words
 
@@ -126,8 +127,9 @@ def check_names(study: Study) -> Iterator[str]:
             yield f"a name in {section} is {name!r}, must not repeat a part twenty times: Snakemake refuses such names"
     if ENDS in study.config["checkpoints"]:
         yield f"checkpoints.{ENDS}: the name is taken by the best and the last checkpoint"
-    if CLAIMS in study.experiments:
-        yield f"experiments.{CLAIMS}: the name is taken by the table of verdicts"
+    for name, table in ((CLAIMS, "the table of verdicts"), (RUNS, "the table of all runs")):
+        if name in study.experiments:
+            yield f"experiments.{name}: the name is taken by {table}"
     owners: dict[tuple[str, str], str] = {}
     for experiment in study.experiments.values():
         for product, name in _products(experiment):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharpness.study.kinds import CLAIMS
+from sharpness.study.runs import RUNS
 
 if TYPE_CHECKING:
     from sharpness.study.plan import Study
@@ -39,5 +40,5 @@ def jobs(study: Study) -> Jobs:
     names = list(dict.fromkeys(" ".join(of_run) for of_run in of_runs.values()))
     kinds = [names.index(" ".join(of_run)) for of_run in of_runs.values()]
     collected = [table for experiment in study.experiments.values() for table in experiment.collected.values()]
-    others = [f"collect-{table}" for table in collected] + [f"figure-{name}" for name in study.figures]
+    others = [RUNS, *(f"collect-{table}" for table in collected)] + [f"figure-{name}" for name in study.figures]
     return Jobs(list(of_runs), kinds, names, [*others, *study.result_tables, CLAIMS, "report"])

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from sharpness.runtime import closure
 from sharpness.study.identity import settings_digest
 from sharpness.study.measurement import code_of
 from sharpness.study.plan import CLAIMS, KINDS, Experiment, Study
-from sharpness.study.records import Origins, RecordError, Wanted, check, read_rows
+from sharpness.study.records import Origins, RecordError, Wanted, check, read_rows, training_stage
+from sharpness.study.runs import RUNS, as_csv
 
 _UNRECORDED = "and Snakemake has no record of it: remove it, and it is made anew"
 NAMED = 3  # stale tables beside the first, by their names; the others are counted
@@ -34,16 +35,20 @@ def wanted(study: Study, experiment: Experiment, measurement: str) -> list[tuple
 
 
 def _of_run(study: Study, experiment: Experiment, run: str, measurement: str) -> Iterator[Wanted]:
+    trained = study.runs[run]
+    training = training_stage(trained.gamma, trained.gamma_outside)
+    asked = Wanted(run, measurement, "", "", [], trained.data, training, may_stop=trained.stop_patience is not None)
     if measurement == "history":
         settings = {key: study.config[key] for key in ("evaluation_examples", "evaluation_epochs")}
-        last = study.runs[run].epochs
-        epochs = [epoch for epoch in settings["evaluation_epochs"] or range(1, last + 1) if epoch <= last]
-        yield Wanted(run, measurement, "", settings_digest(settings), [0, *sorted(epochs)])
+        epochs = [
+            epoch for epoch in settings["evaluation_epochs"] or range(1, trained.epochs + 1) if epoch <= trained.epochs
+        ]
+        yield replace(asked, digest=settings_digest(settings), steps=[0, *sorted(epochs)])
         return
     for name in experiment.measure[measurement]:
         digest = settings_digest(study.settings(measurement, name))
         for steps in study.parts(run, measurement, name).values():
-            yield Wanted(run, measurement, name, digest, steps)
+            yield replace(asked, settings=name, digest=digest, steps=steps)
 
 
 def digest(study: Study) -> str:
@@ -88,8 +93,8 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
                     try:
                         rows = read_rows(path, measurement)
                         check(rows, asked, path)
-                        _check_code(study, asked, rows[0], path, torch)
-                        origins.add(rows[:1], measurement, path)
+                        _check_code(asked, rows[0], path, torch)
+                        origins.add(rows[:1], path, measurement=measurement, data=asked.data, training=asked.training)
                     except RecordError as error:
                         stale[path] = error
             path = results / "tables" / f"{name}.csv"
@@ -111,7 +116,10 @@ def _of_all(stale: Mapping[Path, RecordError]) -> str:
 
 
 def _check_products(study: Study, tables: Path, is_recorded: Callable[[str], bool]) -> None:
-    """Check what was made for readers: what they are told it is of, and the early epoch."""
+    """Check the table of runs, and what was made for readers: what they are told it is of, and the early epoch."""
+    path = tables / f"{RUNS}.csv"
+    if path.exists() and not is_recorded(str(path)) and path.read_bytes() != as_csv(study.runs.values()).encode():
+        raise RecordError(f"{path} is not the table of the study's runs, {_UNRECORDED}")
     epoch, told = f"{study.config['validation_epoch']:g}", {CLAIMS: epochs_of_verdicts}
     for experiment in study.experiments.values():
         path = tables / f"{experiment.name}.md"
@@ -152,8 +160,8 @@ def epochs_of_verdicts(path: Path) -> set[str]:
     return {match[1] or match[2] for text in texts for match in _EARLY.finditer(text or "")}
 
 
-def _check_code(study: Study, asked: Wanted, row: dict[str, str], path: Path, torch: str) -> None:
-    for what, theirs, ours in codes(study, asked, row, closure.version, torch):
+def _check_code(asked: Wanted, row: dict[str, str], path: Path, torch: str) -> None:
+    for what, theirs, ours in codes(asked, row, closure.version, torch):
         if theirs != ours:
             raise RecordError(
                 f"{path} was computed with the {what} {theirs}, here it is {ours}, and Snakemake has no record of it: "
@@ -162,14 +170,13 @@ def _check_code(study: Study, asked: Wanted, row: dict[str, str], path: Path, to
 
 
 def codes(
-    study: Study, asked: Wanted, row: Mapping[str, str], version: Callable[..., str], torch: str
+    asked: Wanted, row: Mapping[str, str], version: Callable[..., str], torch: str
 ) -> Iterator[tuple[str, str, str]]:
     """In words what code computed a row of a table, its version there, and its ``version`` here; ``torch`` too."""
-    training = "train_nudged" if study.runs[asked.run].is_nudged else "train"
-    stage = training if asked.measurement == "history" else asked.measurement
-    for name, theirs in ((stage, row["code"]), (training, row.get("trained_by"))):
+    stage = asked.training if asked.measurement == "history" else asked.measurement
+    for name, theirs in ((stage, row["code"]), (asked.training, row.get("trained_by"))):
         if theirs is not None:
-            modules = [f"sharpness.stages.{name}"] if name == training else code_of(name)
+            modules = [f"sharpness.stages.{name}"] if name == asked.training else code_of(name)
             yield f"code of the stage {name}", theirs, version(*modules)[:12]
     yield "torch", row["torch"].partition("+")[0], torch.partition("+")[0]
 

@@ -20,7 +20,10 @@ _HISTORY = {
     "validation_loss": Column("on the validation split", "nats"),
     "validation_accuracy": Column("fraction of the validation split that is classified rightly", finite=True),
     "test_accuracy": Column("fraction of the test split; at the best and the last epoch only"),
+    "learning_rate_now": Column("of the epoch that ended: the run's own, cut and raised as its schedule says"),
     "distance": Column("of the weights from those at initialisation", "of the weights"),
+    "num_direction_products": Column("Hessian-vector products spent on directions since the row before"),
+    "direction_residual": Column("the largest of these directions", optional=True),
 }
 # Before the columns of a measurement: of which run, by which settings, at which checkpoint; and why there is no value.
 PLACE = ("run", "settings", "checkpoint", "step", "epoch", "diverged", "stopped", "trained_by")
@@ -44,16 +47,21 @@ class Wanted:
     settings: str  # their name; of a history empty
     digest: str  # of their values
     steps: Sequence[int]  # at which there must be rows, of a history the epochs; none: the best and the last checkpoint
+    data: str  # the run's data set
+    training: str  # the stage that trains the run
+    may_stop: bool  # whether the run may end before its last epoch without having diverged
 
     def words(self, runs: Sequence[str]) -> str:
         """Short, for a command line that names the runs and the measurement once."""
-        return f"{runs.index(self.run)} {self.settings or '-'} {self.digest} {_in_ranges(self.steps)}".strip()
+        of_run = f"{runs.index(self.run)} {self.data} {self.training} {int(self.may_stop)}"
+        return f"{of_run} {self.settings or '-'} {self.digest} {_in_ranges(self.steps)}".strip()
 
     @classmethod
     def of(cls, words: str, runs: Sequence[str], measurement: str) -> Wanted:
         """What ``words`` made short."""
-        run, settings, digest, *ranges = words.split()
-        return cls(runs[int(run)], measurement, settings.strip("-"), digest, _from_ranges(ranges))
+        run, data, training, may_stop, settings, digest, *ranges = words.split()
+        steps = _from_ranges(ranges)
+        return cls(runs[int(run)], measurement, settings.strip("-"), digest, steps, data, training, may_stop == "1")
 
 
 class Origins:
@@ -62,20 +70,28 @@ class Origins:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[str, object]] = {}
 
-    def add(self, rows: Iterable[Mapping[str, str]], measurement: str, place: object) -> None:
-        """Take the rows of a table; ``place`` names it.
+    def add(
+        self, rows: Iterable[Mapping[str, str]], place: object, *, measurement: str, data: str, training: str
+    ) -> None:
+        """Take rows of a table.
+
+        Args:
+            rows: of runs on one data set that one stage trained.
+            place: names the table.
+            measurement: what it holds.
+            data: the data set.
+            training: the stage.
 
         Raises:
             RecordError: a table before had another code of the same stage, another torch or other data.
         """
+        stage = training if measurement == "history" else measurement
         for row in rows:
-            training = "train_nudged" if _is_nudged(row) else "train"
-            stage = training if measurement == "history" else measurement
             self._add(f"code of the stage {stage}", row["code"], place)
             self._add("torch", row["torch"].partition("+")[0], place)
             # Tables of an older version do not say these.
             if "data_digest" in row:
-                self._add(f"data set {row['data']}", row["data_digest"], place)
+                self._add(f"data set {data}", row["data_digest"], place)
             if "trained_by" in row:
                 self._add(f"code of the stage {training}", row["trained_by"], place)
 
@@ -88,8 +104,9 @@ class Origins:
             )
 
 
-def _is_nudged(row: Mapping[str, str]) -> bool:
-    return (float(row["gamma"]), float(row["gamma_outside"])) != (1, 1)
+def training_stage(gamma: float, gamma_outside: float) -> str:
+    """The stage that trains a run: plain SGD never needs an eigenvector."""
+    return "train" if (gamma, gamma_outside) == (1, 1) else "train_nudged"
 
 
 def columns_of(name: str) -> Mapping[str, Column]:
@@ -154,7 +171,7 @@ def differing(rows: Sequence[Mapping[str, str]], wanted: Wanted) -> str:
     what = "epoch" if wanted.measurement == "history" else "step"
     present = {_step(row, what) for row in rows}
     end = min((_step(row, what) for row in rows if _is_end(row)), default=math.inf)
-    if "stopped" not in rows[-1] and rows[-1].get("stop_patience"):
+    if "stopped" not in rows[-1] and wanted.may_stop:
         end = min(end, max(present))  # it may have stopped there
     absent = [str(step) for step in wanted.steps if step not in present and step < end]
     if absent:

@@ -198,10 +198,10 @@ class Trainer:
             validation_loss=float(validation.cross_entropy),
             validation_accuracy=float(validation.accuracy) if finite else math.nan,
             test_accuracy=math.nan,
-            learning_rate=descent.learning_rate,
+            learning_rate_now=descent.learning_rate,
             distance=float((descent.weights - self.weights).norm()),
             diverged=diverged or not finite,
-            direction_products=progress.direction_products,
+            num_direction_products=progress.direction_products,
             direction_residual=progress.direction_residual if was_nudged else math.nan,
         )
         progress.history.append(record)

@@ -31,10 +31,10 @@ class Record:
     validation_loss: float
     validation_accuracy: float  # fraction
     test_accuracy: float  # fraction; NaN except at the best and the last epoch
-    learning_rate: float  # of the epoch that ended
+    learning_rate_now: float  # of the epoch that ended
     distance: float  # Euclidean, of the weights from initialisation
     diverged: bool
-    direction_products: int  # Hessian-vector products spent on directions since the previous row
+    num_direction_products: int  # Hessian-vector products spent on directions since the previous row
     direction_residual: float  # largest since the previous row; NaN in plain SGD
 
 

@@ -18,7 +18,7 @@ RUN = {
     "padding": "alternating",
     "init_scale": np.nan,
     "learning_rate": 0.1,
-    "learning_rate_epochs": "[]",
+    "learning_rate_epochs": "",
     "learning_rate_factor": 0.0,
     "batch_size": "32",
     "momentum": 0.0,
@@ -63,13 +63,14 @@ def spectrum_rows(largest, *, epochs=None, share=0.5, checkpoint="planned", sett
         place = {"settings": settings, "checkpoint": checkpoint, "step": round(10 * epoch), "epoch": float(epoch)}
         values = [("largest", 0, value)]
         # Where a run diverged, its table has one row.
-        values += [("largest", 1, share * value), ("smallest", 0, -1.0)] if np.isfinite(value) else []
+        place["diverged"] = not np.isfinite(value)
+        values += [] if place["diverged"] else [("largest", 1, share * value), ("smallest", 0, -1.0)]
         rows += [{**place, "which": which, "rank": rank, "eigenvalue": number} for which, rank, number in values]
     return pd.DataFrame([fields(**run) | row for row in rows])
 
 
 def history_rows(validation, test, *, diverged=False, **run):
-    """Accuracies in per cent at epochs 0, 1, 2, ...; the rate falls after the first epoch, as at a plateau."""
+    """Accuracies in per cent at epochs 0, 1, 2, ..."""
     rows = [
         {
             "step": 10 * epoch,
@@ -81,12 +82,12 @@ def history_rows(validation, test, *, diverged=False, **run):
         }
         for epoch, (accuracy, tested) in enumerate(zip(validation, test, strict=True))
     ]
-    made = fields(**run)
-    return pd.DataFrame([made | row | {"learning_rate": made["learning_rate"] / (1 + row["epoch"])} for row in rows])
+    return pd.DataFrame([fields(**run) | row for row in rows])
 
 
 def slice_rows(losses, *, epoch, ks=KS, scale=1.0, **run):
     place = {"settings": "top", "checkpoint": "planned", "step": round(10 * epoch), "epoch": float(epoch)}
+    place["diverged"] = not all(np.isfinite(loss) for k, loss in zip(ks, losses, strict=True) if k == 0)
     rows = [{**place, "k": k, "loss": loss, "scale": scale} for k, loss in zip(ks, losses, strict=True)]
     return pd.DataFrame([fields(**run) | row for row in rows])
 
@@ -102,6 +103,7 @@ def step_rows(changes, **run):
             "direction": direction,
             "alpha": alpha,
             "batch": batch,
+            "diverged": False,
             "loss_before": 2.0,
             "loss_after": 2 * (1 + (change + offset) / 100) if direction == "top" else 77.0,
         }
@@ -259,7 +261,7 @@ def schedules_of(strengths, *, factor=10.0, late=2.0):
                 10.0 if epoch <= change else 10.0 ** (1 + sign * decades) if epoch <= change + 3 else 1e30
                 for epoch in range(11)
             ]
-            parts.append(spectrum_rows(courses, learning_rate_epochs=f"[{change}]", **run))
+            parts.append(spectrum_rows(courses, learning_rate_epochs=f"{change}", **run))
     return [("schedules", "spectrum", together(*parts))]
 
 

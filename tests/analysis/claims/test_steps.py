@@ -31,9 +31,8 @@ def test_a_seed_that_lacks_the_change_of_one_alternative_counts_for_the_other():
 
 def test_a_run_whose_loss_is_lost_has_no_steps():
     tables = scaled_steps(lambda s: {0.5: -1.0, 1: -1.0, 2: s})([1.0, 1.1, 0.9])
-    lost = (
-        step_rows({0.5: 0.0}, seed=7).query("direction == 'top'").head(1).assign(loss_before=np.nan, loss_after=np.nan)
-    )
+    lost = step_rows({0.5: 0.0}, seed=7).query("direction == 'top'").head(1)
+    lost = lost.assign(loss_before=np.nan, loss_after=np.nan, diverged=True)
 
     row = verdict_of([*tables, ("steps", "steps", lost)], "h")
 

@@ -57,7 +57,8 @@ def spectrum_frame(runs, num_eigenvalues=2, diverge_after=None):
     for fields in runs:
         for epoch, largest in zip(EPOCHS, curvature(fields), strict=True):
             place = {**fields, "step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch, "checkpoint": "planned"}
-            if diverge_after is not None and fields["seed"] == 0 and epoch > diverge_after:
+            place["diverged"] = diverge_after is not None and fields["seed"] == 0 and epoch > diverge_after
+            if place["diverged"]:
                 # One row says that nothing could be measured.
                 rows.append({**place, "which": "largest", "rank": 0, "eigenvalue": np.nan, "residual": np.nan})
                 continue
@@ -86,7 +87,7 @@ def history_frame(runs, diverge_after=None):
                     "test_accuracy": np.nan if diverged else accuracy - 0.01,
                     "distance": epoch / 10,
                     "diverged": diverged,
-                    "direction_products": 0,
+                    "num_direction_products": 0,
                 }
             )
     return pd.DataFrame(rows)
@@ -98,7 +99,8 @@ def density_frame(runs, diverge_after=None):
         rng = np.random.default_rng(fields["seed"])
         for epoch in (0.0, 2.0, 10.0, 30.0):
             place = {**fields, "step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch}
-            if diverge_after is not None and fields["seed"] == 0 and epoch >= diverge_after:
+            place["diverged"] = diverge_after is not None and fields["seed"] == 0 and epoch >= diverge_after
+            if place["diverged"]:
                 rows.append({**place, "quantity": "trace"})
                 break
             top = float(curvature(fields, [epoch])[0])
@@ -115,7 +117,7 @@ def density_frame(runs, diverge_after=None):
             rows.append({**place, "quantity": "trace", "value": 3 * top, "standard_error": 0.04 * top})
             rows.append({**place, "quantity": "frobenius_norm", "value": 1.3 * top, "standard_error": 0.001 * top})
     columns = ["probe", "value", "weight", "residual", "standard_error"]
-    return pd.DataFrame(rows).reindex(columns=[*runs[0], "step", "epoch", "quantity", *columns])
+    return pd.DataFrame(rows).reindex(columns=[*runs[0], "step", "epoch", "diverged", "quantity", *columns])
 
 
 def slices_frame(runs, diverge_after=None):
@@ -129,8 +131,9 @@ def slices_frame(runs, diverge_after=None):
                 move = sign * k * scale
                 here = 0.02 + 2.3 * np.exp(-epoch / 3)
                 loss = here + 0.5 * largest * move**2 / (1 + abs(move)) - move * 1.2 * np.exp(-epoch)
-                loss = np.nan if diverge_after is not None and epoch > diverge_after else loss
-                place = {"step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch, "k": k}
+                diverged = diverge_after is not None and epoch > diverge_after
+                loss = np.nan if diverged else loss
+                place = {"step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch, "diverged": diverged, "k": k}
                 rows.append({**fields, **place, "loss": loss, "scale": scale, "eigenvalue": largest, "residual": 1e-4})
     return pd.DataFrame(rows)
 
@@ -151,6 +154,7 @@ def steps_frame(runs, diverge_after=None):
                         after = before * (1 + size * gain)
                         after = np.nan if diverge_after is not None and epoch > diverge_after else after
                         place = {"step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch, "direction": direction}
+                        place["diverged"] = False
                         rows.append(
                             {
                                 **fields,
@@ -195,7 +199,8 @@ def gradients_frame(runs, diverge_after=None):
         before = np.nan
         for epoch, largest in zip(EPOCHS, curvature(fields), strict=True):
             place = {**fields, "step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch, "num_eigenvalues": 5}
-            if diverge_after is not None and fields["seed"] == 0 and epoch > diverge_after:
+            place["diverged"] = diverge_after is not None and fields["seed"] == 0 and epoch > diverge_after
+            if place["diverged"]:
                 rows.append(place)
                 break
             measured = {
@@ -212,14 +217,14 @@ def gradients_frame(runs, diverge_after=None):
             before = largest
     columns = ["rate_times_eigenvalue", "fraction_inside", "overlap", "noise_largest", "noise_trace", "eigenvalue"]
     columns += ["learning_rate_now", "batch_sharpness"]
-    return pd.DataFrame(rows).reindex(columns=[*runs[0], "step", "epoch", "num_eigenvalues", *columns])
+    return pd.DataFrame(rows).reindex(columns=[*runs[0], "step", "epoch", "diverged", "num_eigenvalues", *columns])
 
 
 def switched(runs):
     """Each run with a rate that never changes, that changes early, and late; lists as a table on disk has them."""
     return [
         fields | {"learning_rate_epochs": epochs, "learning_rate_factor": 0.1, "run": f"{fields['run']}-{epochs}"}
-        for epochs in ("[]", "[1]", "[15]")
+        for epochs in ("", "1", "15")
         for fields in runs
     ]
 
@@ -290,15 +295,15 @@ LOST = {
     "density": {"quantity": "trace"},
     "slices": {"k": 0.0},
     "steps": {"direction": "top", "alpha": 0.5, "batch": 0},
-    "variants": {"settings": "sgd", "diverged": True},
+    "variants": {"settings": "sgd"},
     "gradients": {"num_eigenvalues": 5},
-    "history": {"training_loss": np.nan, "validation_accuracy": np.nan, "distance": 1.0, "diverged": True},
+    "history": {"training_loss": np.nan, "validation_accuracy": np.nan, "distance": 1.0},
 }
 
 
 def lost(measurement, runs):
     epoch = float(measurement == "history")
-    place = {"step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch}
+    place = {"step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch, "diverged": True}
     return pd.DataFrame([{**fields, **place, **LOST[measurement]} for fields in runs])
 
 
@@ -316,6 +321,7 @@ def spectrum_table(learning_rates=(0.1,), seeds=(0,), num_ranks=3, lost_from=Non
             "checkpoint": "planned",
             "step": 10 * epoch,
             "epoch": float(epoch),
+            "diverged": lost_from is not None and epoch >= lost_from,
             "rank": rank,
             "eigenvalue": np.nan if lost_from is not None and epoch >= lost_from else (epoch + 1 - rank) / rate,
             "residual": 1e-4 * (rank + 1),
@@ -340,6 +346,7 @@ def slices_table(models=("simple_cnn",), lost_from=None):
             "seed": 0,
             "step": 10 * epoch,
             "epoch": float(epoch),
+            "diverged": lost_from is not None and epoch >= lost_from,
             "k": k,
             "loss": np.nan if lost_from is not None and epoch >= lost_from else 2 + 0.01 * (k + 1) ** 2 / (epoch + 1),
             "eigenvalue": 5.0 + epoch,

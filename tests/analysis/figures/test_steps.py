@@ -26,6 +26,7 @@ def test_steps_of_any_length_are_drawn():
 
 def test_points_are_mean_changes_in_percent_and_bars_their_standard_errors():
     fields = {**run_fields(), "step": 0, "epoch": 0.0, "direction": "top", "alpha": 2.0, "loss_before": 2.0}
+    fields["diverged"] = False
     frame = pd.DataFrame([{**fields, "batch": 0, "loss_after": 2.2}, {**fields, "batch": 1, "loss_after": 2.6}])
 
     axes = steps(frame).get_axes()[0]

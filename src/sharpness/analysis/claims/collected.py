@@ -6,28 +6,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from sharpness.analysis.tables import RUN, batch_order
+from sharpness.analysis.tables import batch_order
+from sharpness.study.runs import FIELDS
 
+_RUN = ["grid", "run", *FIELDS, "diverged"]
 _PLACE = ["settings", "checkpoint", "step", "epoch"]
 # What is read of each measurement; a column that no run has is as if it had no value anywhere.
 _COLUMNS = {
-    "history": ["epoch", "validation_accuracy", "test_accuracy", "diverged"],
-    "spectrum": [
-        *_PLACE,
-        "alike",
-        "which",
-        "rank",
-        "eigenvalue",
-        "epochs",
-        "learning_rate_epochs",
-        "learning_rate_factor",
-    ],
+    "history": ["epoch", "validation_accuracy", "test_accuracy"],
+    "spectrum": [*_PLACE, "alike", "which", "rank", "eigenvalue"],
     "slices": [*_PLACE, "k", "loss", "scale"],
     "steps": [*_PLACE, "direction", "alpha", "batch", "loss_before", "loss_after"],
-    "variants": [*_PLACE, "start_step", "loss", "eigenvalue", "diverged"],
+    "variants": [*_PLACE, "start_step", "loss", "eigenvalue"],
 }
 
 # Settings of a spectrum that say of which Hessian its eigenvalues are; the others, how many and how exact.
@@ -50,7 +42,7 @@ class Collected:
             blocks = [name for name, values in self.settings.items() if values["parameters"] != "*"]
             rows = rows[~rows["settings"].isin(blocks)]  # no claim is on a block of the Hessian
             rows = rows.assign(alike=rows["settings"].map(self._alike(rows["settings"].unique())))
-        return rows.reindex(columns=list(dict.fromkeys([*rows, *RUN, *_COLUMNS[measurement]])))
+        return rows.reindex(columns=list(dict.fromkeys([*rows, *_RUN, *_COLUMNS[measurement]])))
 
     def _alike(self, names: Iterable[str]) -> dict[str, str]:
         """By the name of settings, the names of all with which eigenvalues are those of the same Hessian."""
@@ -88,30 +80,9 @@ def collected(
     for kind, measurement, table in tables:
         if measurement not in _COLUMNS or "run" not in table or table.empty:
             continue
-        parts.setdefault((kind, measurement), []).append(_as_read(measurement, table))
-        diverged |= set(table.loc[_lost(measurement, table), "run"])
+        rows = table.assign(batch_size=table["batch_size"].map(batch_order))
+        parts.setdefault((kind, measurement), []).append(rows)
+        if measurement != "variants":  # which say so of the variant
+            diverged |= set(table.loc[table["diverged"], "run"])
     merged = {place: pd.concat(found, ignore_index=True) for place, found in parts.items()}
     return Collected(merged, frozenset(diverged), settings or {})
-
-
-def _as_read(measurement: str, table: pd.DataFrame) -> pd.DataFrame:
-    table = table.assign(batch_size=table["batch_size"].map(batch_order)) if "batch_size" in table else table
-    if measurement == "history" and {"epoch", "learning_rate"} <= set(table):
-        # A history has the learning rate of each epoch; the run's own is that of the first.
-        first = table.sort_values("epoch", kind="stable").groupby("run")["learning_rate"].transform("first")
-        table = table.assign(learning_rate=first)
-    return table
-
-
-def _lost(measurement: str, table: pd.DataFrame) -> pd.Series:
-    """Rows that say that their run diverged: a variant's say so of the variant only."""
-    no_row = pd.Series(False, index=table.index)
-    if measurement == "history" and "diverged" in table:
-        return table["diverged"].eq(True)
-    if measurement == "spectrum" and {"rank", "eigenvalue"} <= set(table):
-        return table["rank"].eq(0) & ~np.isfinite(table["eigenvalue"])
-    if measurement == "slices" and {"k", "loss"} <= set(table):
-        return table["k"].eq(0) & ~np.isfinite(table["loss"])
-    if measurement == "steps" and "loss_before" in table:
-        return ~np.isfinite(table["loss_before"])
-    return no_row

@@ -25,7 +25,7 @@ PROBLEM = [
     "gamma_outside",
 ]
 # What a run of plain SGD does not have: it is compared with nudged runs of any.
-DIRECTIONS = ["num_directions", "direction_examples", "direction_tolerance", "direction_precision"]
+DIRECTIONS = [field for field in CONFIGURATION if field == "num_directions" or field.startswith("direction_")]
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,6 @@ def compared(
 def _clashing(rows: pd.DataFrame, cell: list[str]) -> list[str]:
     """Settings in which runs differ that are equal in the columns of ``cell``."""
     others = [field for field in CONFIGURATION if field in rows and field not in (*PROBLEM, *cell)]
-    # A history has the products that were spent in an epoch in place of those allowed.
-    others = [field for field in others if field != "direction_products"]
     runs = rows.drop_duplicates("run") if "settings" not in cell else rows.drop_duplicates(["run", "settings"])
     cells = runs.groupby(cell, sort=False, dropna=False)
     several = runs[cells["run"].transform("nunique") > 1]

@@ -35,12 +35,12 @@ def agreement(spectrum: pd.DataFrame, history: pd.DataFrame) -> Figure:
     Args:
         spectrum: columns grid, run and the run's fields, which, checkpoint, step, epoch, rank, eigenvalue.
         history: columns grid, run and the run's fields, epoch, validation_accuracy, test_accuracy, training_loss,
-            diverged, direction_products.
+            diverged, num_direction_products.
     """
     numbers, ways = compare(history, spectrum), ways_of(spectrum)
     keys = ["data", "model", "grid"]
     history = history.drop_duplicates(["grid", "run", "epoch"]).merge(ways, on=[*keys, "run"])
-    history = history.assign(percent=(100 * history["validation_accuracy"]).where(~history["diverged"].astype(bool)))
+    history = history.assign(percent=100 * history["validation_accuracy"])
     largest = trajectory(spectrum).query("rank == 0").merge(ways, on=[*keys, "run"])
     places = list(ways[keys].drop_duplicates().itertuples(index=False, name=None))
     height = 5.2 + 0.2 * ways["way"].nunique()
@@ -81,7 +81,7 @@ def _add_legend(axes: Axes, history: pd.DataFrame, numbers: pd.DataFrame) -> Non
             label = f"{way}: {ratios['largest eigenvalue']:.1f}, {ratios['test accuracy']:.1f}"
         handles.append(Line2D([], [], color=colour, linestyle=linestyle, label=label))
     axes.legend(
-        handles=[*handles, *legend_of_divergence(history, "percent")],
+        handles=[*handles, *legend_of_divergence(history)],
         title="eigenvalue and test accuracy differ by so many spreads over seeds",
         loc="upper left",
         bbox_to_anchor=(0.0, -0.2),

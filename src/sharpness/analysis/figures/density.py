@@ -75,12 +75,11 @@ def _draw_checkpoint(axes: Axes, checkpoint: pd.DataFrame, grid: np.ndarray, wid
 def _in_words(checkpoint: pd.DataFrame) -> str:
     """``epoch 2: trace 61 ± 3, Frobenius norm 25.1 ± 0.2``."""
     parts = [f"epoch {epoch_in_words(checkpoint['epoch'].iloc[0])}"]
+    if checkpoint["diverged"].any():
+        return "\n".join([*parts, "diverged"])
     for quantity, name in (("trace", "trace"), ("frobenius_norm", "Frobenius norm")):
-        row = checkpoint[checkpoint["quantity"] == quantity].iloc[:1]
-        if row["value"].notna().any():
-            value, error = row["value"].iloc[0], row["standard_error"].iloc[0]
-            decimals = max(0, 1 - int(np.floor(np.log10(error)))) if error > 0 else 2
-            parts.append(f"{name} {value:.{decimals}f} ± {error:.{decimals}f}")
-        else:
-            parts.append("diverged") if quantity == "trace" else None
+        row = checkpoint[checkpoint["quantity"] == quantity].iloc[0]
+        value, error = row["value"], row["standard_error"]
+        decimals = max(0, 1 - int(np.floor(np.log10(error)))) if error > 0 else 2
+        parts.append(f"{name} {value:.{decimals}f} ± {error:.{decimals}f}")
     return "\n".join(parts)

@@ -91,5 +91,5 @@ def _legend(rows: pd.DataFrame) -> list[Line2D]:
         Line2D([], [], color=GREY, linestyle="--", label="second"),
         Line2D([], [], color=GREY, linestyle=":", label="peak of the largest", **PEAK),
         legend_of_limit(GREY),
-        *legend_of_divergence(rows, "eigenvalue"),
+        *legend_of_divergence(rows),
     ]

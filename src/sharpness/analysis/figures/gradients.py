@@ -71,17 +71,13 @@ def _draw_grid(part: SubFigure, of_grid: pd.DataFrame) -> None:
     part.suptitle(f"{name_of(of_grid)}" + (f", {fixed}" if fixed else ""))
     handles = [Line2D([], [], color=colours[value], label=f"{words(field)} {text(value)}") for value in values]
     limit = Line2D([], [], color="black", linewidth=1, linestyle="--", label="2: limit of stability")
-    handles += [limit, *legend_of_divergence(of_grid, "eigenvalue")]
+    handles += [limit, *legend_of_divergence(of_grid)]
     part.legend(handles=handles, loc="outside lower center", ncols=3)
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, panel: Panel, field: str, colours: dict[Any, str]) -> None:
     for value, colour in colours.items():
-        line = rows[rows[field] == value]
-        if panel.column == "overlap":
-            # The first checkpoint has none before it: no sign of a divergence.
-            line = line[line["overlap"].notna()]
-        draw_over_seeds(axes, line, x="epoch", y=panel.column, colour=colour)
+        draw_over_seeds(axes, rows[rows[field] == value], x="epoch", y=panel.column, colour=colour)
     if panel.title.startswith("η"):
         axes.axhline(STABLE, color="black", linewidth=1, linestyle="--")
     if panel.is_log:

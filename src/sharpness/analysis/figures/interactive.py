@@ -51,7 +51,7 @@ def slices(slices: pd.DataFrame) -> go.Figure:
     """
     runs = first_seeds(with_columns("slices", slices))
     here = [run[run["k"] == 0] for run in runs]
-    ends = [divergence_in_words(rows["loss"], rows["epoch"]) for rows in here]
+    ends = [divergence_in_words(rows) for rows in here]
     titles = [_broken(title_of(run, slices) + end) for run, end in zip(runs, ends, strict=True)]
     figure = make_subplots(
         rows=len(runs),
@@ -118,10 +118,10 @@ def _log_axis(run: pd.DataFrame) -> dict[str, object]:
 
 
 def _divergence(run: pd.DataFrame) -> list[go.Scatter]:
-    """A cross at the last finite value of the largest eigenvalue, where it has one that is not finite."""
+    """A cross at the last value of the largest eigenvalue, where the run diverged."""
     largest = run[run["rank"] == 0]
-    reached = largest[np.isfinite(largest["eigenvalue"])].tail(1)
-    if len(reached) == 0 or np.isfinite(largest["eigenvalue"]).all():
+    reached = largest[~largest["diverged"]].tail(1)
+    if reached.empty or not largest["diverged"].any():
         return []
     return [
         go.Scatter(

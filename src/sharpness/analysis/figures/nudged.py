@@ -27,8 +27,7 @@ def nudged(history: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
             eigenvalue.
     """
     accuracies = history[history["grid"] == "gamma"].drop_duplicates(["run", "epoch"])
-    percent = (100 * accuracies["validation_accuracy"]).where(~accuracies["diverged"].astype(bool))
-    accuracies = accuracies.assign(percent=percent)
+    accuracies = accuracies.assign(percent=100 * accuracies["validation_accuracy"])
     eigenvalues = trajectory(spectrum).query("grid == 'gamma'")
     names = accuracies[["data", "model"]].drop_duplicates()
     figure = Figure(figsize=(6.6, 0.8 + 2.6 * len(names)), layout="constrained")
@@ -54,8 +53,7 @@ def _draw_model(left: Axes, right: Axes, accuracies: pd.DataFrame, eigenvalues: 
         draw_over_seeds(right, norms[norms["gamma"] == gamma], x="epoch", y="frobenius", colour=colour, linestyle="--")
     from_start(left, accuracies["epoch"].max())
     left.set_ylabel("validation accuracy (%)")
-    # The history's learning rate may fall during training; the spectrum has the run's own.
-    left.set_title(f"{name_of(accuracies)}\n{settings_in_words(eigenvalues, 'learning_rate')}", loc="left")
+    left.set_title(f"{name_of(accuracies)}\n{settings_in_words(accuracies, 'learning_rate')}", loc="left")
     right.set_ylabel("norm of the Hessian")
     right.set_title(f"solid: spectral norm\ndashed: Frobenius norm of {num_eigenvalues} eigenvalues", loc="left")
     log_y(right)
@@ -77,4 +75,4 @@ def _legend(accuracies: pd.DataFrame) -> list[Line2D]:
         Line2D([], [], color=colour, label=f"γ = {text(gamma)}" + (" (SGD)" if gamma == 1 else ""))
         for gamma, colour in _colours(accuracies).items()
     ]
-    return [*gammas, legend_of_limit(), *legend_of_divergence(accuracies, "percent")]
+    return [*gammas, legend_of_limit(), *legend_of_divergence(accuracies)]

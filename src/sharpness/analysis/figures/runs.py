@@ -50,12 +50,16 @@ def epoch_in_words(epoch: float) -> str:
     return f"{epoch:.{2 if epoch < 10 else 3}g}"
 
 
-def divergence_in_words(losses: pd.Series, epochs: pd.Series) -> str:
-    """When a run diverged, as the end of a title; nothing where it did not."""
-    finite = np.isfinite(losses)
-    if not finite.any():
+def divergence_in_words(run: pd.DataFrame) -> str:
+    """When a run diverged, as the end of a title; nothing where it did not.
+
+    Args:
+        run: columns epoch, diverged.
+    """
+    reached = run.loc[~run["diverged"], "epoch"]
+    if reached.empty:
         return f", {LOST}"
-    return "" if finite.all() else f", diverged after epoch {epoch_in_words(epochs[finite].max())}"
+    return "" if len(reached) == len(run) else f", diverged after epoch {epoch_in_words(reached.max())}"
 
 
 LOST = "diverged before the first measurement"

@@ -36,9 +36,7 @@ def schedules(spectrum: pd.DataFrame) -> Figure:
     log_y(panels[0])
     for axes, of_grid in zip(panels, grids, strict=True):
         draw_limits(axes, dict.fromkeys(_rates(of_grid), "black"))
-    figure.legend(
-        handles=[legend_of_limit(), *legend_of_divergence(largest, "eigenvalue")], loc="outside lower center", ncols=2
-    )
+    figure.legend(handles=[legend_of_limit(), *legend_of_divergence(largest)], loc="outside lower center", ncols=2)
     return figure
 
 

@@ -30,7 +30,7 @@ def schematic(slices: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(6.8, 2.5 * len(runs)), layout="constrained")
     for row, run in zip(figure.subfigures(len(runs), 1, squeeze=False)[:, 0], runs, strict=True):
         here = run[run["k"] == 0]
-        end = divergence_in_words(here["loss"], here["epoch"])
+        end = divergence_in_words(here)
         row.suptitle(f"{name_of(run)}, {settings_in_words(run, 'learning_rate', 'batch_size')}{end}")
         if is_measured(here["loss"]):
             _draw_run(row, run)
@@ -54,7 +54,7 @@ def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
 
 def _moments(run: pd.DataFrame) -> dict[str, int]:
     """The steps to show by name, in order: fewer than four where the peak is at the start or the end."""
-    here = run[(run["k"] == 0) & np.isfinite(run["loss"]) & np.isfinite(run["eigenvalue"])]
+    here = run[(run["k"] == 0) & ~run["diverged"]]
     over_time = here.groupby("step")["eigenvalue"].first()
     peak = int(over_time.to_numpy().argmax())
     positions = {"start": 0, "early": peak // 2, "peak of the curvature": peak, "end": len(over_time) - 1}

@@ -27,7 +27,7 @@ def draw_over_seeds(axes: Axes, rows: pd.DataFrame, *, x: str, y: str, colour: s
 
     Args:
         axes: where.
-        rows: columns run, ``x``, ``y``; runs are seeds of one configuration. ``y`` is not finite once a run diverged.
+        rows: columns run, ``x``, ``y``, diverged; runs are seeds of one configuration.
         x: column of the time.
         y: column of the quantity.
         colour: of the line, the band and the cross.
@@ -36,7 +36,7 @@ def draw_over_seeds(axes: Axes, rows: pd.DataFrame, *, x: str, y: str, colour: s
     Returns:
         The mean by ``x``.
     """
-    finite = rows[np.isfinite(rows[y])]
+    finite = rows[np.isfinite(rows[y]) & ~rows["diverged"]]
     over_seeds = finite.groupby(x)[y].agg(["mean", "min", "max"])
     axes.plot(over_seeds.index, over_seeds["mean"], color=colour, linestyle=linestyle)
     if finite["run"].nunique() > 1:
@@ -78,22 +78,22 @@ def legend_of_dots(rows: pd.DataFrame) -> list[Line2D]:
 
 
 def mark_divergence(axes: Axes, rows: pd.DataFrame, *, x: str, y: str, colour: Any) -> None:
-    """A cross at the last finite value of each run that has one that is not finite."""
+    """A cross at the last finite value of each run that diverged."""
     for _, run in rows.groupby("run"):
-        reached = run[np.isfinite(run[y])].sort_values(x)
-        if 0 < len(reached) < len(run):
+        reached = run[np.isfinite(run[y]) & ~run["diverged"]].sort_values(x)
+        if len(reached) and run["diverged"].any():
             axes.plot(reached[x].iloc[-1], reached[y].iloc[-1], color=colour, zorder=5, **CROSS)
 
 
-def legend_of_divergence(rows: pd.DataFrame, y: str) -> list[Line2D]:
+def legend_of_divergence(rows: pd.DataFrame) -> list[Line2D]:
     """The cross as an entry of a legend, where any run diverged."""
-    return [] if np.isfinite(rows[y]).all() else [Line2D([], [], color="white", label="diverged", **CROSS)]
+    return [Line2D([], [], color="white", label="diverged", **CROSS)] if rows["diverged"].any() else []
 
 
-def legend_of_losses(panels: Iterable[Axes], rows: pd.DataFrame, y: str, *by: str) -> list[Line2D]:
+def legend_of_losses(panels: Iterable[Axes], rows: pd.DataFrame, *by: str) -> list[Line2D]:
     """The cross as an entry of a legend where a panel has one, and how many ``by`` have no mark: they have no value."""
     has_cross = any(line.get_marker() == CROSS["marker"] for axes in panels for line in axes.get_lines())
     crosses = [Line2D([], [], color="white", label="diverged", **CROSS)] if has_cross else []
-    lost = int((np.isfinite(rows[y]).groupby([rows[column] for column in by]).sum() == 0).sum())
+    lost = int(rows.groupby(list(by))["diverged"].all().sum())
     words_of_lost = f"{lost} {'run' if lost == 1 else 'runs'} diverged at once"
     return [*crosses, *([Line2D([], [], linestyle="none", label=words_of_lost)] if lost else [])]

@@ -39,7 +39,7 @@ def slices(slices: pd.DataFrame) -> Figure:
     rows = figure.subfigures(len(runs), 1, squeeze=False, height_ratios=heights)[:, 0]
     for row, run in zip(rows, runs, strict=True):
         here = run[run["k"] == 0]
-        end = divergence_in_words(here["loss"], here["epoch"])
+        end = divergence_in_words(here)
         row.suptitle(title_of(run, slices) + end)
         if is_measured(here["loss"]):
             _draw_run(row, run)

@@ -38,7 +38,7 @@ def spectrum(spectrum: pd.DataFrame) -> Figure:
         if is_measured(run["eigenvalue"]):
             _draw_run(row, run)
         else:
-            end = divergence_in_words(run["eigenvalue"], run["epoch"])
+            end = divergence_in_words(run)
         row.suptitle(title_of(run, leading) + end)
     return figure
 

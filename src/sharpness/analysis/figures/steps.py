@@ -25,7 +25,8 @@ def steps(steps: pd.DataFrame) -> Figure:
     A row of panels per model. Points are means over batches (and seeds), bars their standard error.
 
     Args:
-        steps: columns run and the run's fields, epoch, direction, alpha, batch, loss_before, loss_after.
+        steps: columns run and the run's fields, epoch, direction, alpha, batch, loss_before, loss_after,
+            diverged.
     """
     rows, alphas = models(steps), _alphas(steps)
     figure = Figure(figsize=(7.4, 0.4 + 2.6 * len(rows)), layout="constrained")
@@ -47,7 +48,7 @@ def steps(steps: pd.DataFrame) -> Figure:
     for axes in panels[-1]:
         axes.set_xlabel(early_label(steps["epoch"].max()))
     handles, labels = drawn.get_legend_handles_labels()
-    crosses = legend_of_losses(panels.flat, steps, "loss_before", "run")
+    crosses = legend_of_losses(panels.flat, steps, "run")
     labels += [str(cross.get_label()) for cross in crosses]
     figure.legend([*handles, *crosses], labels, loc="outside upper center", ncols=len(labels))
     return figure
@@ -55,15 +56,15 @@ def steps(steps: pd.DataFrame) -> Figure:
 
 def _alphas(steps: pd.DataFrame) -> list[float]:
     """The factors that were measured, the poster's first."""
-    there = set(steps.loc[np.isfinite(steps["loss_before"]), "alpha"])
+    there = set(steps.loc[~steps["diverged"], "alpha"])
     return [*(alpha for alpha in COLOURS if alpha in there), *sorted(there - set(COLOURS))]
 
 
 def _of_direction(rows: pd.DataFrame, direction: str, alphas: list[float]) -> pd.DataFrame:
     """The rows of one direction; one row of a lost run stands for all directions and alphas."""
-    is_lost = ~np.isfinite(rows["loss_before"])
-    lost = [rows[is_lost].assign(alpha=alpha) for alpha in alphas]
-    return pd.concat([rows[~is_lost & (rows["direction"] == direction)], *(part for part in lost if len(part))])
+    lost = rows[rows["diverged"]]
+    kept = rows[~rows["diverged"] & (rows["direction"] == direction)]
+    return pd.concat([kept, *(lost.assign(alpha=alpha) for alpha in alphas if len(lost))])
 
 
 def _draw_direction(axes: Axes, rows: pd.DataFrame, alphas: list[float]) -> None:
@@ -87,6 +88,8 @@ def _draw_direction(axes: Axes, rows: pd.DataFrame, alphas: list[float]) -> None
             label=NAMES.get(alpha, f"α = {alpha:g}"),
         )
         of_runs = of_alpha.groupby(["run", "epoch"], as_index=False)["change"].mean()
+        # A step may lose the loss where the run goes on.
+        of_runs["diverged"] = of_runs["change"].isna()
         mark_divergence(axes, of_runs, x="epoch", y="change", colour=colour)
     means = change.groupby(["alpha", "epoch"])["change"].mean().abs()
     if means.max() > 100 * means.median() > 0:

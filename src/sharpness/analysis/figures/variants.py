@@ -51,7 +51,7 @@ def variants(variants: pd.DataFrame) -> Figure:
     ]
     if is_measured(variants["eigenvalue"]):
         handles.append(legend_of_limit())
-    handles += legend_of_losses(panels.flat, variants, "loss", "run", "settings")
+    handles += legend_of_losses(panels.flat, variants, "run", "settings")
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
