@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from benchmarks.problem import examples
 from sharpness.data.datasets import Dataset, Split, epoch_order
 from sharpness.runtime.streams import stream
 from sharpness.stages.train_nudged import finder
+from sharpness.study.plan import study_in
 from sharpness.study.run import Run
 from sharpness.training.descent import Descent
 from sharpness.training.initialisation import loss_of
@@ -42,7 +42,7 @@ def measure() -> list[dict[str, Any]]:
     inputs, targets = examples(1_797)
     rest = Split(inputs[_NUM_TRAINING:], targets[_NUM_TRAINING:])
     dataset = Dataset(Split(inputs[:_NUM_TRAINING], targets[:_NUM_TRAINING]), rest, rest, num_classes=10)
-    defaults = yaml.safe_load(_DEFAULTS.read_text(encoding="utf-8"))["defaults"]
+    defaults = study_in(_DEFAULTS).config["defaults"]
     rows = []
     for products, tolerance, precision in WAYS:
         way = {"direction_products": products, "direction_tolerance": tolerance, "direction_precision": precision}

@@ -5,17 +5,32 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from sharpness.study.describing import page
+from sharpness.study.describing import configuration, page
+from sharpness.study.effective import filled
+from sharpness.study.keys import study_schema
 from sharpness.study.registry import MEASUREMENTS
-from sharpness.study.settings import defaults_of, schema_of, settings_in
+from sharpness.study.settings import schema_of, settings_in
 
-PAGE = Path(__file__).parents[2] / "docs" / "measurements.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_page_on_measurements_is_the_one_that_the_code_writes():
-    assert PAGE.read_text(encoding="utf-8") == page(), (
-        "write it: python -m sharpness.study.describing > docs/measurements.md"
+@pytest.mark.parametrize(("name", "written"), [("measurements", page), ("configuration", configuration)])
+def test_a_page_is_the_one_that_the_code_writes(name, written):
+    assert (DOCS / f"{name}.md").read_text(encoding="utf-8") == written(), (
+        f"write it: python -m sharpness.study.describing {name} > docs/{name}.md"
     )
+
+
+def described(schema: dict) -> set[str]:
+    """Every key below a schema."""
+    properties = schema.get("properties", {})
+    below = [*properties.values(), schema.get("additionalProperties"), schema.get("items")]
+    return {*properties}.union(*map(described, filter(None, below)))
+
+
+def test_every_key_of_a_study_is_described():
+    page = configuration()
+    assert [key for key in described(study_schema()) if f"`{key}`" not in page and f"# {key}\n" not in page] == []
 
 
 @pytest.mark.parametrize("name", MEASUREMENTS)
@@ -32,7 +47,7 @@ def test_a_measurement_says_what_each_setting_and_each_column_is(name):
 
 @pytest.mark.parametrize("name", MEASUREMENTS)
 def test_a_default_lies_in_its_range_and_is_a_measurement_as_a_whole(name, run):
-    settings = defaults_of(MEASUREMENTS[name])
+    settings = filled({}, settings_in(MEASUREMENTS[name]), {"num_training": 500})
     jsonschema.validate(settings, schema_of(MEASUREMENTS[name]))
     work = MEASUREMENTS[name](**settings).work(run)
     assert work.gradients + work.evaluated + sum(some.at_most for some in work.products) > 0

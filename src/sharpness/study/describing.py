@@ -1,23 +1,54 @@
-"""The page on measurements in the documentation: ``python -m sharpness.study.describing > docs/measurements.md``."""
+"""Pages of the documentation that the code writes: ``python -m sharpness.study.describing PAGE > docs/PAGE.md``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from sharpness.study.keys import Whole, measurement_settings, settings_schema
+from sharpness.study.kinds import BASE, KINDS
 from sharpness.study.measurement import Measurement
 from sharpness.study.registry import MEASUREMENTS
-from sharpness.study.settings import schema_of, settings_in
+from sharpness.study.run import Run
+from sharpness.study.schedule import SCHEDULES, Schedule
+from sharpness.study.settings import Derived, Setting, schema_of, settings_in
 
 _HEAD = """\
 # Measurements
 
 What can be measured at the checkpoints of a run, with which settings, and what the tables hold. This page is written
-by `python -m sharpness.study.describing`, from the modules in `src/sharpness/measurements`. Each section of a study's
-file has named settings of one measurement; what a study does not say is as here. Before the columns below each table
-has the run, the name of the settings, the checkpoint, step and epoch, and whether the run diverged or had stopped;
+by `python -m sharpness.study.describing measurements`, from the modules in `src/sharpness/measurements`. Each section
+of a study's file has named settings of one measurement; what a study does not say is as here. Before the columns below
+each table has the run, the name of the settings, the checkpoint, step and epoch, and whether the run diverged or had stopped;
 behind them, what computed them.
 """
+_CONFIGURATION = """\
+# Configuration
+
+Every key of a study's file. This page is written by `python -m sharpness.study.describing configuration`, from the code
+that reads them. A study needs `study`, its name, and `experiments`; all else has a default, and `make config STUDY=...`
+shows which values a study comes to, and from where. What is wrong with a file is said at once, a line each.
+
+    study: mine
+    defaults: { data: digits, model: simple_cnn, num_training: 500, epochs: 2 }
+    experiments:
+      rates:
+        kind: eigenvalues
+        grids:
+          learning_rate: [{ learning_rate: [0.05, 0.1, 0.2], seed: [0, 1] }]
+"""
+_HEADER = ["Key", "Type", "Default", "What it is"]
+_EXPERIMENT = [
+    ["`kind`", ", ".join(KINDS), "none: it must be given", "what is drawn from it"],
+    [
+        "`measure`",
+        "measurement to names",
+        "that of the kind",
+        "the settings with which each measurement is taken",
+    ],
+    ["`grids`", "name to list of axes", "one run, `{}`", "the runs: named sets of the combinations of axes"],
+]
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
@@ -29,16 +60,67 @@ def page() -> str:
 def _section(name: str, measurement: type[Measurement]) -> Iterator[str]:
     looks_back = " Each checkpoint is compared with the one before." if measurement.looks_back else ""
     yield f"## {name}\n\n{_sentence(measurement.title)} {' '.join(str(measurement.__doc__).split())}{looks_back}\n"
-    properties = schema_of(measurement)["properties"]
-    schedule = "the named schedule of checkpoints to measure, or ends for the best and the last"
-    rows = [["`checkpoints`", "string", f"`{measurement.checkpoints}`", schedule]]
-    for key, found in settings_in(measurement).items():
-        default = getattr(found.default, "words", None) or f"`{_value(found.default)}`"
-        rows.append([f"`{key}`", _range(properties[key]), default, found.description])
-    yield from _table(["Setting", "Type", "Default", "What it is"], rows)
-    yield ""
+    yield from _keys(settings_schema(name)["properties"], measurement_settings(name))
     columns = [[f"`{key}`", column.unit, column.description] for key, column in measurement.columns.items()]
     yield from _table(["Column", "Unit", "What it holds"], columns)
+    yield ""
+
+
+def configuration() -> str:
+    """The page on a study's file, in Markdown."""
+    return "\n".join([_CONFIGURATION, *_sections()])
+
+
+def _sections() -> Iterator[str]:
+    yield "## The study\n\nBeside these, `study` is its name, after which its results are kept: `results/<study>/`.\n"
+    yield from _keys(schema_of(Whole)["properties"], settings_in(Whole))
+    yield (
+        "## defaults\n\nThe fields of every run that a grid does not set. A default that follows from another field "
+        "follows it in a grid, too: from the least, where an axis has many values.\n"
+    )
+    yield from _keys(schema_of(Run)["properties"], settings_in(Run))
+    yield (
+        "## checkpoints\n\nNamed schedules, each the union of what its keys ask for. Every study has these, unless it "
+        "declares its own of that name:\n"
+    )
+    yield from _table(["Schedule", "It is"], [[f"`{name}`", f"`{_value(keys)}`"] for name, keys in SCHEDULES.items()])
+    yield ""
+    yield from _keys(schema_of(Schedule)["properties"], settings_in(Schedule))
+    yield (
+        "## experiments\n\nNamed experiments. The axes of a grid are fields of a run, each with its value or a list of "
+        "them; the values of all axes are combined with one another.\n"
+    )
+    yield from _table(_HEADER, _EXPERIMENT)
+    yield ""
+    rows = [
+        [f"`{name}`", f"`{_value(kind.default_measure)}`", ", ".join(f"`{grid}`" for grid in kind.grids) or "any"]
+        for name, kind in KINDS.items()
+    ]
+    yield from _table(["Kind", "`measure` if it does not say", "Names of its grids"], rows)
+    yield (
+        f"\n## {', '.join(MEASUREMENTS)}\n\nEach of these sections has named settings of one measurement. Those under "
+        f"the name `{BASE}` are taken by all others of the section that do not say otherwise. "
+        "[measurements.md](measurements.md) has the tables that come of them.\n"
+    )
+    for name, found in MEASUREMENTS.items():
+        yield f"### {name}\n\n{_sentence(found.title)}\n"
+        if found.named:
+            yield f"Every study has the settings `{_value(found.named)}`.\n"
+        yield from _keys(settings_schema(name)["properties"], measurement_settings(name))
+
+
+def _keys(properties: dict[str, Any], settings: dict[str, Setting]) -> Iterator[str]:
+    """A table of settings."""
+    rows = [
+        [
+            f"`{key}`",
+            _range(properties[key]),
+            found.default.words if isinstance(found.default, Derived) else f"`{_value(found.default)}`",
+            found.description,
+        ]
+        for key, found in settings.items()
+    ]
+    yield from _table(_HEADER, rows)
     yield ""
 
 
@@ -65,8 +147,10 @@ def _range(schema: dict[str, Any]) -> str:
 def _value(default: Any) -> str:
     if isinstance(default, list | tuple):
         return f"[{', '.join(map(_value, default))}]"
+    if isinstance(default, Mapping):
+        return f"{{ {', '.join(f'{key}: {_value(value)}' for key, value in default.items())} }}" if default else "{}"
     return "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    print({"measurements": page, "configuration": configuration}[sys.argv[1]](), end="")

@@ -47,7 +47,7 @@ def effective(study: Mapping[str, Any]) -> Effective:
     experiments = {name: _experiment(whole, name, section, defaults) for name, section in study["experiments"].items()}
     extremes = _extremes(defaults, experiments)
     keys = settings_in(Whole)
-    whole.config.update(_filled(whole.take((), [((), study)], keys), keys, extremes))
+    whole.config.update(filled(whole.take((), [((), study)], keys), keys, extremes))
     sections = {name: _settings(whole, study, name, experiments, extremes) for name in MEASUREMENTS}
     whole.config["defaults"] = defaults
     whole.config["checkpoints"] = _schedules(whole, study.get("checkpoints", {}), sections)
@@ -56,7 +56,7 @@ def effective(study: Mapping[str, Any]) -> Effective:
     return whole
 
 
-def _filled(given: Mapping[str, Any], settings: Mapping[str, Setting], others: Mapping[str, Any]) -> dict[str, Any]:
+def filled(given: Mapping[str, Any], settings: Mapping[str, Setting], others: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with the defaults of those that are not given, in their order; ``others`` are needed for some."""
     values = dict(others)
     for name, found in settings.items():
@@ -70,7 +70,7 @@ def _filled(given: Mapping[str, Any], settings: Mapping[str, Setting], others: M
 
 def _fields_of_a_run(whole: Effective, given: Mapping[str, Any]) -> dict[str, Any]:
     fields = settings_in(Run)
-    return _filled(whole.take(("defaults",), [(("defaults",), given)], fields), fields, {})
+    return filled(whole.take(("defaults",), [(("defaults",), given)], fields), fields, {})
 
 
 def _experiment(whole: Effective, name: str, section: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _settings(
             (None, always.get(name, {})),
             ((measurement, name), given.get(name, {})),
         ]
-        sections[name] = _filled(whole.take((measurement, name), layers, known), known, extremes)
+        sections[name] = filled(whole.take((measurement, name), layers, known), known, extremes)
     return sections
 
 
@@ -139,5 +139,5 @@ def _schedules(whole: Effective, given: Mapping[str, Any], sections: Mapping[str
     schedules = {}
     for name in names:
         layer = (None, SCHEDULES[name]) if name not in given else (("checkpoints", name), given[name])
-        schedules[name] = _filled(whole.take(("checkpoints", name), [layer], keys), keys, {})
+        schedules[name] = filled(whole.take(("checkpoints", name), [layer], keys), keys, {})
     return schedules

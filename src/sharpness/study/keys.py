@@ -115,12 +115,16 @@ def _named(schema: Mapping[str, Any], description: str, **rules: Any) -> dict[st
     return {"type": "object", "description": description, **rules, **names}
 
 
-def _section_schema(measurement: str) -> dict[str, Any]:
+def settings_schema(measurement: str) -> dict[str, Any]:
+    """The JSON schema of one of a measurement's settings."""
     schedule = measurement_settings(measurement)["checkpoints"]
-    properties = schema_of(MEASUREMENTS[measurement])["properties"]
     first = {"type": "string", **schedule.rules, "default": schedule.default, "description": schedule.description}
-    settings = {"type": "object", "additionalProperties": False, "properties": {"checkpoints": first, **properties}}
-    return _named(settings, f"named settings: {MEASUREMENTS[measurement].title}")
+    properties = schema_of(MEASUREMENTS[measurement])["properties"]
+    return {"type": "object", "additionalProperties": False, "properties": {"checkpoints": first, **properties}}
+
+
+def _section_schema(measurement: str) -> dict[str, Any]:
+    return _named(settings_schema(measurement), f"named settings: {MEASUREMENTS[measurement].title}")
 
 
 def _experiment_schema() -> dict[str, Any]:

@@ -87,11 +87,6 @@ def settings_in(settings: type) -> dict[str, Setting]:
     return {field.name: field.metadata[_KEY] for field in dataclasses.fields(settings) if _KEY in field.metadata}
 
 
-def defaults_of(settings: type) -> dict[str, Any]:
-    """The default of every setting."""
-    return {name: found.default for name, found in settings_in(settings).items()}
-
-
 def schema_of(settings: type) -> dict[str, Any]:
     """The JSON schema of a mapping of settings; no key is required, since each has a default."""
     hints = get_type_hints(settings)
