@@ -8,7 +8,8 @@ from typing import Any
 
 from sharpness.study.keys import Whole, measurement_settings, settings_schema
 from sharpness.study.kinds import BASE, KINDS
-from sharpness.study.measurement import Measurement
+from sharpness.study.measurement import Column, Measurement
+from sharpness.study.records import columns_of
 from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import Run
 from sharpness.study.schedule import SCHEDULES, Schedule
@@ -20,8 +21,18 @@ _HEAD = """\
 What can be measured at the checkpoints of a run, with which settings, and what the tables hold. This page is written
 by `python -m sharpness.study.describing measurements`, from the modules in `src/sharpness/measurements`. Each section
 of a study's file has named settings of one measurement; what a study does not say is as here. Before the columns below
-each table has the run, the name of the settings, the checkpoint, step and epoch, and whether the run diverged or had stopped;
-behind them, what computed them.
+each table has the name of the run, the name of the settings, the checkpoint, step and epoch, and whether the run
+diverged or had stopped; behind them, what computed them.
+"""
+_HISTORY = """## history
+
+The course of each training: a row at initialisation and after each epoch that the study evaluates.
+"""
+_RUNS = """## runs
+
+`tables/runs.csv`, made from the plan, has a row for every run of the study: `run`, the name that it has in all other
+tables, and the fields of the run, which no other table has ([what each is](configuration.md#defaults)). A list is
+written as `1 50`; null and an empty list are empty cells.
 """
 _CONFIGURATION = """\
 # Configuration
@@ -54,15 +65,15 @@ _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusi
 
 def page() -> str:
     """The page, in Markdown."""
-    return "\n".join([_HEAD, *("\n".join(_section(name, found)) for name, found in MEASUREMENTS.items())])
+    sections = ["\n".join(_section(name, found)) for name, found in MEASUREMENTS.items()]
+    return "\n".join([_HEAD, *sections, _HISTORY, *_columns(columns_of("history")), "", _RUNS])
 
 
 def _section(name: str, measurement: type[Measurement]) -> Iterator[str]:
     looks_back = " Each checkpoint is compared with the one before." if measurement.looks_back else ""
     yield f"## {name}\n\n{_sentence(measurement.title)} {' '.join(str(measurement.__doc__).split())}{looks_back}\n"
     yield from _keys(settings_schema(name)["properties"], measurement_settings(name))
-    columns = [[f"`{key}`", column.unit, column.description] for key, column in measurement.columns.items()]
-    yield from _table(["Column", "Unit", "What it holds"], columns)
+    yield from _columns(measurement.columns)
     yield ""
 
 
@@ -122,6 +133,11 @@ def _keys(properties: dict[str, Any], settings: dict[str, Setting]) -> Iterator[
     ]
     yield from _table(_HEADER, rows)
     yield ""
+
+
+def _columns(columns: Mapping[str, Column]) -> Iterator[str]:
+    rows = [[f"`{key}`", column.unit, column.description] for key, column in columns.items()]
+    yield from _table(["Column", "Unit", "What it holds"], rows)
 
 
 def _sentence(text: str) -> str:
