@@ -14,7 +14,7 @@ from sharpness.data import catalogue
 
 CIFAR10_FILES = [*(f"data_batch_{number}" for number in (1, 2, 3, 4, 5)), "test_batch", "batches.meta"]
 FASHION_MNIST_FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-PUBLISHED = catalogue.SOURCES["fashion_mnist"]
+PUBLISHED = catalogue.FACTS["fashion_mnist"]
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -23,7 +23,7 @@ def small_files_and_none_of_this_machine(monkeypatch):
     """A megabyte or more of each published file is not needed to see how many bytes there are."""
     monkeypatch.delenv("SHARPNESS_DATA", raising=False)
     for name, files in SIZES.items():
-        monkeypatch.setitem(catalogue.SOURCES, name, replace(catalogue.SOURCES[name], system_folder="", files=files))
+        monkeypatch.setitem(catalogue.FACTS, name, replace(catalogue.FACTS[name], system_folder="", files=files))
 
 
 SIZES = {
@@ -76,13 +76,13 @@ def test_data_sets_are_the_four_known_ones():
     ],
 )
 def test_facts_about_each_data_set(name, sizes, input_shape, num_classes):
-    facts = catalogue.source(name)
+    facts = catalogue.facts_of(name)
     assert (facts.num_training, facts.num_validation, facts.num_test) == sizes
     assert (facts.input_shape, facts.num_classes) == (input_shape, num_classes)
     assert catalogue.num_training(name) == sizes[0]
 
 
-@pytest.mark.parametrize("function", [catalogue.source, catalogue.find, catalogue.check, catalogue.num_training])
+@pytest.mark.parametrize("function", [catalogue.facts_of, catalogue.find, catalogue.check, catalogue.num_training])
 def test_unknown_data_set_is_an_error_that_lists_the_known_ones(function):
     with pytest.raises(ValueError, match=r"'imagenet'.*digits, fashion_mnist, cifar10, cifar100"):
         function("imagenet")
@@ -113,8 +113,8 @@ def test_digits_need_no_folder(monkeypatch, tmp_path):
 
 
 def test_fashion_mnist_of_the_system_is_found(monkeypatch, tmp_path):
-    facts = replace(catalogue.source("fashion_mnist"), system_folder=str(tmp_path))
-    monkeypatch.setitem(catalogue.SOURCES, "fashion_mnist", facts)
+    facts = replace(catalogue.facts_of("fashion_mnist"), system_folder=str(tmp_path))
+    monkeypatch.setitem(catalogue.FACTS, "fashion_mnist", facts)
     write_fashion_mnist(tmp_path, packed=True)
     assert catalogue.find("fashion_mnist") == tmp_path
     catalogue.check("fashion_mnist")
@@ -160,7 +160,7 @@ def test_folder_that_is_not_there_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("SHARPNESS_DATA", str(tmp_path / "missing"))
     for function in (catalogue.find, catalogue.check):
         with pytest.raises(
-            catalogue.SourceError, match=r"SHARPNESS_DATA names .*missing, which is not a folder; put data_b"
+            catalogue.DataError, match=r"SHARPNESS_DATA names .*missing, which is not a folder; put data_b"
         ):
             function("cifar10")
 
@@ -171,7 +171,7 @@ def test_folder_of_another_data_set_names_the_expected_files(monkeypatch, tmp_pa
     message = (
         rf"{tmp_path}, which does not hold CIFAR-10; put {', '.join(CIFAR10_FILES)} there \(cifar-10-python.tar.gz"
     )
-    with pytest.raises(catalogue.SourceError, match=message):
+    with pytest.raises(catalogue.DataError, match=message):
         catalogue.check("cifar10")
 
 
@@ -182,14 +182,14 @@ def test_missing_file_is_named_with_its_folder(monkeypatch, tmp_path, name, file
     WRITERS[name](tmp_path / name)
     (tmp_path / name / file).unlink()
     monkeypatch.setenv("SHARPNESS_DATA", str(tmp_path))
-    with pytest.raises(catalogue.SourceError, match=rf"{tmp_path / name} lacks {file.removesuffix('.gz')} .*; put "):
+    with pytest.raises(catalogue.DataError, match=rf"{tmp_path / name} lacks {file.removesuffix('.gz')} .*; put "):
         catalogue.check(name)
 
 
 def test_cifar_file_packed_with_gzip_is_missing_as_nothing_reads_it(tmp_path):
     write_cifar10(tmp_path)
     (tmp_path / "test_batch").rename(tmp_path / "test_batch.gz")
-    with pytest.raises(catalogue.SourceError, match="lacks test_batch"):
+    with pytest.raises(catalogue.DataError, match="lacks test_batch"):
         catalogue.whole_files("cifar10", tmp_path)
 
 
@@ -214,7 +214,7 @@ def test_file_that_is_cut_short_is_named(tmp_path, name, packed, file, size):
     whole = (tmp_path / file).read_bytes()
     kept = int(size * len(whole)) if isinstance(size, float) else min(size, len(whole) - 1)
     (tmp_path / file).write_bytes(whole[:kept])
-    with pytest.raises(catalogue.SourceError, match=rf"{tmp_path / file} is damaged or cut short: it has") as caught:
+    with pytest.raises(catalogue.DataError, match=rf"{tmp_path / file} is damaged or cut short: it has") as caught:
         catalogue.whole_files(name, tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -225,7 +225,7 @@ def test_longer_file_is_named_with_both_sizes(tmp_path, packed):
     path = tmp_path / f"train-images-idx3-ubyte{'.gz' if packed else ''}"
     longer = content(path.name, 3921)
     path.write_bytes(gzip.compress(longer) if packed else longer)
-    with pytest.raises(catalogue.SourceError, match=rf"{path} .*: it has 3,921 bytes in place of the 3,920 that were"):
+    with pytest.raises(catalogue.DataError, match=rf"{path} .*: it has 3,921 bytes in place of the 3,920 that were"):
         catalogue.whole_files("fashion_mnist", tmp_path)
 
 
@@ -234,13 +234,13 @@ def test_file_of_unknown_size_is_not_empty(tmp_path, file):
     write_cifar(tmp_path, "cifar100")
     assert set(catalogue.whole_files("cifar100", tmp_path)) == {"train", "test", "meta"}
     (tmp_path / file).write_bytes(b"")
-    with pytest.raises(catalogue.SourceError, match=rf"{tmp_path / file} is damaged or cut short: it has 0 bytes"):
+    with pytest.raises(catalogue.DataError, match=rf"{tmp_path / file} is damaged or cut short: it has 0 bytes"):
         catalogue.whole_files("cifar100", tmp_path)
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's Fashion-MNIST is not installed")
 def test_planning_reads_no_file_of_the_real_fashion_mnist(monkeypatch):
-    monkeypatch.setitem(catalogue.SOURCES, "fashion_mnist", PUBLISHED)
+    monkeypatch.setitem(catalogue.FACTS, "fashion_mnist", PUBLISHED)
     start = time.process_time()
     assert len(catalogue.whole_files("fashion_mnist", DEBIAN)) == 4
     assert time.process_time() - start < 0.05

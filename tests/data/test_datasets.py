@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from sharpness.data import catalogue, datasets, originals
-from sharpness.data.catalogue import SourceError
+from sharpness.data.catalogue import DataError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 CIFARS = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}
@@ -38,18 +38,18 @@ def no_network_and_no_files_of_this_machine(monkeypatch):
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     monkeypatch.delenv("SHARPNESS_DATA", raising=False)
-    fashion_mnist = replace(catalogue.SOURCES["fashion_mnist"], system_folder="")
-    monkeypatch.setitem(catalogue.SOURCES, "fashion_mnist", fashion_mnist)
+    fashion_mnist = replace(catalogue.FACTS["fashion_mnist"], system_folder="")
+    monkeypatch.setitem(catalogue.FACTS, "fashion_mnist", fashion_mnist)
 
 
 @pytest.fixture
 def tiny(monkeypatch):
     """Twenty images to train and validate and three to test, in place of each real data set."""
     for name in ("fashion_mnist", "cifar10", "cifar100"):
-        facts = catalogue.SOURCES[name]
+        facts = catalogue.FACTS[name]
         files = dict.fromkeys(facts.files, 0)  # of any size
         facts = replace(facts, num_training=15, num_validation=5, num_test=3, files=files)
-        monkeypatch.setitem(catalogue.SOURCES, name, facts)
+        monkeypatch.setitem(catalogue.FACTS, name, facts)
 
 
 def md5(path: Path) -> str:
@@ -141,7 +141,7 @@ def test_cifar_file_with_another_checksum_is_named(tmp_path, monkeypatch, tiny, 
     write_cifar(tmp_path / "mine", "cifar10", monkeypatch)
     (tmp_path / "mine" / file).write_bytes(pickle.dumps({"data": 1}))
     monkeypatch.setenv("SHARPNESS_DATA", str(tmp_path / "mine"))
-    with pytest.raises(SourceError, match=rf"mine/{file} is not the published file"):
+    with pytest.raises(DataError, match=rf"mine/{file} is not the published file"):
         originals.prepare("cifar10", tmp_path / "unused")
 
 
@@ -152,8 +152,8 @@ def test_file_of_another_size_than_published_is_named_before_any_is_read(tmp_pat
     else:
         write_cifar(tmp_path / "mine", name, monkeypatch)
     monkeypatch.setenv("SHARPNESS_DATA", str(tmp_path / "mine"))
-    file = next(iter(catalogue.SOURCES[name].files))
-    with pytest.raises(SourceError, match=rf"mine/{file}\S* is damaged or cut short: it has [0-9,]+ bytes in place of"):
+    file = next(iter(catalogue.FACTS[name].files))
+    with pytest.raises(DataError, match=rf"mine/{file}\S* is damaged or cut short: it has [0-9,]+ bytes in place of"):
         originals.prepare(name, tmp_path / "unused")
 
 
@@ -165,7 +165,7 @@ def test_packed_file_that_cannot_be_unpacked_is_named(tmp_path, monkeypatch, tin
     packed[0 if damage == "another header" else len(packed) // 2] ^= 0xFF
     path.write_bytes(packed)
     monkeypatch.setenv("SHARPNESS_DATA", str(tmp_path / "mine"))
-    with pytest.raises(SourceError, match=r"train-images-idx3-ubyte\.gz is (damaged|not the published)") as caught:
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz is (damaged|not the published)") as caught:
         originals.prepare("fashion_mnist", tmp_path / "unused")
     assert "\n" not in str(caught.value)
 
@@ -200,7 +200,7 @@ def test_mnist_under_the_names_of_fashion_mnist_is_refused(tmp_path, monkeypatch
     write_fashion_mnist(tmp_path / "mine", monkeypatch, packed=packed)
     monkeypatch.setitem(originals.FASHION_MNIST_MD5, "t10k-labels-idx1-ubyte", "0" * 32)
     monkeypatch.setenv("SHARPNESS_DATA", str(tmp_path / "mine"))
-    with pytest.raises(SourceError, match=rf"{tmp_path}/mine/t10k-labels-idx1-ubyte.* is not the published file"):
+    with pytest.raises(DataError, match=rf"{tmp_path}/mine/t10k-labels-idx1-ubyte.* is not the published file"):
         originals.prepare("fashion_mnist", tmp_path / "unused")
 
 
@@ -221,20 +221,20 @@ def test_real_fashion_mnist_has_balanced_classes_and_the_authors_split(monkeypat
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10", "cifar100"])
 def test_failed_download_says_in_one_line_what_to_put_where(tmp_path, name):
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises(DataError) as caught:
         originals.prepare(name, tmp_path / "raw")
     message = str(caught.value)
     assert "\n" not in message
     assert "Network is unreachable" in message
-    assert f"cannot download {catalogue.source(name).title}" in message
+    assert f"cannot download {catalogue.facts_of(name).title}" in message
     assert "set SHARPNESS_DATA to a folder and put" in message
-    assert all(file in message for file in catalogue.source(name).files)
+    assert all(file in message for file in catalogue.facts_of(name).files)
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10"])
 def test_nothing_is_downloaded_where_a_folder_is_named(tmp_path, monkeypatch, name):
     monkeypatch.setenv("SHARPNESS_DATA", str(tmp_path))
-    with pytest.raises(SourceError, match="does not hold"):
+    with pytest.raises(DataError, match="does not hold"):
         originals.prepare(name, tmp_path / "raw")
     assert not (tmp_path / "raw").exists()
 

@@ -50,7 +50,7 @@ def kernels(monkeypatch):
                 monkeypatch.delenv(name)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        return environment("sharpness.stages.collect", torch.device("cpu"))["kernels"]
+        return environment(["sharpness.stages.collect"], torch.device("cpu"))["kernels"]
 
     return of
 
@@ -72,7 +72,7 @@ device = choose_device(threads=1)
 generator = torch.Generator().manual_seed(0)
 inputs, kernel = (torch.randn(shape, generator=generator) for shape in ((64, 16, 16, 16), (32, 16, 3, 3)))
 bits = torch.nn.functional.conv2d(inputs, kernel).numpy().tobytes()
-print(hash(bits), environment("sharpness.stages.collect", device)["kernels"].split())
+print(hash(bits), environment(["sharpness.stages.collect"], device)["kernels"].split())
 """
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sharpness.data.catalogue import SOURCES
+from sharpness.data.catalogue import FACTS
 from sharpness.study import networks
 from sharpness.training import models
 
@@ -256,7 +256,7 @@ def test_setting_that_does_not_apply_is_an_error(name, settings, message):
         models.build(name, **settings)
 
 
-@pytest.mark.parametrize("shape", [*{facts.input_shape for facts in SOURCES.values()}, (2, 33, 41)], ids=str)
+@pytest.mark.parametrize("shape", [*{facts.input_shape for facts in FACTS.values()}, (2, 33, 41)], ids=str)
 @pytest.mark.parametrize(
     ("name", "padding"),
     [*((name, "alternating") for name in models.NAMES), *((name, "same") for name in networks.SIMPLE_CNNS)],

@@ -53,7 +53,7 @@ try:
                 *(f"results/{STUDY.name}/{kind}" for kind in ("tables", "figures", "report.html")),
             ]
         )
-except (StudyError, catalogue.SourceError, dates.DateError, files.DiskFullError) as error:
+except (StudyError, catalogue.DataError, dates.DateError, files.DiskFullError) as error:
     # Sentences for the author of the study, without a traceback.
     sys.exit(str(error))
 

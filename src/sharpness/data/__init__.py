@@ -1,1 +1,1 @@
-"""Data sets as tensors, and where their original files are."""
+"""Data sets as tensors, and their original files."""

@@ -1,7 +1,7 @@
-"""Where the original files of a data set are, and whether they are there in the size that was published.
+"""Locate the original files of a data set, and check that they have the published sizes.
 
-Standard library only, and no file is read, since the workflow asks whenever it plans. What is in them is checked when
-they are read, by ``originals``.
+Standard library only, and no file is read, since every planning calls this. ``originals`` checks the contents when it
+reads them.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 VARIABLE = "SHARPNESS_DATA"  # the environment variable that names a folder of original files
-_LEAST_GZIP = 18  # bytes of a header and of what follows the packed ones
+_LEAST_GZIP = 18  # bytes of gzip's header and trailer
 
 
-class SourceError(ValueError):
+class DataError(ValueError):
     """The files of a data set are missing or damaged; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """What is known of a data set before any of its files is opened."""
+class Facts:
+    """Facts about a data set that are known without its files."""
 
     title: str
     input_shape: tuple[int, int, int]  # channels, height, width
@@ -29,16 +29,16 @@ class Source:
     num_training: int
     num_validation: int
     num_test: int
-    # Bytes of each, unpacked; 0: any number but none. No files: the data set comes with a library.
+    # Bytes of each file, unpacked; 0: unknown, but not empty. No files: the data set comes with a library.
     files: Mapping[str, int] = field(default_factory=dict)
-    archive: str = ""  # what the files are published as, for messages
-    folder: str = ""  # where the files lie below the folder into which torchvision downloads
-    system_folder: str = ""  # where a package of the operating system puts them
+    archive: str = ""  # the published archive, for messages
+    folder: str = ""  # subfolder of torchvision's download folder with the files
+    system_folder: str = ""  # where a package of the operating system installs them
 
 
-SOURCES = {
-    "digits": Source("digits", (1, 16, 16), 10, num_training=1_300, num_validation=247, num_test=250),
-    "fashion_mnist": Source(
+FACTS = {
+    "digits": Facts("digits", (1, 16, 16), 10, num_training=1_300, num_validation=247, num_test=250),
+    "fashion_mnist": Facts(
         "Fashion-MNIST",
         (1, 28, 28),
         10,
@@ -55,7 +55,7 @@ SOURCES = {
         folder="FashionMNIST/raw",
         system_folder="/usr/share/datasets/fashion-mnist",  # Debian's package dataset-fashion-mnist
     ),
-    "cifar10": Source(
+    "cifar10": Facts(
         "CIFAR-10",
         (3, 32, 32),
         10,
@@ -74,7 +74,7 @@ SOURCES = {
         archive="cifar-10-python.tar.gz, unpacked",
         folder="cifar-10-batches-py",
     ),
-    "cifar100": Source(
+    "cifar100": Facts(
         "CIFAR-100",
         (3, 32, 32),
         100,
@@ -86,32 +86,32 @@ SOURCES = {
         folder="cifar-100-python",
     ),
 }
-DATA_SETS = tuple(SOURCES)
+DATA_SETS = tuple(FACTS)
 
 
-def source(name: str) -> Source:
-    """The facts about a data set.
+def facts_of(name: str) -> Facts:
+    """Look up the facts about a data set.
 
     Raises:
         ValueError: there is no such data set.
     """
-    if name not in SOURCES:
+    if name not in FACTS:
         raise ValueError(f"unknown data set {name!r}, known are {', '.join(DATA_SETS)}")
-    return SOURCES[name]
+    return FACTS[name]
 
 
 def num_training(name: str) -> int:
-    """Number of images in the training split."""
-    return source(name).num_training
+    """Number of images in the training split of a data set."""
+    return facts_of(name).num_training
 
 
 def find(name: str) -> Path | None:
-    """The folder of the data set's original files; None where there are none yet, or none are needed.
+    """Find the folder with a data set's original files; None if they are to be downloaded, or not needed.
 
     Raises:
-        SourceError: the user named a folder, and this data set is not in it.
+        DataError: the folder named in the environment does not hold this data set.
     """
-    facts = source(name)
+    facts = facts_of(name)
     if not facts.files:
         return None
     named = os.environ.get(VARIABLE)
@@ -123,52 +123,52 @@ def find(name: str) -> Path | None:
 
 
 def _find_below(root: Path, name: str) -> Path:
-    facts = source(name)
+    facts = facts_of(name)
     if not root.is_dir():
-        raise SourceError(f"{VARIABLE} names {root}, which is not a folder; {_wanted(facts)}")
+        raise DataError(f"{VARIABLE} names {root}, which is not a folder; {_wanted(facts)}")
     folders = ["", name, name.replace("_", "-"), facts.folder, f"{name}/{facts.folder}"]
-    # The fullest folder, so that one stray file beside it does not hide it; of equals the first.
+    # The folder with most of the files, so that a stray file elsewhere does not win; the first of equals.
     best = max((root / folder for folder in folders), key=lambda folder: _num_present(folder, facts))
     if _num_present(best, facts) == 0:
-        raise SourceError(f"{VARIABLE} names {root}, which does not hold {facts.title}; {_wanted(facts)}")
+        raise DataError(f"{VARIABLE} names {root}, which does not hold {facts.title}; {_wanted(facts)}")
     return best
 
 
-def _num_present(folder: Path, facts: Source) -> int:
+def _num_present(folder: Path, facts: Facts) -> int:
     return sum(locate(folder, file) is not None for file in facts.files)
 
 
-def _wanted(facts: Source) -> str:
+def _wanted(facts: Facts) -> str:
     return f"put {', '.join(facts.files)} there ({facts.archive})"
 
 
 def advice(name: str) -> str:
-    """What to put where, the end of a sentence that says what went wrong."""
-    return f"set {VARIABLE} to a folder and {_wanted(source(name))}"
+    """Say which files to put where, as the end of an error message."""
+    return f"set {VARIABLE} to a folder and {_wanted(facts_of(name))}"
 
 
 def locate(folder: Path, file: str) -> Path | None:
-    """The path of a file, which may be packed with gzip if it is in the format of MNIST."""
+    """Return the path of a file, which may be gzipped if it has MNIST's format; None if it is not there."""
     paths = [folder / file, folder / f"{file}.gz"] if "-idx" in file else [folder / file]
     return next((path for path in paths if path.is_file()), None)
 
 
 def present(name: str) -> list[Path]:
-    """The original files of the data set that are there.
+    """List the original files of the data set that are present.
 
     Raises:
-        SourceError: as ``find``.
+        DataError: as ``find``.
     """
     folder = find(name)
-    paths = [] if folder is None else [locate(folder, file) for file in source(name).files]
+    paths = [] if folder is None else [locate(folder, file) for file in facts_of(name).files]
     return [path for path in paths if path is not None]
 
 
 def check(name: str) -> None:
-    """Check that the original files are all there, in the size that was published; what will be downloaded passes.
+    """Check that all original files are present in their published sizes, unless they are to be downloaded.
 
     Raises:
-        SourceError: a file is missing or of another size; the message names it and says what to put there.
+        DataError: a file is missing or has another size; the message names it and what to put there.
     """
     folder = find(name)
     if folder is not None:
@@ -176,27 +176,27 @@ def check(name: str) -> None:
 
 
 def whole_files(name: str, folder: Path) -> dict[str, Path]:
-    """The path of each original file of the data set in ``folder``.
+    """Return the path of each original file of the data set in ``folder``, by name.
 
     Raises:
-        SourceError: as ``check``.
+        DataError: as ``check``.
     """
-    facts = source(name)
+    facts = facts_of(name)
     paths = {}
     for file, published in facts.files.items():
         path = locate(folder, file)
         if path is None:
-            raise SourceError(f"{folder} lacks {file} of {facts.title}; {_wanted(facts)}")
+            raise DataError(f"{folder} lacks {file} of {facts.title}; {_wanted(facts)}")
         size = _size(path)
         if size != (published or size) or not size:
             wanted = f"in place of the {published:,} that were published" if published else "and should not be empty"
-            raise SourceError(f"{path} is damaged or cut short: it has {size:,} bytes {wanted}; replace it")
+            raise DataError(f"{path} is damaged or cut short: it has {size:,} bytes {wanted}; replace it")
         paths[file] = path
     return paths
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; of a packed one, what gzip says at its end of the unpacked one."""
+    """Size of a file in bytes, unpacked; that of a gzipped file is read from its end."""
     size = path.stat().st_size
     if path.suffix != ".gz" or size < _LEAST_GZIP:
         return 0 if path.suffix == ".gz" else size

@@ -1,4 +1,4 @@
-"""A data set is tensors on the device: no workers, no Python per image."""
+"""Data sets as tensors on the device: no workers, no Python per image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sharpness.runtime.device import without_waiting
+from sharpness.runtime.device import to_device_async
 from sharpness.runtime.sealed import DamagedError, open_sealed
 
 MAX_SHIFT = 4  # pixels; the authors' 12.5 % of 32
@@ -33,7 +33,7 @@ class Dataset:
     validation: Split
     test: Split
     num_classes: int
-    digest: str = ""  # of all images and labels of the file that it is from; empty where there is none
+    digest: str = ""  # of all images and labels of its file; empty without a file
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -43,17 +43,17 @@ class Dataset:
 
 
 def load(path: Path, *, num_training: int, device: torch.device | str) -> Dataset:
-    """The prepared data set, normalised, on the device.
+    """Load a prepared data set onto the device, and normalise it.
 
     Args:
-        path: what ``save`` wrote of ``prepare``, with ``num_classes`` in the metadata.
-        num_training: use the first so many images of the training split. They alone give the mean image that is
-            subtracted from all images and the one standard deviation by which these are divided.
-        device: where the tensors go.
+        path: written by ``originals.save``, with ``num_classes`` in the metadata.
+        num_training: number of images to use, from the start of the training split. All images are normalised by the
+            mean image and the single standard deviation of these.
+        device: of the tensors.
 
     Raises:
-        ValueError: the training split is smaller, or an image or a label cannot be one.
-        DamagedError: the file is damaged or cut short.
+        ValueError: the training split is smaller, or its images are constant.
+        DamagedError: the file is damaged or cut short, or an image or a label is invalid.
     """
     with open_sealed(path) as file:
         tensors = {name: file.tensor(name) for name in file.digests}
@@ -76,7 +76,7 @@ def load(path: Path, *, num_training: int, device: torch.device | str) -> Datase
         images = tensors[f"{name}_images"].to(device)
         if len(images) != len(tensors[f"{name}_labels"]):
             raise DamagedError(f"{path} has not as many labels as images in its {name} split: remove it")
-        # One multiplication by the same number on every device: a division is rounded differently on some.
+        # Multiply by the reciprocal, since some devices round a division differently.
         inputs = (images.float() - mean.to(device)) * (1 / std)
         return Split(inputs.contiguous(), tensors[f"{name}_labels"].to(device))
 
@@ -84,7 +84,7 @@ def load(path: Path, *, num_training: int, device: torch.device | str) -> Datase
 
 
 def _check(tensors: Mapping[str, Tensor], num_classes: int, path: Path) -> None:
-    """Refuse what no prepared data set is: images that are not finite, labels that no class has, parts of a split."""
+    """Check that all splits are complete, images are finite and labels are classes."""
     for split in ("training", "validation", "test"):
         images, labels = tensors.get(f"{split}_images"), tensors.get(f"{split}_labels")
         if images is None or labels is None or images.dim() != 4 or labels.dim() != 1:
@@ -102,15 +102,15 @@ def _check(tensors: Mapping[str, Tensor], num_classes: int, path: Path) -> None:
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, float]:
-    """The mean image [channels, H, W] in single precision, and the standard deviation of all pixels together."""
+    """Mean image [channels, H, W], float32, and the standard deviation of all pixels."""
     total = torch.zeros(images.shape[1:], dtype=torch.float64)
     squares = 0.0
-    # In parts, for the memory; both sums are of integers (or 256ths) below 2^53, so nothing is rounded.
+    # In parts, to save memory. Both sums are exact: integers (or 256ths) below 2^53.
     for part in torch.split(images, 1024):
         pixels = part.double()
         total += pixels.sum(dim=0)
         squares += pixels.square().sum().item()
-    # ASSUME: the deviation is that of the pixels as they are, about their one common mean, not about the mean image.
+    # ASSUME: the deviation is that of the raw pixels about their common mean, not about the mean image.
     variance = squares / images.numel() - (total.sum().item() / images.numel()) ** 2
     if not variance > 0:
         raise ValueError("the training images are all of one grey: there is nothing to normalise by")
@@ -120,11 +120,11 @@ def _statistics(images: Tensor) -> tuple[Tensor, float]:
 def augment(inputs: Tensor, *, generator: torch.Generator) -> Tensor:
     """Shift each image at random by up to four pixels along both axes, then mirror it with probability one half.
 
-    Pixels that come in from outside repeat the nearest edge.
+    Pixels from outside the image repeat the nearest edge.
 
     Args:
         inputs: [n, channels, H, W], on any device.
-        generator: on the CPU, so that all devices see the same numbers.
+        generator: on the CPU, so that all devices draw the same numbers.
 
     Returns:
         [n, channels, H, W].
@@ -134,17 +134,17 @@ def augment(inputs: Tensor, *, generator: torch.Generator) -> Tensor:
     shifts = torch.randint(-MAX_SHIFT, MAX_SHIFT + 1, (2, num_images, 1), generator=generator)
     mirrored = torch.rand(num_images, 1, generator=generator) < 0.5
     columns = torch.where(mirrored, torch.arange(width - 1, -1, -1), torch.arange(width))
-    # Where each pixel of the result comes from: [n, H] and [n, W].
+    # Source row and column of each pixel: [n, H] and [n, W].
     rows = (torch.arange(height) - shifts[0]).clamp(0, height - 1)
     columns = (columns - shifts[1]).clamp(0, width - 1)
-    rows, columns = (without_waiting(places, inputs.device) for places in (rows, columns))
+    rows, columns = (to_device_async(index, inputs.device) for index in (rows, columns))
     images = torch.arange(num_images, device=inputs.device)[:, None, None, None]
     planes = torch.arange(channels, device=inputs.device)[None, :, None, None]
     return inputs[images, planes, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def epoch_order(num_examples: int, batch_size: int, *, generator: torch.Generator) -> Tensor:
-    """The examples of each step of one epoch, in random order, without the incomplete last batch.
+    """Shuffle the examples of one epoch into batches; an incomplete last batch is dropped.
 
     Returns:
         [num_steps, batch_size], indices on the CPU, each at most once.

@@ -1,1 +1,1 @@
-"""What every stage stands on: device, random streams, files, interruption, and the import closure."""
+"""Device, random streams, files, interruption, import closure and the stages' entry point."""

@@ -1,4 +1,4 @@
-"""Checks of numbers and generators that a caller gives: each error says in one sentence what would be right."""
+"""Check arguments of public functions: each error says in one sentence what would be right."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 
 
 def whole_number(name: str, value: object, *, least: int | None = None) -> int:
-    """The value, which must be a whole number, of at least ``least`` where that is given.
+    """Check that ``value`` is an integer, of at least ``least`` if given, and return it.
 
     Raises:
-        TypeError: it is no whole number; neither are True and 2.0.
-        ValueError: it is smaller.
+        TypeError: it is not an integer; True and 2.0 are not either.
+        ValueError: it is too small.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
@@ -23,10 +23,10 @@ def whole_number(name: str, value: object, *, least: int | None = None) -> int:
 
 
 def factor(name: str, value: object) -> None:
-    """Refuse anything but a finite number that is not negative.
+    """Check that ``value`` is a finite number that is not negative.
 
     Raises:
-        TypeError: it is no number.
+        TypeError: it is not a number.
         ValueError: it is negative or not finite.
     """
     if not 0 <= _number(name, value) < math.inf:
@@ -34,10 +34,10 @@ def factor(name: str, value: object) -> None:
 
 
 def tolerance(value: object) -> None:
-    """Refuse anything but a positive, finite number.
+    """Check that ``value`` is a positive, finite number.
 
     Raises:
-        TypeError: it is no number.
+        TypeError: it is not a number.
         ValueError: it is not positive or not finite.
     """
     if not 0 < _number("tolerance", value) < math.inf:
@@ -45,14 +45,14 @@ def tolerance(value: object) -> None:
 
 
 def generator(value: object) -> None:
-    """Refuse anything but a random generator on the CPU: the global one is never used.
+    """Check that ``value`` is a random generator on the CPU.
 
     Raises:
-        TypeError: it is no generator.
-        ValueError: it draws on another device, where the same seed gives other numbers.
+        TypeError: it is not a generator.
+        ValueError: it is on another device, where the same seed gives other numbers.
     """
     if not isinstance(value, torch.Generator):
-        raise TypeError(f"generator must be a torch.Generator, as torch.Generator().manual_seed(0), got {value!r}")
+        raise TypeError(f"generator must be a torch.Generator, such as torch.Generator().manual_seed(0), got {value!r}")
     if value.device.type != "cpu":
         raise ValueError(f"generator must be on the CPU, so that all devices draw the same, got {value.device}")
 

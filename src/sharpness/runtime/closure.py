@@ -1,7 +1,7 @@
-"""Which source files a module's behaviour follows from: its import closure in this package, found without importing.
+"""Find the source files on which a module depends: its import closure in this package, without importing.
 
-The rules of the workflow take these files as inputs, so that an edit re-runs exactly what depends on it.
-Standard library only.
+The workflow's rules take these files as inputs, so that an edit re-runs exactly what depends on it. Standard library
+only.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
 _PACKAGE = str(__package__).partition(".")[0]
-# What each source file held when this process began, by its path; nothing where nobody asked for it.
+# Digest of each source file when this process began, by path; empty unless ``remember`` was called.
 _at_start: dict[str, bytes] = {}
 
 
 class SourcesChangedError(ValueError):
-    """Sources were edited while they ran; the message is a sentence that names them."""
+    """Source files were edited while they ran; the message names them."""
 
 
 def remember() -> None:
-    """Take down what every source file of this package holds, before any of them is imported.
+    """Record a digest of every source file of this package, before any of them is imported.
 
-    From then on ``version`` is of these contents: those that run, whatever is edited meanwhile.
+    ``version`` uses these digests from then on, so that it describes the code that runs, even if files are edited.
     """
     _at_start.update({str(path): _digest(path) for path in (_ROOT / _PACKAGE).rglob("*.py")})
 
 
 def check_unchanged() -> None:
-    """Check that what this process has imported of this package is still what ``remember`` took down.
+    """Check that the imported modules of this package are unchanged since ``remember``.
 
     Raises:
-        SourcesChangedError: it is not, so that nobody can say which code computed what.
+        SourcesChangedError: one has changed, so that results belong to no single version of the code.
     """
     loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     changed = sorted(path for path, digest in _at_start.items() if path in loaded and _digest(Path(path)) != digest)
     if changed:
         names = ", ".join(str(Path(path).relative_to(_ROOT)) for path in changed)
         raise SourcesChangedError(
-            f"{names} changed while this job ran, so that its results would be of neither version: run it again"
+            f"{names} changed while this job ran, so that its results would belong to neither version: run it again"
         )
 
 
@@ -78,15 +78,15 @@ def version(*modules: str) -> str:
 
 
 def _digest(path: Path) -> bytes:
-    """Of a file's contents; of none where there is no file any more."""
+    """Digest of a file's contents; that of an empty file if it is gone."""
     return hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest()
 
 
 @cache
 def _imported(module: str) -> frozenset[str]:
     path = _path(module)
-    assert path is not None  # only names with a file are ever asked for
-    names = {module.rpartition(".")[0]}  # importing a module runs its packages
+    assert path is not None  # callers pass only names with a file
+    names = {module.rpartition(".")[0]}  # importing a module imports its packages
     for node in _executed(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
@@ -108,7 +108,7 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
 
 @cache
 def _path(module: str) -> Path | None:
-    """The file of a module of this package; None for anything else."""
+    """Path of a module of this package; None for anything else."""
     base = _ROOT.joinpath(*module.split("."))
     if module.partition(".")[0] != _PACKAGE:
         return None

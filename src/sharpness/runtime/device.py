@@ -1,4 +1,4 @@
-"""Where tensors live and how exactly: the only code that touches torch's backends."""
+"""Device, precision and determinism: the only code that changes torch's backend settings."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _WORKSPACE = ":4096:8"
-# Variables by which libraries choose other kernels, and so other last bits.
-_CHOOSING = re.compile(
+# Environment variables that make libraries choose other kernels, and so change the last bits.
+_KERNEL_VARIABLES = re.compile(
     "(ATEN|BLIS|CUBLAS|CUBLASLT|CUDNN|DNNL|GOMP|KMP|MKL|NVIDIA_TF32|OMP|ONEDNN|OPENBLAS"
     "|TORCH_(ALLOW|BLAS|CUBLAS|CUDNN|LINALG|MKLDNN))_.+"
 )
-# Of these, what a column of its own tells, and what says only what is printed.
-_CHOOSING_NOTHING = re.compile(r"\w+_(NUM_THREADS|VERBOSE\w*|DISPLAY_\w+|LOG\w*)")
+# Of these, variables that only affect printing, or that have a column of their own.
+_HARMLESS = re.compile(r"\w+_(NUM_THREADS|VERBOSE\w*|DISPLAY_\w+|LOG\w*)")
 
 
 def choose_device(*, threads: int) -> torch.device:
-    """The GPU where there is one, else the CPU, set up so that the same job gives the same bits.
+    """Choose the GPU if there is one, else the CPU, and set torch up to be deterministic.
 
     Args:
-        threads: of the CPU; a different number may give different bits.
+        threads: number of CPU threads; another number may give other bits.
     """
     torch.set_num_threads(threads)
-    # Deterministic where torch can be, with a warning in the log where it cannot. use_deterministic_algorithms would do
-    # the same and import the compiler on top: 1.5 seconds of every job.
+    # Deterministic where torch can be, with a logged warning where it cannot. use_deterministic_algorithms would do the
+    # same, but also import the compiler, which takes 1.5 seconds.
     torch.set_deterministic_debug_mode("warn")
-    # Otherwise every new tensor is filled with NaN first, which costs a pass over memory and finds nothing here.
+    # Otherwise torch fills every new tensor with NaN, which costs a pass over memory.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (torch has no type for it)
-    # Hessian-vector products need all of float32, unless asked for less: TF32 keeps only 10 bits of the mantissa.
+    # Hessian-vector products need full float32 by default: TF32 keeps only 10 bits of the mantissa.
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    # cuBLAS is deterministic only with a workspace of a fixed size; it reads this when it starts.
+    # cuBLAS is deterministic only with a workspace of fixed size; it reads this variable when it starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", _WORKSPACE)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
@@ -57,13 +57,13 @@ def choose_device(*, threads: int) -> torch.device:
     return device
 
 
-def without_waiting(tensor: Tensor, device: torch.device) -> Tensor:
-    """``tensor``, which lies in the CPU's memory, on ``device``: the CPU goes on before a GPU has it."""
+def to_device_async(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a CPU tensor to ``device`` without synchronising."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def fast_precision(device: torch.device) -> Literal["bfloat16", "float32"]:
-    """bfloat16 where the device has instructions for its products; others are many times slower than in float32."""
+    """Return bfloat16 if the device multiplies it in hardware; emulation is many times slower than float32."""
     if device.type == "cuda":
         has_instructions = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -74,26 +74,24 @@ def fast_precision(device: torch.device) -> Literal["bfloat16", "float32"]:
 
 @contextmanager
 def tensor_float_32() -> Iterator[None]:
-    """Within it a GPU multiplies numbers of single precision in TensorFloat-32, where it can; a CPU does as ever."""
-    places = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = [place.fp32_precision for place in places]
+    """Let GPUs multiply float32 numbers in TensorFloat-32."""
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
     try:
-        for place in places:
-            place.fp32_precision = "tf32"
+        for backend in backends:
+            backend.fp32_precision = "tf32"
         yield
     finally:
-        for place, precision in zip(places, before, strict=True):
-            place.fp32_precision = precision
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 @contextmanager
 def undisturbed(device: torch.device, *, default_device: torch.device | str = "cpu") -> Iterator[None]:
-    """Within it, what the caller asked torch for does not matter.
-
-    That is autocast, a default device, and less than single precision in products of single precision.
+    """Shield the block from the caller's autocast, default device and reduced precision of float32 products.
 
     Args:
-        device: on which is computed.
+        device: on which the block computes.
         default_device: of new tensors.
     """
     with ExitStack() as settings:
@@ -107,7 +105,7 @@ def undisturbed(device: torch.device, *, default_device: torch.device | str = "c
 
 
 def on_its_device(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function of an operator be ``undisturbed``; an operator that does not say its device is on the CPU."""
+    """Decorate a function whose first argument is an operator to run ``undisturbed`` on the operator's device."""
 
     @functools.wraps(function)
     def undisturbed_function(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -120,13 +118,13 @@ def on_its_device(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def alone(device: torch.device, *, default_dtype: torch.dtype | None = None) -> Iterator[None]:
-    """Within it one thread at a time goes on, ``undisturbed``: what belongs to the process may be changed.
+    """Run the block ``undisturbed`` in one thread at a time, since it changes process-wide state.
 
-    That is forward mode, the weights put into a network for a call, and the default type.
+    That state is forward-mode differentiation, the weights put into a network for a call, and the default dtype.
 
     Args:
-        device: on which everything happens, new tensors included.
-        default_dtype: of new tensors; None leaves it to the caller.
+        device: on which the block computes, also the default device.
+        default_dtype: of new tensors; None keeps the caller's.
     """
     with _ALONE, undisturbed(device, default_device=device), ExitStack() as settings:
         if default_dtype not in (None, torch.get_default_dtype()):
@@ -139,10 +137,10 @@ _ALONE = threading.RLock()
 
 
 class _FullPrecision:
-    """Within it numbers of single precision are multiplied as such, until the last of all threads has left it."""
+    """Context of exact float32 products, in effect until the last thread has left it."""
 
-    def __init__(self, *places: Any) -> None:  # of torch's settings, which have no type
-        self._places = places
+    def __init__(self, *backends: Any) -> None:  # torch's backend settings have no type
+        self._backends = backends
         self._lock = threading.Lock()
         self._within = 0
         self._before: list[tuple[Any, str]] = []
@@ -151,19 +149,19 @@ class _FullPrecision:
         with self._lock:
             self._within += 1
             if self._within == 1:
-                precisions = [(place, place.fp32_precision) for place in self._places]
-                self._before = [(place, set_to) for place, set_to in precisions if set_to not in ("none", "ieee")]
-                for place, _ in self._before:
-                    place.fp32_precision = "ieee"
+                precisions = [(backend, backend.fp32_precision) for backend in self._backends]
+                self._before = [(backend, set_to) for backend, set_to in precisions if set_to not in ("none", "ieee")]
+                for backend, _ in self._before:
+                    backend.fp32_precision = "ieee"
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
             self._within -= 1
             if not self._within:
-                for place, precision in self._before:
-                    place.fp32_precision = "none"  # what applies to all backends
-                    if place.fp32_precision != precision:
-                        place.fp32_precision = precision
+                for backend, precision in self._before:
+                    backend.fp32_precision = "none"  # inherit the global setting
+                    if backend.fp32_precision != precision:
+                        backend.fp32_precision = precision
 
 
 _EXACT = {
@@ -175,18 +173,18 @@ _EXACT = {
 
 
 def keep_freed_memory() -> None:
-    """Let the process keep memory that tensors of up to 32 MB have freed, which the next ones then need not fault in.
+    """Let the process keep freed memory of up to 32 MB per tensor, which saves page faults.
 
-    glibc does so from the first time on that a block of this size is freed; before, it depends on which happened to be.
+    glibc raises its threshold when a block of this size is freed for the first time.
     """
     torch.empty(2**25 - 2**14, dtype=torch.uint8, device="cpu")
 
 
 def misled_by_onednn(model: nn.Module) -> bool:
-    """Whether the model has a layer whose gradient oneDNN may get wrong; no network of this project has one.
+    """Whether the model has a layer whose gradient oneDNN may compute wrongly; no network of this project has one.
 
-    On processors without AVX-512 it writes past its memory, as released with torch 2.14 (uxlfoundation/oneDNN, issue
-    6035), where a kernel of one point skips pixels and reads fewer channels than such a processor works on at once.
+    On processors without AVX-512, the oneDNN of torch 2.14 writes out of bounds (uxlfoundation/oneDNN, issue 6035) for
+    strided 1x1 convolutions with fewer input channels than the processor's vector width.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     return any(max(x.kernel_size) == 1 < max(x.stride) and x.in_channels // x.groups < 8 for x in layers)
@@ -194,7 +192,7 @@ def misled_by_onednn(model: nn.Module) -> bool:
 
 @contextmanager
 def without_cudnn() -> Iterator[None]:
-    """Within it cuDNN computes nothing; torch's own ``flags`` fails where its layers differ in precision."""
+    """Disable cuDNN; torch's own ``flags`` fails if layers differ in precision."""
     before = torch.backends.cudnn.enabled
     torch.backends.cudnn.enabled = False
     try:
@@ -205,18 +203,18 @@ def without_cudnn() -> Iterator[None]:
 
 @contextmanager
 def without_onednn() -> Iterator[None]:
-    """Within it a CPU computes convolutions by torch's own code, which is slower."""
-    place = torch.backends.mkldnn
-    before = place.enabled
+    """Disable oneDNN: CPUs compute convolutions by torch's own, slower code."""
+    backend = torch.backends.mkldnn
+    before = backend.enabled
     try:
-        place.enabled = False  # type: ignore[assignment]
+        backend.enabled = False  # type: ignore[assignment]
         yield
     finally:
-        place.enabled = before
+        backend.enabled = before
 
 
 def environment(modules: Iterable[str], device: torch.device) -> dict[str, str]:
-    """What may change the last bits of a result, for its provenance: a column each in every table of measurements.
+    """Return what may change the last bits of a result, as provenance columns of every table of measurements.
 
     Args:
         modules: those that compute it.
@@ -232,10 +230,10 @@ def environment(modules: Iterable[str], device: torch.device) -> dict[str, str]:
 
 
 def _kernels(variables: Mapping[str, str]) -> str:
-    """The variables by which somebody chose other kernels than the libraries would, with their values."""
-    names = sorted(filter(_CHOOSING.fullmatch, variables))
+    """Environment variables that override the libraries' choice of kernels, with their values."""
+    names = sorted(filter(_KERNEL_VARIABLES.fullmatch, variables))
     own = {"CUBLAS_WORKSPACE_CONFIG": _WORKSPACE}
-    chosen = [name for name in names if not _CHOOSING_NOTHING.fullmatch(name) and own.get(name) != variables[name]]
+    chosen = [name for name in names if not _HARMLESS.fullmatch(name) and own.get(name) != variables[name]]
     return " ".join(f"{name}={variables[name]}" for name in chosen)
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place and moved into it."""
+"""Write files atomically: beside the target, then moved onto it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFullError(OSError):
-    """A disk or a quota is full; says so in one sentence, with the file and what is free."""
+    """A disk or a quota is full; the message names the file and the free space."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, in the folder of ``path``; it takes the place of ``path`` when the block ends well.
+    """Yield a temporary path beside ``path``, which replaces ``path`` if the block succeeds.
 
     Raises:
-        DiskFullError: there is no space for it.
+        DiskFullError: there is no space for the file.
     """
     beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -40,10 +40,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
-    """Try whether so much can be written in a folder: a quota tells by refusing only.
+    """Check that ``num_bytes`` can be written to a folder, by allocating them: a quota cannot be queried.
 
     Raises:
-        DiskFullError: it cannot.
+        DiskFullError: they cannot.
     """
     path = folder / f".{os.getpid()}.space"
     try:
@@ -58,7 +58,7 @@ def require_space(folder: Path, num_bytes: int) -> None:
 
 
 def is_of_full_disk(error: Exception) -> bool:
-    """Whether an error says that a disk or quota is full; that of a library is known by the system's words in it."""
+    """Whether an error means that a disk or quota is full; a library's error contains the system's message."""
     if isinstance(error, DiskFullError):
         return True
     if isinstance(error, OSError) and error.errno is not None:
@@ -67,7 +67,7 @@ def is_of_full_disk(error: Exception) -> bool:
 
 
 def _full(path: Path) -> str:
-    """The sentence about a disk on which there is no space for a file."""
+    """Error message for a file that does not fit."""
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     usage = shutil.disk_usage(folder)
     return (
@@ -77,9 +77,9 @@ def _full(path: Path) -> str:
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], path: Path, *, otherwise: Iterable[str] = ()) -> None:
-    """Write rows as CSV; numbers keep every digit.
+    """Write rows as CSV, with all digits of numbers.
 
-    A column that a row lacks is empty in it. No rows at all make a file with the names of the columns ``otherwise``.
+    Missing values are left empty. Without rows, the file has a header with the columns ``otherwise``.
     """
     columns = dict.fromkeys(column for row in rows for column in row) or dict.fromkeys(otherwise)
     with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
@@ -89,6 +89,6 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path, *, otherwise: Ite
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file."""
+    """Write a text file atomically."""
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM, which Slurm sends some seconds before it kills, and SIGINT."""
+"""Handle requests to stop: SIGTERM, which Slurm sends some seconds before it kills, and SIGINT."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(BaseException):
-    """The process was told to stop; ``signal`` is the number."""
+    """The process received a signal to stop; ``signal`` is its number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -19,7 +19,7 @@ class Interrupted(BaseException):
 
 
 class Interruption:
-    """While it is open as a context, a signal is remembered until there is a good moment to obey it."""
+    """Context in which a signal is deferred until it is safe to stop."""
 
     def __init__(self) -> None:
         self._received: int | None = None
@@ -35,17 +35,17 @@ class Interruption:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def check(self) -> None:
-        """A good moment.
+        """Stop here if a signal was received.
 
         Raises:
-            Interrupted: a signal came.
+            Interrupted: it was.
         """
         if self._received is not None:
             raise Interrupted(self._received)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Work that changes nothing until it is done: every moment of it is good."""
+        """Context of work without side effects, which a signal may interrupt at any point."""
         self._at_once = True
         try:
             self.check()

@@ -1,14 +1,14 @@
-"""The precisions of the passes over a network, by name. No torch: studies name them too."""
+"""Names of the precisions of passes over a network. Without torch, since planning imports it."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 Precision = Literal["float64", "float32", "tf32", "bfloat16"]
-# Of the passes over the network, where it is less than that of the weights.
+# Precision of the passes that is lower than that of the weights.
 LowPrecision = Literal["tf32", "bfloat16"]
 
 
 def low_precision(precision: Precision) -> LowPrecision | None:
-    """What is less precise than the weights at this ``precision`` of an operator: the passes, or nothing."""
+    """Precision of the passes if ``precision`` makes it lower than that of the weights, else None."""
     return precision if precision in ("tf32", "bfloat16") else None

@@ -1,4 +1,4 @@
-"""Files of tensors that say when they are damaged: safetensors with digests of the header and of every tensor."""
+"""Files of tensors that detect damage: safetensors with digests of the header and of every tensor."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _ADVICE = "remove it, and it is made anew"
 
 
 class DamagedError(ValueError):
-    """A file is not what was written; the message is a sentence that names it."""
+    """A file is not what was written; the message names it."""
 
 
 def digest_of(tensor: Tensor) -> str:
-    """A hash of type, shape and every bit of a tensor, in hexadecimal digits."""
+    """Hash the dtype, shape and all bits of a tensor; hexadecimal."""
     found = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)} ".encode())
     found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
@@ -34,17 +34,17 @@ def digest_of(tensor: Tensor) -> str:
 def save_sealed(
     tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path, *, entry: str = "provenance"
 ) -> None:
-    """Write tensors atomically, with a header of JSON as the ``entry`` of that name: equal ones are equal files."""
+    """Write tensors atomically, with a JSON header as the metadata ``entry``; equal contents give equal files."""
     sealed = {**header, _DIGESTS: {name: digest_of(tensor) for name, tensor in tensors.items()}}
     text = json.dumps(sealed)
     text = f'{text[:-1]}, "{_DIGEST}": "{_digest_of(text)}"}}'
     with replacing(path) as beside:
-        # One entry: safetensors writes several in an order of its own.
+        # A single entry, since safetensors writes several in arbitrary order.
         beside.write_bytes(save(dict(tensors), metadata={entry: text}))
 
 
 class Sealed:
-    """A file that is open: its header, and its tensors, each checked when it is read."""
+    """An open sealed file: its header, and its tensors, each checked when read."""
 
     def __init__(self, path: Path, file: Any, entry: str) -> None:
         self._path, self._file = path, file
@@ -59,10 +59,10 @@ class Sealed:
             raise DamagedError(f"{path} is damaged: its tensors are not those that were written; {_ADVICE}")
 
     def tensor(self, name: str, device: torch.device | str = "cpu") -> Tensor:
-        """A tensor of the file.
+        """Read and check a tensor.
 
         Raises:
-            DamagedError: it is not there, or not what was written.
+            DamagedError: it is missing, or not what was written.
         """
         if name not in self.digests:
             raise DamagedError(f"{self._path} is damaged: it lacks the tensor {name}; {_ADVICE}")
@@ -74,17 +74,17 @@ class Sealed:
 
 @contextmanager
 def open_sealed(path: Path, *, entry: str = "provenance") -> Iterator[Sealed]:
-    """Open what ``save_sealed`` wrote.
+    """Open a file written by ``save_sealed``.
 
     Raises:
-        DamagedError: it is cut short, changed, or no such file at all.
+        DamagedError: it is cut short, changed, or not such a file.
     """
     try:
         with safe_open(path, framework="pt") as file:
             yield Sealed(path, file, entry)
     except FileNotFoundError:
         raise
-    # What reading a file that is cut short, changed or of another kind raises.
+    # Raised for files that are cut short, changed or of another format.
     except (SafetensorError, OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DamagedError(f"{path} is damaged or cut short ({' '.join(str(error).split())}): {_ADVICE}") from error
 

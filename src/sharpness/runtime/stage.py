@@ -1,4 +1,4 @@
-"""Run one stage of the workflow: its command line, its cost, and its errors in one sentence."""
+"""Run a stage of the workflow: parse its command line, record its cost, report errors in one sentence."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from sharpness.runtime.words import unpack
 
 
 def run_stage(stage: Callable[..., None]) -> None:
-    """Run ``stage`` with the arguments of the command line, as its signature says, and ``--benchmark FILE``: its cost.
+    """Run ``stage`` with command-line arguments as in its signature; ``--benchmark FILE`` records its cost.
 
-    Bad input (a ValueError) ends it with one line on standard error and exit status 1, and so does an edit of the
-    sources while it runs; a full disk, on which standard error may lie, with one on standard output as well.
+    Bad input (a ValueError) and edits of the source files meanwhile end it with one line on standard error and exit
+    status 1. A full disk is also reported on standard output, since standard error may be a file on it.
     """
     starting = time.process_time()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # no stream where it was closed
-            stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks is no reason to fail
+        if isinstance(stream, TextIOWrapper):  # None if it was closed
+            stream.reconfigure(errors="backslashreplace")  # characters that the encoding lacks must not fail
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--benchmark", type=Path)
@@ -53,7 +53,7 @@ def run_stage(stage: Callable[..., None]) -> None:
 
 
 def _cost(starting: float) -> dict[str, object]:
-    """What this process has taken; ``starting`` is its CPU time before it had read its arguments."""
+    """Cost of this process; ``starting`` is its CPU time before it parsed its arguments."""
     seconds = _seconds_since_start()
     return {
         "began": f"{datetime.fromtimestamp(time.time() - seconds):%Y-%m-%d %H:%M:%S}",
@@ -66,13 +66,13 @@ def _cost(starting: float) -> dict[str, object]:
 
 
 def _seconds_since_start() -> float:
-    """Of this process; with what it took before its first line of Python."""
+    """Seconds since this process started, including Python's own start."""
     ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _peak_mebibytes() -> int:
-    """Of this process's memory; getrusage's begins with what the process had that started this one."""
+    """Peak memory of this process; getrusage would include that of its parent before the fork."""
     (kibibytes,) = re.findall(
         r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE
     )

@@ -8,9 +8,9 @@ import torch
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
-    """A random stream of its own for each purpose, so that adding one shifts no other.
+    """Return an independent random stream for each purpose, so that adding one does not shift the others.
 
-    It lives on the CPU: numbers are drawn there and then moved, so that devices agree.
+    It is on the CPU: numbers are drawn there and then moved, so that devices agree.
     """
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

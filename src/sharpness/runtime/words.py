@@ -1,6 +1,6 @@
-"""Many words of a command line as one: the shell takes no command beyond 128 KiB, and studies have thousands of files.
+"""Pack many command-line arguments into one: shells limit commands to 128 KiB, and studies have thousands of files.
 
-``python -m sharpness.runtime.words WORD...`` shows what the words of a job's command stand for.
+``python -m sharpness.runtime.words WORD...`` prints the unpacked arguments of a job's command.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ _MARK = "packed:"
 
 
 def pack(words: Iterable[object]) -> str:
-    """The words as one, which ``unpack`` takes apart."""
+    """Pack arguments into one, for ``unpack``."""
     return _MARK + urlsafe_b64encode(lzma.compress("\0".join(map(str, words)).encode())).decode()
 
 
 def unpack(words: Iterable[str]) -> list[str]:
-    """The words, those that are packed taken apart."""
+    """Unpack packed arguments; keep the others."""
     return [one for word in words for one in _unpacked(word)]
 
 
 def flags(prefix: str, values: Mapping[str, Any]) -> list[str]:
-    """``values`` as the words of a stage's command line: --prefix.key value."""
+    """Format ``values`` as arguments of a stage: --prefix.key value."""
 
     def words(key: str, value: Any) -> Iterable[str]:
         yield f"--{prefix}.{key.replace('_', '-')}"

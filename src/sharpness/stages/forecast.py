@@ -78,7 +78,7 @@ def _title(device: torch.device) -> str:
 
 def _calibrate(run: Run, device: torch.device, start: float) -> Rates:
     """Measure a run's updates, its evaluation and its products, on random images of the right shape."""
-    facts = catalogue.source(run.data)
+    facts = catalogue.facts_of(run.data)
     model = models.build(
         run.model, facts.input_shape, facts.num_classes, padding=run.padding, init_scale=run.init_scale
     )

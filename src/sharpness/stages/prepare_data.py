@@ -11,7 +11,7 @@ from sharpness.runtime.stage import run_stage
 def prepare_data(name: str, output: Path) -> None:
     """Write the splits of the data set ``name`` to ``output``; what must be downloaded first goes beside it."""
     tensors = originals.prepare(name, output.parent / "raw" / name)
-    originals.save(tensors, {"num_classes": str(catalogue.source(name).num_classes)}, output)
+    originals.save(tensors, {"num_classes": str(catalogue.facts_of(name).num_classes)}, output)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def check_run(run: Run) -> Iterator[str]:
     available = catalogue.num_training(run.data)
     if run.num_training > available:
         yield f"num_training must be at most {available}, the training split of {run.data}, got {run.num_training}"
-    facts = catalogue.source(run.data)
+    facts = catalogue.facts_of(run.data)
     try:
         networks.check(run.model, facts.input_shape, facts.num_classes, run.padding, run.init_scale)
     except ValueError as error:
@@ -291,7 +291,7 @@ def _check_measurement(run: Run, measurement: str, name: str, config: Mapping[st
 
 def _check_block(run: Run, place: str, settings: Mapping[str, Any]) -> Iterator[str]:
     """The block of the Hessian that is measured, which a pattern over the names of parameters chooses."""
-    facts, pattern = catalogue.source(run.data), settings.get("parameters", "*")
+    facts, pattern = catalogue.facts_of(run.data), settings.get("parameters", "*")
     sizes = networks.parameter_sizes(run.model, facts.input_shape, facts.num_classes, padding=run.padding)
     size = sum(number for parameter, number in sizes.items() if fnmatchcase(parameter, pattern))
     if not size:

@@ -95,7 +95,7 @@ def _num_states(part: str, steps: list[int]) -> int:
 
 
 def _training(run: Run, config: Mapping[str, Any]) -> Job:
-    facts = catalogue.source(run.data)
+    facts = catalogue.facts_of(run.data)
     evaluations = 1 + sum(epoch <= run.epochs for epoch in config["evaluation_epochs"] or range(1, run.epochs + 1))
     found = Products.of_eigenpairs(
         run.num_directions, run.direction_products, run.direction_examples, run.direction_precision

@@ -1,1 +1,1 @@
-"""What the rules of the workflow need: locks, dates, Slurm, and local jobs as forks."""
+"""Extensions of the workflow: locks, dates, Slurm, and local jobs as forks."""

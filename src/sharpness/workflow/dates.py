@@ -1,8 +1,7 @@
-"""Files dated in the future: Snakemake takes what is computed from one for older, hence corrupted, and removes it.
+"""Refuse files with modification times in the future.
 
-One that is a last product stays for ever, whatever changes before it.
-
-Standard library only: the workflow asks before it starts anything expensive.
+Snakemake considers outputs computed from such a file older than their input, hence corrupted, and removes them; a final
+product with such a time is never updated. Standard library only.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-# Seconds by which the clock of a file server may be ahead; no job ends sooner than that.
+# Seconds by which the clock of a file server may be ahead; no job is shorter than that.
 _AHEAD = 2.0
 
 
@@ -22,10 +21,10 @@ class DateError(ValueError):
 
 
 def check_dates(paths: Iterable[Path | str]) -> None:
-    """Check that no file, and no file below a folder, was changed later than now; what is not there passes.
+    """Check that no file, in folders at any depth, was modified later than now; missing paths are skipped.
 
     Raises:
-        DateError: about the latest one.
+        DateError: one was; the message names the latest.
     """
     now = time.time()
     dated = ((_changed(path), path) for top in paths for path in _files(Path(top)))

@@ -1,4 +1,4 @@
-"""Why the jobs of a workflow failed, in one line each."""
+"""Explain why the jobs of a workflow failed, in one line each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def last_words(log: Path) -> list[str]:
-    """The last line in the log of each job that failed in the end, before it where that log is.
+    """Return the log file and its last line for each job that failed finally.
 
     Args:
-        log: Snakemake's own, of a run.
+        log: Snakemake's log of the run.
     """
     failed: dict[str, Path] = {}
     number = ""

@@ -1,7 +1,8 @@
-"""Two workflows at once: a second run of a study waits for the first, and no lock of a run that lives is removed.
+"""Lock studies: a second run of a study waits for the first, and the lock of a running workflow is never removed.
 
-Snakemake's lock is a list of files, which stays behind when a run is killed; it cannot tell whether that run lives, and
-advises to remove it. Beside it, each run holds a lock of the system on files of its own, which ends with the process.
+Snakemake's lock is a list of files that stays behind when a run is killed. Snakemake cannot tell whether that run is
+alive, and suggests removing the lock. So each run also holds a file lock of the operating system, which ends with the
+process.
 """
 
 from __future__ import annotations
@@ -24,26 +25,26 @@ _NAME = ".at_work"
 
 
 def install(study: str, data: Iterable[str]) -> None:
-    """Let Snakemake keep to these rules.
+    """Replace Snakemake's locks by these.
 
     Args:
-        study: the name of the study that is to run.
-        data: the paths of its prepared data sets, which studies share.
+        study: name of the study to run.
+        data: paths of its prepared data sets, which studies share.
     """
     OneAtATime.study, OneAtATime.data = Path("results") / study, [Path(path) for path in data]
     snakemake.workflow.FilePersistence = OneAtATime
 
 
 class OneAtATime(FilePersistence):
-    """Snakemake's records of a working folder, for one run of a study at a time."""
+    """Snakemake's records of a working folder, limited to one run per study at a time."""
 
     study: Path
     data: list[Path]
 
     def __init__(self, *words: Any, **settings: Any) -> None:
-        self._held: dict[Path, IO[str]] = {}
+        self._locked: dict[Path, IO[str]] = {}
         super().__init__(*words, **settings)
-        # A job of a run, a dry run, and who asks for the removal of a lock, make nothing.
+        # Jobs of a run, dry runs and --unlock need no lock.
         if settings.get("nolock") or settings.get("warn_only") or "--unlock" in sys.argv:
             return
         self._wait_for(self.study / _NAME, "another run of this study")
@@ -51,12 +52,12 @@ class OneAtATime(FilePersistence):
             self._wait_for(path.with_name(f"{path.stem}{_NAME}"), f"another run, which makes {path},", unless=path)
 
     def _wait_for(self, path: Path, whom: str, unless: Path | None = None) -> None:
-        """Hold a file for as long as this process lives; not if the other file is made in the meantime."""
+        """Lock a file until this process ends, waiting if necessary; stop waiting once ``unless`` has been made."""
         said = False
         while unless is None or not self._is_made(unless):
-            file, is_held = _held(path)
+            file, is_held = _try_lock(path)
             if is_held:
-                self._held[path] = file
+                self._locked[path] = file
                 return
             if not said:
                 print(f"Waiting for {whom} to end: {file.read().strip()}.", file=sys.stderr, flush=True)
@@ -70,10 +71,10 @@ class OneAtATime(FilePersistence):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Snakemake's own lock, but for the data sets that another study has made.
+        """Take Snakemake's own lock, except for data sets that another study has made.
 
         Raises:
-            WorkflowError: a run makes the same files, or was killed when it did.
+            WorkflowError: a run makes the same files, or was killed while making them.
         """
         makes = {str(file) for file in self.all_outputfiles()}
         uses = {str(file) for file in self.all_inputfiles()}
@@ -84,7 +85,7 @@ class OneAtATime(FilePersistence):
             if key in makes or (kind == "output" and key in uses and key not in shared)
         )
         if blocked:
-            raise WorkflowError(self._told(blocked[0]))
+            raise WorkflowError(self._reason(blocked[0]))
         Path(self._lockdir).mkdir(parents=True, exist_ok=True)
         try:
             self._write_locks("input", uses)
@@ -93,20 +94,20 @@ class OneAtATime(FilePersistence):
         finally:
             self.unlock()
 
-    def _told(self, key: str) -> str:
-        """Why this run cannot begin."""
-        if alive := self._alive():
-            return f"Another run makes {key}, too: {alive}. Wait until it has ended, then call this again."
+    def _reason(self, key: str) -> str:
+        """Say why this run cannot start."""
+        if running := self._running():
+            return f"Another run makes {key}, too: {running}. Wait until it has ended, then call this again."
         return (
             "A run in this folder was killed and has left its lock. If it was on a cluster, look at squeue --me and "
             "cancel what is left; then snakemake --unlock, and the same command with --rerun-incomplete."
         )
 
-    def _alive(self) -> str:
-        """One of the other runs here that live; empty if there is none."""
+    def _running(self) -> str:
+        """Describe another running workflow in this folder; empty if there is none."""
         for path in [*Path("results").glob(f"*/{_NAME}"), *Path("results/data").glob(f"*{_NAME}")]:
-            if path not in self._held:
-                file, is_held = _held(path)
+            if path not in self._locked:
+                file, is_held = _try_lock(path)
                 with file:
                     if not is_held:
                         return file.read().strip()
@@ -116,21 +117,21 @@ class OneAtATime(FilePersistence):
         """Remove Snakemake's own lock.
 
         Raises:
-            WorkflowError: a run holds it.
+            WorkflowError: a run is using it.
         """
-        if alive := self._alive():
-            raise WorkflowError(f"A run is at work in this folder: {alive}. Its lock is not removed.")
+        if running := self._running():
+            raise WorkflowError(f"A run is at work in this folder: {running}. Its lock is not removed.")
         super()._delete_locks()
 
     def _delete_locks(self) -> None:
-        """Remove this run's own lists: Snakemake would remove those of all."""
+        """Remove this run's lists only; Snakemake would remove those of all runs."""
         for path in self._lockfile.values():
             Path(path).unlink(missing_ok=True)
         self._lockfile.clear()
 
 
-def _held(path: Path) -> tuple[IO[str], bool]:
-    """A file, and whether this process holds it now, until it is closed; else it says who does."""
+def _try_lock(path: Path) -> tuple[IO[str], bool]:
+    """Open and try to lock a file; return it with whether that succeeded. If not, its text names the holder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a+", encoding="utf-8")
     try:
@@ -138,7 +139,7 @@ def _held(path: Path) -> tuple[IO[str], bool]:
     except BlockingIOError:
         file.seek(0)
         return file, False
-    except OSError:  # a file system without locks: Snakemake's own has to do
+    except OSError:  # no locks on this file system: rely on Snakemake's own
         return file, True
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}")

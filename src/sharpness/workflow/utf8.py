@@ -1,13 +1,13 @@
-"""Text in UTF-8, whatever the locale is."""
+"""Use UTF-8 whatever the locale is."""
 
 import os
 import sys
 
 
 def require() -> None:
-    """Start this process anew in Python's UTF-8 mode where its locale has another encoding.
+    """Restart this process in Python's UTF-8 mode if its locale has another encoding.
 
-    Commands and records hold words that such a locale may lack.
+    Commands and records may contain characters that such a locale lacks.
     """
     if sys.flags.utf8_mode or sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
         return
