@@ -9,7 +9,7 @@ CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,workflow/studies/$(STUDY).yam
 ifneq (,$(findstring :,$(CURDIR))$(findstring {,$(CURDIR))$(findstring },$(CURDIR)))
 $(error $(CURDIR): for Python a colon ends a path, and for Snakemake braces are wildcards; give this folder another name)
 endif
-ifneq (,$(filter demo study figure cost publish,$(MAKECMDGOALS)))
+ifneq (,$(filter demo study figure config cost publish,$(MAKECMDGOALS)))
 ifeq (,$(wildcard $(CONFIG)))
 $(error STUDY=$(STUDY): there is no $(CONFIG); there are paper $(sort $(basename $(notdir $(wildcard workflow/studies/*.yaml)))))
 endif
@@ -18,7 +18,7 @@ endif
 PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadgroup
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo study figure cost test test-all lint publish bench bench-gpu bench-full clean clean-state help
+.PHONY: demo study figure config cost test test-all lint publish bench bench-gpu bench-full clean clean-state help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -31,6 +31,9 @@ study: .venv/ready ## run workflow/studies/STUDY.yaml (paper: config.yaml), then
 
 figure: .venv/ready ## draw results/STUDY/figures/FIGURE.pdf and no more than it needs
 	@workflow/run.sh $(CONFIG) results/$(STUDY)/figures/$(FIGURE).pdf
+
+config: .venv/ready ## the whole of STUDY, and where each value comes from: a line of its file, or a default
+	@PYTHONPATH=src python -m sharpness.stages.config --config $(CONFIG)
 
 cost: .venv/ready ## what a study will cost on this device, counted and calibrated within a minute, before any of it is run
 	@PYTHONPATH=src python -m sharpness.stages.forecast --config $(CONFIG)

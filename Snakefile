@@ -28,4 +28,5 @@ rule all:
         tables=experiment_tables(),
         figures=figure_files(),
         report=rules.report.output,
+        study=rules.effective_study.output,
     localrule: True

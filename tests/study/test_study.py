@@ -436,7 +436,6 @@ BAD_VALUES = {
     "an empty grid": ((*RATES, "grids", "learning_rate"), [], ["experiments.rates.grids.learning_rate is empty"]),
     "no grids": ((*RATES, "grids"), {}, ["experiments.rates.grids is empty, give at least one value"]),
     "an empty set of experiments": (("experiments",), {}, ["experiments is empty, give at least one value"]),
-    "no schedules": (("checkpoints",), {}, ["checkpoints is empty, give at least one value"]),
     "an empty schedule": (("checkpoints", "early"), {}, ["checkpoints.early is empty, give at least one value"]),
     "a density of no dense start": (
         ("checkpoints", "early"),

@@ -23,6 +23,7 @@ from sharpness.study.measurement import code_of
 from sharpness.study.records import RecordError, training_stage as stage_of
 from sharpness.study.runs import RUNS, as_csv
 from sharpness.study.schema import StudyError
+from sharpness.study.showing import as_yaml
 from sharpness.study.plan import ENDS, KINDS, MEASUREMENTS, study_of
 from sharpness.study.file import only_study, parse_study
 from sharpness.runtime.words import pack

@@ -1,4 +1,23 @@
-"""The report: all that the study found, on one page that opens without a network."""
+"""The report: all that the study found, on one page that opens without a network; and the study itself, whole."""
+
+
+rule effective_study:
+    """Keep the whole study, defaults included, beside its results."""
+    input:
+        code=sources("sharpness.stages.effective_study"),
+    output:
+        study=f"{RESULTS}/study.yaml",
+    log:
+        f"{RESULTS}/logs/effective-study.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        benchmark=f"{RESULTS}/benchmarks/effective-study.csv",
+        lines=lambda wildcards: pack(["--lines", *as_yaml(STUDY.whole).splitlines()]),
+    shell:
+        "python -m sharpness.stages.effective_study {params.lines} --output {output.study:q}"
+        " --benchmark {params.benchmark:q} 2> {log:q}"
 
 
 rule report:

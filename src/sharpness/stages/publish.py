@@ -19,6 +19,7 @@ from sharpness.study.plan import CLAIMS, KINDS, Experiment, Study, study_in
 from sharpness.study.planned import wanted
 from sharpness.study.records import RecordError
 from sharpness.study.runs import RUNS, as_csv
+from sharpness.study.showing import as_yaml
 
 
 def publish(config: Path, results: Path, captions: Path, citation: Path) -> None:
@@ -48,6 +49,7 @@ def publish(config: Path, results: Path, captions: Path, citation: Path) -> None
             f"{published} what it no longer is"
         ) from None
     write_text(as_csv(study.runs.values()), _runs(published))
+    write_text(as_yaml(study.whole), published / "study.yaml")
     for experiment in study.experiments.values():
         print(f"{experiment.name}: {_publish(study, experiment, results / 'runs', published)}")
     lacking = [experiment.name for experiment in study.experiments.values() if not is_published(experiment, published)]

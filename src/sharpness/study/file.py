@@ -24,7 +24,6 @@ class Parsed:
 
     study: Any
     twice: list[str]  # a sentence for each key that a mapping has twice
-    lines: dict[tuple[str | int, ...], int]  # of every key, by its path; of a merged one, where it is written
 
 
 def read_study(path: Path) -> Any:
@@ -84,12 +83,22 @@ def study_name(path: Path) -> str:
     return name
 
 
+def key_lines(path: Path) -> dict[tuple[str | int, ...], int]:
+    """The line of every key of a study that ``parse_study`` can read, by its path; of a merged one, where it stands."""
+    loader = _Loader(path.read_text(encoding="utf-8").expandtabs())
+    try:
+        node = loader.get_single_node()
+        if node is not None:
+            loader.construct_document(node)  # which flattens what is merged
+        return dict(_lines(loader, node, ()))
+    finally:
+        loader.dispose()
+
+
 def _parsed(text: str) -> Parsed:
     loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        study = None if node is None else loader.construct_document(node)
-        return Parsed(study, loader.twice, dict(_lines(loader, node, ())))
+        return Parsed(loader.get_single_data(), loader.twice)
     finally:
         loader.dispose()
 

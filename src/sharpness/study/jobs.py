@@ -41,4 +41,4 @@ def jobs(study: Study) -> Jobs:
     kinds = [names.index(" ".join(of_run)) for of_run in of_runs.values()]
     collected = [table for experiment in study.experiments.values() for table in experiment.collected.values()]
     others = [RUNS, *(f"collect-{table}" for table in collected)] + [f"figure-{name}" for name in study.figures]
-    return Jobs(list(of_runs), kinds, names, [*others, *study.result_tables, CLAIMS, "report"])
+    return Jobs(list(of_runs), kinds, names, [*others, *study.result_tables, CLAIMS, "effective-study", "report"])

@@ -99,9 +99,7 @@ def study_schema() -> dict[str, Any]:
             "study": study,
             **whole,
             "defaults": runs | {"description": "a value for every field of a run"},
-            "checkpoints": _named(
-                schedule, "named schedules of the training steps at which checkpoints are kept", minProperties=1
-            ),
+            "checkpoints": _named(schedule, "named schedules of the training steps at which checkpoints are kept"),
             **{name: _section_schema(name) for name in MEASUREMENTS},
             "experiments": _named(
                 _experiment_schema(), "named experiments; each becomes tables and figures", minProperties=1
