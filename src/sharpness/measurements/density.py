@@ -22,6 +22,7 @@ class Density(OfHessian):
     """The quadrature's nodes, the leading eigenvalues, and trace and norm with their standard errors."""
 
     title: ClassVar = "the density of all eigenvalues, their trace and their Frobenius norm"
+    pairs_setting: ClassVar = "num_eigenvalues"
     columns: ClassVar = {
         "quantity": Column("what the row has: eigenvalue, trace, frobenius_norm, or node of the quadrature"),
         "value": Column("eigenvalue, trace, norm, or place of the node", "nats / weight²", finite=True),
@@ -46,10 +47,6 @@ class Density(OfHessian):
         minimum=2,
         maximum=100000,
     )
-
-    @property
-    def num_pairs(self) -> int:
-        return self.num_eigenvalues
 
     def in_words(self) -> str:
         return self._in_words(details=[f"top {self.num_eigenvalues}"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import nan
+from math import atan2, degrees, nan
 
 import torch
 from torch import Tensor
@@ -21,6 +21,12 @@ def fraction_inside(gradient: Tensor, directions: Tensor) -> float:
     """
     whole = float(gradient.double().square().sum())
     return float((directions @ gradient).double().square().sum()) / whole if whole else nan
+
+
+def degrees_between(vector: Tensor, other: Tensor) -> float:
+    """The angle between two vectors [P], from 0 to 180 degrees, exact for small angles too; NaN where one is zero."""
+    first, second = (each.double() / each.double().norm() for each in (vector, other))
+    return degrees(2 * atan2(float((first - second).norm()), float((first + second).norm())))
 
 
 def subspace_overlap(directions: Tensor, others: Tensor) -> float:

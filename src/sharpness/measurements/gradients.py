@@ -23,6 +23,7 @@ class Gradients(OfHessian):
     """What the gradient, whole and in mini-batches, has to do with the sharpest subspace and the curvature."""
 
     title: ClassVar = "the gradient's part in the sharpest subspace, its noise, and Batch Sharpness"
+    pairs_setting: ClassVar = "num_eigenvalues"
     looks_back: ClassVar = True
     columns: ClassVar = {
         "learning_rate_now": Column("of the next step", "weight² / nat"),
@@ -54,10 +55,6 @@ class Gradients(OfHessian):
         minimum=2,
         maximum=10000,
     )
-
-    @property
-    def num_pairs(self) -> int:
-        return self.num_eigenvalues
 
     def in_words(self) -> str:
         return self._in_words(details=[f"top {self.num_eigenvalues}"])

@@ -44,6 +44,11 @@ class Slices(OfHessian):
         items={"type": "number", "minimum": -1000, "maximum": 1000},
     )
 
+    def problems(self, run: Run) -> Iterator[str]:
+        yield from super().problems(run)
+        if 0 not in self.scales or max(self.scales) <= 0:
+            yield f"scales is {self.scales}, must have 0 and a positive k: widths are measured from there"
+
     def work(self, run: Run) -> Work:
         return Work(self.num_batches, len(self.scales) * self.loss_examples, (self.products(),))
 

@@ -30,6 +30,7 @@ class Spectrum(OfHessian):
     """The leading eigenvalues, and the smallest that their Krylov space shows, with residuals; then the norm."""
 
     title: ClassVar = "leading eigenvalues of the Hessian along training"
+    pairs_setting: ClassVar = "num_eigenvalues"
     checkpoints: ClassVar = "trajectory"
     named: ClassVar = {
         "top30": {"num_eigenvalues": 30},
@@ -84,9 +85,10 @@ class Spectrum(OfHessian):
         maximum=100000,
     )
 
-    @property
-    def num_pairs(self) -> int:
-        return self.num_eigenvalues
+    def problems(self, run: Run) -> Iterator[str]:
+        yield from super().problems(run)
+        if self.frobenius_products == 1:
+            yield "frobenius_products must be 0, for no estimate, or at least 2, which have a standard error, got 1"
 
     def in_words(self) -> str:
         details = [f"top {self.num_eigenvalues}", *_FOUND_IN.get(self.precision, ())]

@@ -27,6 +27,8 @@ class Variants(OfHessian):
     """Loss and largest eigenvalue along one variant; its step 0 is the checkpoint ``start_step``."""
 
     title: ClassVar = "SGD variants started from a checkpoint"
+    shared: ClassVar = ("checkpoints", "num_examples", "tolerance", "loss_examples", "num_steps", "measure_every")
+    pairs_setting: ClassVar = "num_directions"
     checkpoints: ClassVar = "switch"
     named: ClassVar = {
         "sgd": {},
@@ -76,9 +78,18 @@ class Variants(OfHessian):
         maximum=100000,
     )
 
-    @property
-    def num_pairs(self) -> int:
-        return self.num_directions
+    def problems(self, run: Run) -> Iterator[str]:
+        yield from super().problems(run)
+        if self.renew_every is not None and self.follow_products < self.num_directions:
+            yield (
+                f"follow_products must be at least {self.num_directions}, its num_directions, where they are renewed, "
+                f"got {self.follow_products}"
+            )
+        if self.measure_every > self.num_steps:
+            yield (
+                f"measure_every must be at most {self.num_steps}, its num_steps, or only the start is measured, "
+                f"got {self.measure_every}"
+            )
 
     def work(self, run: Run) -> Work:
         measured = self.num_steps // self.measure_every + 1

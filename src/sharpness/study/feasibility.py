@@ -29,8 +29,6 @@ _LOOP = re.compile(r"(.+?)\1{19}")
 _TAKEN_STUDIES = ("data",)
 # Rules that keep one log and one cost for the whole study.
 _TAKEN_TABLES = ("report",)
-# In which the variants of an experiment must not differ, to be compared.
-_SHARED_BY_VARIANTS = ("checkpoints", "num_examples", "tolerance", "loss_examples", "num_steps", "measure_every")
 # As far out a figure of slices shows k.
 _SHOWN_SCALES = 8
 # Of a figure: more panels would be more pixels than an image may have.
@@ -59,7 +57,9 @@ def check(study: Study) -> Iterator[str]:
     for run_name in study.runs:
         yield from _check_command(study, run_name)
     for run_name, measurement, name in study.measured:
-        yield from _check_measurement(study.runs[run_name], measurement, name, study.config)
+        run, place = study.runs[run_name], f"{measurement}.{name}"
+        yield from (f"{place}.{problem}" for problem in study.measurement(measurement, name).problems(run))
+        yield from _check_block(run, place, study.config[measurement][name])
         if not study.parts(run_name, measurement, name):
             yield (
                 f"{measurement}.{name}.checkpoints is {study.config[measurement][name]['checkpoints']!r}, "
@@ -212,7 +212,7 @@ def _check_settings(experiment: Experiment, measurement: str, config: Mapping[st
     settings = {name: config[measurement][name] for name in names}
     first = settings[names[0]]
     for name, section in settings.items():
-        for key in _SHARED_BY_VARIANTS if measurement == "variants" else ():
+        for key in MEASUREMENTS[measurement].shared:
             if section[key] != first[key]:
                 yield (
                     f"{measurement}.{name}.{key} must be that of {names[0]}, {first[key]}, with which {place} compares "
@@ -258,35 +258,6 @@ def _check_evaluation(run: Run, config: Mapping[str, Any]) -> Iterator[str]:
         yield f"evaluation_epochs must be [], every one: {run.name} has a patience in epochs; got {epochs}"
     if (early := config["validation_epoch"]) not in epochs:
         yield f"evaluation_epochs must have {early}, the validation_epoch, got {epochs}"
-
-
-def _check_measurement(run: Run, measurement: str, name: str, config: Mapping[str, Any]) -> Iterator[str]:
-    settings, place = config[measurement][name], f"{measurement}.{name}"
-    for key in ("num_examples", "loss_examples"):
-        if settings.get(key, 0) > run.num_training:
-            yield (
-                f"{place}.{key} must be at most {run.num_training}, the num_training of {run.name}, got {settings[key]}"
-            )
-    if settings.get("frobenius_products") == 1:
-        yield (
-            f"{place}.frobenius_products must be 0, for no estimate, or at least 2, which have a standard error, got 1"
-        )
-    for key in ("num_eigenvalues", "num_directions"):
-        if settings.get(key, 0) > settings["max_products"]:
-            yield (f"{place}.{key} must be at most {settings['max_products']}, its max_products, got {settings[key]}")
-    if settings.get("renew_every") is not None and settings["follow_products"] < settings["num_directions"]:
-        yield (
-            f"{place}.follow_products must be at least {settings['num_directions']}, its num_directions, "
-            f"where they are renewed, got {settings['follow_products']}"
-        )
-    if settings.get("measure_every", 0) > settings.get("num_steps", 0):
-        yield (
-            f"{place}.measure_every must be at most {settings['num_steps']}, its num_steps, or only the start is "
-            f"measured, got {settings['measure_every']}"
-        )
-    if measurement == "slices" and (0 not in settings["scales"] or max(settings["scales"]) <= 0):
-        yield (f"{place}.scales is {settings['scales']}, must have 0 and a positive k: widths are measured from there")
-    yield from _check_block(run, place, settings)
 
 
 def _check_block(run: Run, place: str, settings: Mapping[str, Any]) -> Iterator[str]:

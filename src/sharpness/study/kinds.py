@@ -1,4 +1,4 @@
-"""The kinds of experiments: what each needs, what is drawn from it, and which runs that tells apart.
+"""The kinds of experiments, one entry each: what it needs, what is drawn from it, and which claims it feeds.
 
 Free of torch and pandas: the workflow imports it each time it plans.
 """
@@ -14,8 +14,6 @@ from sharpness.study.run import Run
 BASE = "default"
 # The checkpoint of the best validation accuracy and that of the last step: a part of its own in every run.
 ENDS = "ends"
-# The figures that have an interactive version; each is drawn from the measurement of its name.
-INTERACTIVE = ("spectrum", "slices")
 # The table of verdicts, beside those of the experiments.
 CLAIMS = "claims"
 # The epoch from which on the width of a bowl is measured: "after a couple of epochs".
@@ -42,7 +40,10 @@ class Kind:
     measurements: tuple[str, ...]
     figures: tuple[str, ...]
     shown: Shown | None  # None: each configuration by itself
+    claims: str = ""  # the letters of the poster's claims that its experiments are evidence on
+    interactive: tuple[str, ...] = ()  # its figures with an interactive version, each from the measurement of its name
     grids: tuple[str, ...] = ()  # what its panels show: an experiment has grids of these names; none: of any
+    grids_together: bool = False  # whether its figures show all grids together
     at_ends: bool | None = None  # whether it shows the best and the last checkpoint, or the planned ones; None: any
     result_table: str | None = None  # the caption of its table of results, if it has one
     compares_settings: bool = False  # several settings of a measurement, and not one
@@ -78,36 +79,54 @@ def _by_way(_: str, run: Run) -> dict[str, Hashable]:
 _RATE_AND_BATCH = ("learning_rate", "batch_size")
 
 KINDS = {
-    "spectrum": Kind(("spectrum",), ("spectrum",), None, at_ends=False, settings=("top30",)),
-    "eigenvalues": Kind(("spectrum",), ("eigenvalues", "peaks"), _by_setting, grids=_RATE_AND_BATCH, at_ends=False),
+    "spectrum": Kind(("spectrum",), ("spectrum",), None, interactive=("spectrum",), at_ends=False, settings=("top30",)),
+    "eigenvalues": Kind(
+        ("spectrum",), ("eigenvalues", "peaks"), _by_setting, claims="abcdeops", grids=_RATE_AND_BATCH, at_ends=False
+    ),
+    "nudged": Kind(
+        ("spectrum", "history"),
+        ("nudged",),
+        lambda _, run: {"gamma": run.gamma},
+        claims="klmns",
+        grids=("gamma",),
+        at_ends=False,
+    ),
     "schedules": Kind(
-        ("spectrum",), ("schedules",), lambda _, run: {"first rate change": first_change(run)}, at_ends=False
+        ("spectrum",),
+        ("schedules",),
+        lambda _, run: {"first rate change": first_change(run)},
+        claims="rs",
+        at_ends=False,
     ),
     "density": Kind(("density",), ("density",), None),
-    "slices": Kind(("slices",), ("slices", "schematic"), None),
-    "widths": Kind(("slices",), ("widths",), _by_setting, grids=_RATE_AND_BATCH),
-    "steps": Kind(("steps",), ("steps",), lambda _, __: {}),
+    "slices": Kind(("slices",), ("slices", "schematic"), None, claims="fq", interactive=("slices",)),
+    "widths": Kind(("slices",), ("widths",), _by_setting, claims="q", grids=_RATE_AND_BATCH),
+    "steps": Kind(("steps",), ("steps",), lambda _, __: {}, claims="ght", grids_together=True),
     "variants": Kind(
         ("variants",),
         ("variants",),
         lambda _, __: {},
+        claims="ij",
+        grids_together=True,
         compares_settings=True,
         settings=("sgd", "top_only", "constant_top", "top_removed"),
     ),
     "gradients": Kind(("gradients",), ("gradients",), _by_setting),
-    "nudged": Kind(
-        ("spectrum", "history"), ("nudged",), lambda _, run: {"gamma": run.gamma}, grids=("gamma",), at_ends=False
-    ),
+    "gradient_step": Kind(("gradient_step",), ("gradient_step",), _by_setting),
     "agreement": Kind(("spectrum", "history"), ("agreement",), _by_way, at_ends=False, result_table="agreement_table"),
     "table": Kind(
         ("spectrum", "history"),
         (),
         _by_row,
+        claims="klmnos",
         grids=("gamma", "sgd"),
         at_ends=True,
         result_table="results_table",
         settings=(ENDS,),
     ),
 }
-# Of these the figures show all grids together.
-GRIDS_TOGETHER = ("steps", "variants")
+
+
+def kinds_for(claim: str) -> tuple[str, ...]:
+    """The kinds whose experiments are evidence on a claim of the poster, by its letter."""
+    return tuple(name for name, kind in KINDS.items() if claim in kind.claims)

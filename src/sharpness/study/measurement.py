@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -41,6 +41,7 @@ class Measurement(ABC):
     columns: ClassVar[Mapping[str, Column]]
     checkpoints: ClassVar[str] = "few"  # the schedule of settings that name none
     named: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # settings that every study has, each with what is its own
+    shared: ClassVar[tuple[str, ...]] = ()  # keys in which settings that a figure compares must not differ
     looks_back: ClassVar[bool] = False  # whether it compares each checkpoint with the one before
 
     @abstractmethod
@@ -67,6 +68,12 @@ class Measurement(ABC):
     def when_diverged(self) -> Mapping[str, object]:
         """The row of a checkpoint that a run did not reach since it diverged: no value where one would be measured."""
 
+    def problems(self, run: Run) -> Iterator[str]:
+        """Say which settings cannot be on ``run`` though each is in its range: a key and what it must be."""
+        for key in ("num_examples", "loss_examples"):
+            if (value := getattr(self, key, 0)) > run.num_training:
+                yield f"{key} must be at most {run.num_training}, the num_training of {run.name}, got {value}"
+
     @abstractmethod
     def in_words(self) -> str:
         """Of what it is measured, and how exactly: for captions."""
@@ -79,6 +86,8 @@ def _enough_products(num_eigenvalues: int | None) -> int:
 @dataclass(frozen=True)
 class OfHessian(Measurement):
     """A measurement that looks for leading eigenpairs of the Hessian on some training examples."""
+
+    pairs_setting: ClassVar[str] = ""  # the setting that says how many; none for one
 
     num_examples: int = setting(
         Derived("5 % of the study's smallest num_training, at least 250 or all", a_twentieth, "num_training"),
@@ -99,7 +108,13 @@ class OfHessian(Measurement):
     @property
     def num_pairs(self) -> int:
         """How many eigenpairs it looks for."""
-        return 1
+        return int(getattr(self, self.pairs_setting)) if self.pairs_setting else 1
+
+    def problems(self, run: Run) -> Iterator[str]:
+        """Say that more eigenpairs are asked for than products, too."""
+        yield from super().problems(run)
+        if self.pairs_setting and self.num_pairs > self.max_products:
+            yield f"{self.pairs_setting} must be at most {self.max_products}, its max_products, got {self.num_pairs}"
 
     def products(self) -> Products:
         """Those of the search for eigenpairs at one checkpoint."""

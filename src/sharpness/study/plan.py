@@ -16,7 +16,7 @@ from sharpness.study import feasibility
 from sharpness.study.effective import Effective, effective
 from sharpness.study.file import parse_study
 from sharpness.study.keys import study_schema
-from sharpness.study.kinds import CLAIMS, ENDS, INTERACTIVE, KINDS
+from sharpness.study.kinds import CLAIMS, ENDS, KINDS
 from sharpness.study.measurement import Measurement
 from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import Run, RunError, runs_of
@@ -174,7 +174,7 @@ class Study:
         return {
             name: experiment.collected[function]
             for name, (function, experiment) in self.figures.items()
-            if function in INTERACTIVE
+            if function in KINDS[experiment.kind].interactive
         }
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from dataclasses import fields
 
-from sharpness.study.kinds import GRIDS_TOGETHER, KINDS
+from sharpness.study.kinds import KINDS
 from sharpness.study.run import Run
 
 _CONFIGURATION = [field.name for field in fields(Run) if field.name != "seed"]
@@ -30,7 +30,7 @@ def check_pooling(name: str, kind: str, grids: dict[str, list[Run]]) -> Iterator
     first: dict[Hashable, tuple[str, Run]] = {}
     for grid, run in _members(grids):
         values = shown(grid, run)
-        place = (None if kind in GRIDS_TOGETHER else grid, run.data, run.model, *values.values())
+        place = (None if KINDS[kind].grids_together else grid, run.data, run.model, *values.values())
         earlier, other = first.setdefault(place, (grid, run))
         differing = [field for field in _CONFIGURATION if getattr(other, field) != getattr(run, field)]
         if differing:

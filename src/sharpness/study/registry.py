@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from sharpness.study.measurement import Measurement, measurement
 
-MEASUREMENTS: dict[str, type[Measurement]] = {
-    name: measurement(name) for name in ("spectrum", "density", "slices", "steps", "variants", "gradients")
-}
+_NAMES = (
+    "spectrum",
+    "density",
+    "slices",
+    "steps",
+    "variants",
+    "gradients",
+    "gradient_step",
+)
+
+MEASUREMENTS: dict[str, type[Measurement]] = {name: measurement(name) for name in _NAMES}

@@ -46,7 +46,7 @@ from sharpness.analysis.figures.variants import variants
 from sharpness.analysis.figures.widths import widths
 from sharpness.analysis.reading import read_measured, read_runs
 from sharpness.stages.figure import figure as figure_stage
-from sharpness.study.kinds import INTERACTIVE, KINDS
+from sharpness.study.kinds import KINDS
 from sharpness.study.runs import FIELDS
 
 DRAWN = {
@@ -139,7 +139,7 @@ def test_lost_runs_lose_no_figure(function, which):
     }
     figure = getattr(import_module(f"sharpness.analysis.figures.{function}"), function)(**tables)
     assert saved(figure) > 1000
-    if function in INTERACTIVE:
+    if any(function in kind.interactive for kind in KINDS.values()):
         assert getattr(interactive, function)(tables[function]).layout.height > 0
 
 

@@ -15,8 +15,7 @@ from sharpness.analysis.claims.subjects import AXES, Subject, along, compared, o
 from sharpness.analysis.claims.verdicts import Verdict, correlated, log_ratio, paired, undecided
 from sharpness.analysis.claims.wording import number, per_setting, setting_text
 from sharpness.analysis.tables import CONFIGURATION
-
-TRAINED = ("eigenvalues", "nudged", "schedules", "table")
+from sharpness.study.kinds import kinds_for
 
 
 def ends(collected: Collected) -> Iterator[Finding]:
@@ -64,10 +63,10 @@ def _last_is_flattest(table: pd.DataFrame, setting: str) -> Verdict:
 
 
 def _flat_runs_generalise(collected: Collected) -> Iterator[Finding]:
-    spectrum = collected.rows("spectrum", *TRAINED)
+    spectrum = collected.rows("spectrum", *kinds_for("s"))
     largest = spectrum[(spectrum["which"] == "largest") & (spectrum["rank"] == 0) & (spectrum["checkpoint"] != "best")]
     last = largest.sort_values("step", kind="stable").drop_duplicates(["run", "alike"], keep="last")
-    history = collected.rows("history", *TRAINED).sort_values("epoch", kind="stable")
+    history = collected.rows("history", *kinds_for("s")).sort_values("epoch", kind="stable")
     accuracy = history.drop_duplicates("run", keep="last").set_index("run")["test_accuracy"]
     ends = last.assign(accuracy=last["run"].map(accuracy).astype(float))
     for (data, model, alike), runs in ends.groupby(["data", "model", "alike"], sort=False):

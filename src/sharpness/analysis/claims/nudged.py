@@ -13,8 +13,8 @@ from sharpness.analysis.claims.norms import last_norms, of_one_settings
 from sharpness.analysis.claims.subjects import compared, over_settings
 from sharpness.analysis.claims.verdicts import Verdict, log_ratio, paired, undecided, within
 from sharpness.analysis.claims.wording import per_setting, setting_text
+from sharpness.study.kinds import kinds_for
 
-KINDS = ("nudged", "table")
 # Nearer to a factor of ten than to none, on a logarithmic scale.
 ABOUT_TEN = float(np.log(10) / 2)
 POINT = 1.0  # of accuracy, in per cent
@@ -23,13 +23,13 @@ POINT = 1.0  # of accuracy, in per cent
 def nudged(collected: Collected, *, validation_epoch: float) -> Iterator[Finding]:
     """The claims on Nudged SGD."""
     for subject, runs in compared(
-        last_norms(collected, *KINDS), "learning_rate", "batch_size", varied=["gamma", "settings"], measured=()
+        last_norms(collected, *kinds_for("k")), "learning_rate", "batch_size", varied=["gamma", "settings"], measured=()
     ):
         if runs["gamma"].nunique() > 1:
             table = over_settings(of_one_settings(collected.converged(runs)), "gamma", "frobenius")
             for letter, verdict in (("k", _sharper(table)), ("l", _flatter(table))):
                 yield Finding(letter, subject, verdict, collected.num_diverged(runs))
-    accuracies = _accuracies(collected.rows("history", *KINDS), validation_epoch)
+    accuracies = _accuracies(collected.rows("history", *kinds_for("k")), validation_epoch)
     for subject, runs in compared(accuracies, "learning_rate", "batch_size", varied=["gamma"]):
         if runs["gamma"].nunique() > 1:
             kept = collected.converged(runs)

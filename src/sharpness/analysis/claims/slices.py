@@ -13,7 +13,7 @@ from sharpness.analysis.claims.subjects import AXES, Axis, along, compared, over
 from sharpness.analysis.claims.verdicts import Verdict, all_of, ordered, paired, undecided
 from sharpness.analysis.claims.wording import setting_text, spread
 from sharpness.analysis.tables import bowl_widths
-from sharpness.study.kinds import FROM_EPOCH
+from sharpness.study.kinds import FROM_EPOCH, kinds_for
 
 BOTTOM = 2  # the minimum lies within so many expected steps,
 WALLS = 8  # and the loss rises out to so many
@@ -24,7 +24,7 @@ def slices(collected: Collected) -> Iterator[Finding]:
     rows = collected.rows("slices", "slices")
     for subject, runs in compared(rows.drop_duplicates(["run", "settings", "step", "k"])):
         yield Finding("f", subject, _bowls(collected.converged(runs)), collected.num_diverged(runs))
-    yield from _widths(collected, collected.rows("slices", "slices", "widths"))
+    yield from _widths(collected, collected.rows("slices", *kinds_for("q")))
 
 
 def is_bowl(ks: np.ndarray, losses: np.ndarray) -> bool:
