@@ -15,6 +15,7 @@ from sharpness.study.effective import effective
 from sharpness.study.kinds import KINDS
 >>>>>>> 572eef3 (Test that the entry of a kind is what is drawn, told and decided)
 from sharpness.study.registry import MEASUREMENTS
+from sharpness.study.runs import FIELDS
 from sharpness.study.settings import schema_of, settings_in
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -48,6 +49,7 @@ def test_a_measurement_says_what_each_setting_and_each_column_is(name):
         assert f"| `{key}` | " in section
         assert found.description
     assert all(column.description and f"| `{key}` | " in section for key, column in measurement.columns.items())
+    assert not set(measurement.columns) & set(FIELDS)
     assert any(column.finite for column in measurement.columns.values())
 
 

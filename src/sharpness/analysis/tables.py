@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from sharpness.study.kinds import FROM_EPOCH
+from sharpness.study.measurement import required
+from sharpness.study.records import columns_of
 from sharpness.study.runs import FIELDS
 
 # Equal in all of these, two runs are seeds of one configuration.
@@ -25,24 +27,10 @@ RISE = 1.5
 # Where the whole norm was estimated too.
 WHOLE_NORMS = ["whole_frobenius_best", "whole_frobenius_last"]
 
-# What is read of each measurement, in figures and tables.
-MEASURED = {
-    "history": ["training_loss", "validation_accuracy", "test_accuracy", "distance", "num_direction_products"],
-    "spectrum": ["eigenvalue", "residual"],
-    "density": ["probe", "value", "weight", "standard_error"],
-    "slices": ["loss", "scale", "eigenvalue"],
-    "steps": ["loss_before", "loss_after"],
-    "variants": ["start_step", "loss", "eigenvalue"],
-    "gradients": [
-        *("learning_rate_now", "eigenvalue", "rate_times_eigenvalue", "fraction_inside", "overlap", "batch_sharpness"),
-        *("noise_largest", "noise_trace", "num_eigenvalues"),
-    ],
-}
-
 
 def with_columns(measurement: str, table: pd.DataFrame) -> pd.DataFrame:
-    """The table with every column that is read of it: where all runs are lost, it has none of what was measured."""
-    absent = [column for column in MEASURED.get(measurement, ()) if column not in table]
+    """The table with every column that none may lack: where all runs stopped early, it has none of what was measured."""
+    absent = [column for column in required(columns_of(measurement)) if column not in table]
     return table.assign(**dict.fromkeys(absent, np.nan))
 
 

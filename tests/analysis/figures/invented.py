@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sharpness.analysis.figures.style import style
+from sharpness.study.records import columns_of
 
 STEPS_PER_EPOCH = 10
 
@@ -220,6 +221,23 @@ def gradients_frame(runs, diverge_after=None):
     return pd.DataFrame(rows).reindex(columns=[*runs[0], "step", "epoch", "diverged", "num_eigenvalues", *columns])
 
 
+def columns_frame(measurement):
+    """A frame in which a measurement has some positive number in each of its columns."""
+
+    def frame(runs, diverge_after=None):
+        rows = []
+        for fields in runs:
+            rng = np.random.default_rng(fields["seed"])
+            for epoch in EPOCHS:
+                diverged = diverge_after is not None and fields["seed"] == 0 and epoch > diverge_after
+                place = {"step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch, "diverged": diverged}
+                values = {column: np.nan if diverged else rng.uniform(0.1, 1) for column in columns_of(measurement)}
+                rows.append({**fields, **place, **values})
+        return pd.DataFrame(rows)
+
+    return frame
+
+
 def switched(runs):
     """Each run with a rate that never changes, that changes early, and late; lists as a table on disk has them."""
     return [
@@ -304,7 +322,7 @@ LOST = {
 def lost(measurement, runs):
     epoch = float(measurement == "history")
     place = {"step": round(epoch * STEPS_PER_EPOCH), "epoch": epoch, "diverged": True}
-    return pd.DataFrame([{**fields, **place, **LOST[measurement]} for fields in runs])
+    return pd.DataFrame([{**fields, **place, **LOST.get(measurement, {})} for fields in runs])
 
 
 def spectrum_table(learning_rates=(0.1,), seeds=(0,), num_ranks=3, lost_from=None):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from figures.invented import (
+    columns_frame,
     density_frame,
     gammas,
     gradients_frame,
@@ -47,20 +48,38 @@ from sharpness.analysis.figures.widths import widths
 from sharpness.analysis.reading import read_measured, read_runs
 from sharpness.stages.figure import figure as figure_stage
 from sharpness.study.kinds import KINDS
+from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.runs import FIELDS
 
-DRAWN = {
+# A measurement that is not here has some number in each of its columns.
+FRAMES = {name: columns_frame(name) for name in MEASUREMENTS} | {
+    "spectrum": spectrum_frame,
+    "density": density_frame,
+    "slices": slices_frame,
+    "steps": steps_frame,
+    "variants": variants_frame,
+    "gradients": gradients_frame,
+    "history": history_frame,
+}
+
+
+FUNCTIONS = {
+    function: kind.measurements for kind in KINDS.values() for function in kind.figures
+}  # to the tables that it is drawn from
+
+
+def drawn_from_frames(function):
+    """How a figure is drawn that shows its tables as they are."""
+    draw = getattr(import_module(f"sharpness.analysis.figures.{function}"), function)
+    return lambda runs, end: draw(**{name: FRAMES[name](runs, diverge_after=end) for name in FUNCTIONS[function]})
+
+
+DRAWN = {function: drawn_from_frames(function) for function in FUNCTIONS} | {
     "spectrum": lambda runs, end: spectrum(spectrum_frame(runs, 10, diverge_after=end)),
     "eigenvalues": lambda runs, end: eigenvalues(spectrum_frame(runs, diverge_after=end).assign(grid="learning_rate")),
     "peaks": lambda runs, end: peaks(spectrum_frame(runs, diverge_after=end).assign(grid="batch_size")),
-    "density": lambda runs, end: density(density_frame(runs, diverge_after=end)),
-    "slices": lambda runs, end: slices(slices_frame(runs, diverge_after=end)),
-    "schematic": lambda runs, end: schematic(slices_frame(runs, diverge_after=end)),
     "widths": lambda runs, end: widths(slices_frame(runs, diverge_after=end).assign(grid="learning_rate")),
     "schedules": lambda runs, end: schedules(spectrum_frame(switched(runs), diverge_after=end)),
-    "gradients": lambda runs, end: gradients(gradients_frame(runs, diverge_after=end)),
-    "steps": lambda runs, end: steps(steps_frame(runs, diverge_after=end)),
-    "variants": lambda runs, end: variants(variants_frame(runs, diverge_after=end)),
     "nudged": lambda runs, end: nudged(
         history_frame(runs, diverge_after=end).assign(grid="gamma"),
         spectrum_frame(runs, 5, diverge_after=end).assign(grid="gamma"),
@@ -92,22 +111,6 @@ def test_a_run_that_was_lost_before_it_was_measured_is_a_figure_all_the_same(nam
     assert saved(figure) > 1000
     if name in ("spectrum", "slices", "schematic"):
         assert "diverged before the first measurement" in titles(figure)
-
-
-FRAMES = {
-    "spectrum": lambda runs: spectrum_frame(runs, 3),
-    "density": density_frame,
-    "slices": slices_frame,
-    "steps": steps_frame,
-    "variants": variants_frame,
-    "gradients": gradients_frame,
-    "history": history_frame,
-}
-
-
-FUNCTIONS = {
-    function: kind.measurements for kind in KINDS.values() for function in kind.figures
-}  # to the tables that it is drawn from
 
 
 def runs_of(function):

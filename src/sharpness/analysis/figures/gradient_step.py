@@ -53,9 +53,7 @@ def _draw_grid(part: SubFigure, of_grid: pd.DataFrame) -> None:
     part.suptitle(f"{name_of(of_grid)}" + (f", {fixed}" if fixed else ""))
     handles = [Line2D([], [], color=colour, label=f"{words(field)} {text(value)}") for value, colour in colours.items()]
     right = Line2D([], [], color="black", linewidth=1, linestyle="--", label="90°: below it SGD turns back")
-    part.legend(
-        handles=[*handles, right, *legend_of_divergence(of_grid, "gradient_norm")], loc="outside lower center", ncols=3
-    )
+    part.legend(handles=[*handles, right, *legend_of_divergence(of_grid)], loc="outside lower center", ncols=3)
 
 
 def _degrees(axes: Axes) -> None:
