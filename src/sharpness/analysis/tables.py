@@ -29,7 +29,7 @@ WHOLE_NORMS = ["whole_frobenius_best", "whole_frobenius_last"]
 
 
 def with_columns(measurement: str, table: pd.DataFrame) -> pd.DataFrame:
-    """The table with every column that none may lack: where all runs stopped early, it has none of what was measured."""
+    """The table with every column that none may lack: where all runs were lost, it has none of what was measured."""
     absent = [column for column in required(columns_of(measurement)) if column not in table]
     return table.assign(**dict.fromkeys(absent, np.nan))
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from figures.invented import columns_frame, legend_labels, lines, sweep
+from figures.invented import columns_frame, lines, sweep
 
 from sharpness.analysis.figures.gradient_step import gradient_step
 
@@ -11,6 +11,10 @@ def frame_of(diverge_after=None):
     frame = columns_frame("gradient_step")(sweep(seeds=(0,)), diverge_after)
     frame["angle"] = 180 * frame["angle"].where(frame["step"] > 0)
     return frame
+
+
+def labels(figure):
+    return {text.get_text() for part in figure.subfigs for legend in part.legends for text in legend.get_texts()}
 
 
 def test_each_value_of_the_setting_has_its_norm_and_its_angle():
@@ -26,7 +30,7 @@ def test_each_value_of_the_setting_has_its_norm_and_its_angle():
         assert of_norm.get_ydata() == pytest.approx(rows["gradient_norm"].to_numpy())
         assert of_angle.get_ydata() == pytest.approx(rows["angle"].to_numpy()[1:])
     assert [line.get_ydata()[0] for line in angle.get_lines() if line.get_linestyle() == "--"] == [90]
-    assert "diverged" not in legend_labels(figure)
+    assert "diverged" not in labels(figure)
 
 
 def test_only_a_run_that_diverged_has_a_cross():
@@ -35,4 +39,4 @@ def test_only_a_run_that_diverged_has_a_cross():
         crosses = [line for line in axes.get_lines() if line.get_marker() == "X"]
         assert len(crosses) == len(lines(axes, linestyle="-"))
         assert all(np.isfinite(line.get_ydata()).all() for line in crosses)
-    assert "diverged" in legend_labels(figure)
+    assert "diverged" in labels(figure)
