@@ -5,15 +5,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-<<<<<<< HEAD
 from sharpness.study.describing import configuration, page
-from sharpness.study.effective import filled
-from sharpness.study.keys import study_schema
-=======
-from sharpness.study.describing import page
 from sharpness.study.effective import effective
+from sharpness.study.keys import study_schema
 from sharpness.study.kinds import KINDS
->>>>>>> 572eef3 (Test that the entry of a kind is what is drawn, told and decided)
 from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.runs import FIELDS
 from sharpness.study.settings import schema_of, settings_in
@@ -54,14 +49,6 @@ def test_a_measurement_says_what_each_setting_and_each_column_is(name):
 
 
 @pytest.mark.parametrize("name", MEASUREMENTS)
-<<<<<<< HEAD
-def test_a_default_lies_in_its_range_and_is_a_measurement_as_a_whole(name, run):
-    settings = filled({}, settings_in(MEASUREMENTS[name]), {"num_training": 500})
-    jsonschema.validate(settings, schema_of(MEASUREMENTS[name]))
-    work = MEASUREMENTS[name](**settings).work(run)
-    assert work.gradients + work.evaluated + sum(some.at_most for some in work.products) > 0
-    assert all(0 < some.expected <= some.at_most for some in work.products if some.at_most)
-=======
 def test_a_measurement_of_which_a_study_says_nothing_is_one(name, run):
     kind = next(name_of_kind for name_of_kind, kind in KINDS.items() if name in kind.measurements)
     filled = effective({"study": "s", "defaults": {"data": "digits"}, "experiments": {"e": {"kind": kind}}}).config
@@ -74,4 +61,3 @@ def test_a_measurement_of_which_a_study_says_nothing_is_one(name, run):
         work = measurement.work(run)
         assert work.gradients + work.evaluated + sum(some.at_most for some in work.products) > 0
         assert all(0 < some.expected <= some.at_most for some in work.products if some.at_most)
->>>>>>> 572eef3 (Test that the entry of a kind is what is drawn, told and decided)
