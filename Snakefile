@@ -23,10 +23,10 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        trained=expand(rules.train.output, run=STUDY.runs),
+        trained=expand(results_of(rules.train), run=STUDY.runs),
         measured=measured_tables(),
         tables=experiment_tables(),
         figures=figure_files(),
-        report=rules.report.output,
+        report=rules.report.output.page,
         study=rules.effective_study.output,
     localrule: True

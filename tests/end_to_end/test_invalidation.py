@@ -336,6 +336,21 @@ def test_a_deleted_output_is_made_again(project, name):
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
+def test_the_cost_of_a_job_is_an_output_of_its_rule_without_which_nothing_is_made_anew(project):
+    costs = {path: path.read_bytes() for path in (project / "results").rglob("benchmarks/*.csv")}
+    assert len(costs) == len(list((project / "results").rglob("logs/*.log")))
+    told = snakemake(project, "-n", "--delete-all-output", "--configfile", str(SMALL))
+    outputs = told.stdout + told.stderr
+    assert all(str(path.relative_to(project)) in outputs for path in costs)
+    for path in costs:
+        path.unlink()
+    try:
+        assert planned_jobs(project) == {}
+    finally:
+        for path, content in costs.items():
+            path.write_bytes(content)
+
+
 def test_a_measurement_that_failed_is_missed_by_the_study_and_by_its_figure(project, tmp_path):
     broken = shutil.copytree(project, tmp_path / "broken", symlinks=True)
     path = broken / "src" / "sharpness" / "measurements" / "steps.py"

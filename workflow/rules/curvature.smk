@@ -13,13 +13,13 @@ for measurement in MEASUREMENTS:
             code=sources(*code_of(measurement)),
         output:
             table=f"{RUN_FOLDER}/{measurement}/{{settings}}-{{part}}.csv",
+            cost=f"{RUN_FOLDER}/benchmarks/{measurement}-{{settings}}-{{part}}.csv",
         log:
             f"{RUN_FOLDER}/logs/{measurement}-{{settings}}-{{part}}.log",
         conda:
             "../../environment.yml"
         threads: 1
         params:
-            benchmark=f"{RUN_FOLDER}/benchmarks/{measurement}-{{settings}}-{{part}}.csv",
             torch=installed("torch"),
             measurement=measurement,
             settings=settings_of(measurement),
@@ -31,4 +31,4 @@ for measurement in MEASUREMENTS:
             " --part.before {input.before:q} --part.steps-before {params.steps_before}"
             " --part.run {wildcards.run} --part.record {input.record:q}"
             " --part.threads {threads} --part.output {output.table:q}"
-            " --benchmark {params.benchmark:q} 2> {log:q}"
+            " --benchmark {output.cost:q} 2> {log:q}"

@@ -7,6 +7,7 @@ rule prepare_data:
         code=sources("sharpness.stages.prepare_data"),
     output:
         tensors="results/data/{data}.safetensors",
+        cost="results/data/benchmarks/{data}.csv",
     log:
         "results/data/logs/{data}.log",
     # Here and not in a job: nodes that compute often reach no network, and it takes a minute.
@@ -15,8 +16,7 @@ rule prepare_data:
         "../../environment.yml"
     threads: 1
     params:
-        benchmark="results/data/benchmarks/{data}.csv",
         torch=installed("torch"),
     shell:
         "python -m sharpness.stages.prepare_data --name {wildcards.data} --output {output.tensors:q}"
-        " --benchmark {params.benchmark:q} 2> {log:q}"
+        " --benchmark {output.cost:q} 2> {log:q}"

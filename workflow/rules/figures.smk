@@ -18,6 +18,7 @@ for function in FIGURES:
         output:
             pdf=f"{RESULTS}/figures/{{figure}}.pdf",
             png=f"{RESULTS}/figures/{{figure}}.png",
+            cost=f"{RESULTS}/benchmarks/figure-{{figure}}.csv",
         log:
             f"{RESULTS}/logs/figure-{{figure}}.log",
         wildcard_constraints:
@@ -26,10 +27,9 @@ for function in FIGURES:
         conda:
             "../../environment.yml"
         params:
-            benchmark=f"{RESULTS}/benchmarks/figure-{{figure}}.csv",
             function=function,
             measurements=measured_for(function),
         shell:
             "python -m sharpness.stages.figure --name {params.function} --measurements {params.measurements}"
-            " --tables {input.tables:q} --runs {input.runs:q} --outputs {output:q}"
-            " --benchmark {params.benchmark:q} 2> {log:q}"
+            " --tables {input.tables:q} --runs {input.runs:q} --outputs {output.pdf:q} {output.png:q}"
+            " --benchmark {output.cost:q} 2> {log:q}"

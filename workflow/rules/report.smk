@@ -51,13 +51,13 @@ rule report:
         ),
     output:
         page=f"{RESULTS}/report.html",
+        cost=f"{RESULTS}/benchmarks/report.csv",
     log:
         f"{RESULTS}/logs/report.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        benchmark=f"{RESULTS}/benchmarks/report.csv",
         study=STUDY.name,
         digest=planned.digest(STUDY),
         results=lambda wildcards, output: str(Path(output.page).parent),
@@ -76,4 +76,4 @@ rule report:
         " --tables.texts {input.texts:q} --captions {input.captions:q} --histories {input.histories:q}"
         " --runs {input.runs:q}"
         " --citation {input.citation:q} --output {output.page:q}"
-        " --benchmark {params.benchmark:q} 2> {log:q}"
+        " --benchmark {output.cost:q} 2> {log:q}"

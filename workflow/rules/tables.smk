@@ -7,17 +7,17 @@ rule runs:
         code=sources("sharpness.stages.runs"),
     output:
         table=f"{RESULTS}/tables/{RUNS}.csv",
+        cost=f"{RESULTS}/benchmarks/{RUNS}.csv",
     log:
         f"{RESULTS}/logs/{RUNS}.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        benchmark=f"{RESULTS}/benchmarks/{RUNS}.csv",
         table=lambda wildcards: pack(["--table", as_csv(STUDY.runs.values())]),
     shell:
         "python -m sharpness.stages.runs {params.table} --output {output.table:q}"
-        " --benchmark {params.benchmark:q} 2> {log:q}"
+        " --benchmark {output.cost:q} 2> {log:q}"
 
 
 rule collect:
@@ -27,19 +27,19 @@ rule collect:
         code=sources("sharpness.stages.collect"),
     output:
         table=f"{RESULTS}/tables/{{experiment}}_{{measurement}}.csv",
+        cost=f"{RESULTS}/benchmarks/collect-{{experiment}}_{{measurement}}.csv",
     log:
         f"{RESULTS}/logs/collect-{{experiment}}_{{measurement}}.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        benchmark=f"{RESULTS}/benchmarks/collect-{{experiment}}_{{measurement}}.csv",
         words=words_of_collected,
     shell:
         "python -m sharpness.stages.collect --experiment {wildcards.experiment} --measurement {wildcards.measurement}"
         " {params.words}"
         " --output {output.table:q}"
-        " --benchmark {params.benchmark:q} 2> {log:q}"
+        " --benchmark {output.cost:q} 2> {log:q}"
 
 
 rule results_table:
@@ -53,20 +53,20 @@ rule results_table:
         markdown=f"{RESULTS}/tables/{{table}}.md",
         tex=f"{RESULTS}/tables/{{table}}.tex",
         csv=f"{RESULTS}/tables/{{table}}.csv",
+        cost=f"{RESULTS}/benchmarks/{{table}}.csv",
     log:
         f"{RESULTS}/logs/{{table}}.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        benchmark=f"{RESULTS}/benchmarks/{{table}}.csv",
         validation_epoch=STUDY.config["validation_epoch"],
         measured=lambda wildcards: STUDY.caption(wildcards.table),
     shell:
         "python -m sharpness.stages.results_table --history {input.history:q} --spectrum {input.spectrum:q} --runs {input.runs:q}"
         " --validation-epoch {params.validation_epoch} --caption {params.measured:q}"
         " --markdown {output.markdown:q} --tex {output.tex:q} --csv {output.csv:q}"
-        " --benchmark {params.benchmark:q} 2> {log:q}"
+        " --benchmark {output.cost:q} 2> {log:q}"
 
 
 rule agreement:
@@ -79,18 +79,18 @@ rule agreement:
     output:
         markdown=f"{RESULTS}/tables/{{agreement}}.md",
         csv=f"{RESULTS}/tables/{{agreement}}.csv",
+        cost=f"{RESULTS}/benchmarks/{{agreement}}.csv",
     log:
         f"{RESULTS}/logs/{{agreement}}.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        benchmark=f"{RESULTS}/benchmarks/{{agreement}}.csv",
         measured=lambda wildcards: STUDY.caption(wildcards.agreement),
     shell:
         "python -m sharpness.stages.agreement --history {input.history:q} --spectrum {input.spectrum:q} --runs {input.runs:q}"
         " --caption {params.measured:q} --markdown {output.markdown:q} --csv {output.csv:q}"
-        " --benchmark {params.benchmark:q} 2> {log:q}"
+        " --benchmark {output.cost:q} 2> {log:q}"
 
 
 rule claims:
@@ -102,13 +102,13 @@ rule claims:
     output:
         markdown=f"{RESULTS}/tables/claims.md",
         csv=f"{RESULTS}/tables/claims.csv",
+        cost=f"{RESULTS}/benchmarks/claims.csv",
     log:
         f"{RESULTS}/logs/claims.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        benchmark=f"{RESULTS}/benchmarks/claims.csv",
         kinds=[STUDY.experiments[name].kind for name, _ in collected_tables()],
         measurements=[measurement for _, measurement in collected_tables()],
         settings=STUDY.settings_of_spectra,
@@ -118,4 +118,4 @@ rule claims:
         "python -m sharpness.stages.claims --kinds {params.kinds} --measurements {params.measurements}"
         " --tables {input.tables:q} --runs {input.runs:q} --settings {params.settings:q} --validation-epoch {params.validation_epoch}"
         " --markdown {output.markdown:q} --csv {output.csv:q} --study {params.study}"
-        " --benchmark {params.benchmark:q} 2> {log:q}"
+        " --benchmark {output.cost:q} 2> {log:q}"

@@ -16,6 +16,7 @@ rule train:
         last=f"{RUN_FOLDER}/checkpoints/last.safetensors",
         history=f"{RUN_FOLDER}/history.csv",
         record=f"{RUN_FOLDER}/run.yaml",
+        cost=f"{RUN_FOLDER}/benchmarks/train.csv",
     log:
         f"{RUN_FOLDER}/logs/train.log",
     conda:
@@ -27,7 +28,6 @@ rule train:
         # The same for all runs: those that share a GPU are one Slurm job, with one value of each resource in words.
         tensorboard=str(STUDY.config["tensorboard"]),
     params:
-        benchmark=f"{RUN_FOLDER}/benchmarks/train.csv",
         torch=installed("torch"),
         stage=training_stage,
         state=state_folder,
@@ -42,4 +42,4 @@ rule train:
         " --job.state-seconds {resources.state_seconds} --job.tensorboard {resources.tensorboard} --job.chunks {output.chunks:q}"
         " --job.best {output.best:q} --job.last {output.last:q} --job.history {output.history:q}"
         " --job.record {output.record:q}"
-        " --benchmark {params.benchmark:q} 2> {log:q}"
+        " --benchmark {output.cost:q} 2> {log:q}"

@@ -25,6 +25,10 @@ from sharpness.runtime.words import unpack
 def run_stage(stage: Callable[..., None]) -> None:
     """Run ``stage`` with command-line arguments as in its signature; ``--benchmark FILE`` records its cost.
 
+    The cost is a table of one row, an output of every rule: ``began`` (local time) and ``host``; ``seconds`` since the
+    process started; ``cpu_seconds`` of all its threads, ``starting_cpu_seconds`` of them before its arguments were
+    read; ``peak_mebibytes`` of its memory. Snakemake's own ``benchmark:`` does not see jobs that the fork server runs.
+
     Bad input (a ValueError) and edits of the source files meanwhile end it with one line on standard error and exit
     status 1. A full disk is also reported on standard output, since standard error may be a file on it.
     """
