@@ -54,16 +54,24 @@ lint: .venv/ready ## style, types, and what a package may import
 publish: .venv/ready ## keep what is finished of STUDY in version control, run by run; with the last one, verdicts and report
 	@PYTHONPATH=src python -m sharpness.stages.publish --config $(CONFIG) --results results/$(STUDY) --captions workflow/report --citation CITATION.cff
 
+# What is not done when the time is over, the page names.
+spectra = PYTHONPATH=$(CURDIR)/src:$(CURDIR) timeout --signal=INT --kill-after=60 $(1) snakemake --cores 1 --keep-going \
+	--snakefile benchmarks/Snakefile --directory results/bench/cache --rerun-incomplete --rerun-triggers mtime \
+	--quiet rules host -- $(2) || true
+
 bench: .venv/bench ## what training, a spectrum and the workflow cost, within 75 minutes; more: make bench-full
 	PYTHONPATH=src python -m benchmarks.workflow
 	PYTHONPATH=src python -m benchmarks.training --minutes 12
-	PYTHONPATH=src python -m benchmarks.spectrum --budget-minutes 42
+	rm -rf results/bench/cache/rows results/bench/cache/logs
+	$(call spectra,42m,short)
+	PYTHONPATH=src python -m benchmarks.spectrum
 
 bench-gpu: .venv/bench ## the same on a GPU, in minutes
 	PYTHONPATH=src python -m benchmarks.gpu
 
 bench-full: .venv/bench ## what `make bench` left out, for hours; what it measured stays
-	PYTHONPATH=src python -m benchmarks.spectrum --full --resume --budget-minutes 600
+	$(call spectra,600m,full)
+	PYTHONPATH=src python -m benchmarks.spectrum --full
 
 clean-state: ## remove the saved states of training runs; those that were stopped begin anew
 	rm -rf results/*/state

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 Part = Literal["train", "reference", "rate", "product", "spectrum"]
 
@@ -42,15 +41,20 @@ class Job:
     round: int = 0
     verify: bool = True  # compute residuals and errors anew
 
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Job:
-        """The job that a row of the table is of."""
-        return cls(**{field.name: row[field.name] for field in fields(cls)})
-
     @property
     def training(self) -> Job:
         """The job that trains the weights which this one is measured at."""
         return Job("train", self.network, width=self.width)
+
+    @property
+    def row(self) -> str:
+        """The file that it leaves, in the folder of all of them."""
+        return f"rows/{str(self).replace(' ', '-')}.json"
+
+    @property
+    def log(self) -> str:
+        """The file with what it said: where it has one and no row, it failed or was stopped."""
+        return f"logs/{str(self).replace(' ', '-')}.log"
 
     @property
     def setting(self) -> tuple[str, int, int, int]:

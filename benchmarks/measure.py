@@ -1,4 +1,4 @@
-"""One job in a process of its own: ``python -m benchmarks.measure THREADS CACHE JOB``, with the job as JSON."""
+"""One job in a process of its own, in the folder of all: ``python -m benchmarks.measure THREADS SITTING ROW``."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import re
 import resource
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks import plan
 from benchmarks.accuracy import as_text
 from benchmarks.cost import convolution_rate, product_operations, time_product
 from benchmarks.jobs import Job
-from benchmarks.load import busy_seconds
+from benchmarks.load import busy_seconds, wait_for_quiet
+from benchmarks.machine import machine
 from benchmarks.problem import load_problem, train
 from benchmarks.tools import importing
 from benchmarks.verification import reference, worst_residual
+from sharpness.runtime.files import write_text
 
 
 def measure(job: Job, cache: Path) -> dict[str, Any]:
@@ -92,10 +96,17 @@ def _cpu_seconds() -> float:
 
 
 def main() -> None:
-    """Print the row as JSON, on the last line."""
-    threads, cache, job = sys.argv[1:]
+    """Write the row of the job that leaves it, with the machine and the sitting; a failure is told in one line."""
+    threads, sitting, place = sys.argv[1:]
+    (job,) = (job for job in plan.full() if job.row == place)
     torch.set_num_threads(int(threads))
-    print(json.dumps(measure(Job(**json.loads(job)), Path(cache))))
+    wait_for_quiet(at_most=60.0)
+    try:
+        found = measure(job, Path())
+    except Exception as error:
+        sys.exit(" ".join(f"{type(error).__name__}: {error}".split()))
+    row = asdict(job) | found | machine(int(threads)) | {"sitting": int(sitting)}
+    write_text(json.dumps(row), Path(place))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which jobs a run does, in which order, and what it expects each to take."""
+"""Which jobs a run does, in which order."""
 
 from __future__ import annotations
 
@@ -7,19 +7,6 @@ from benchmarks.jobs import PRODUCTS, RATES, Job
 _MAIN = ("scipy LM", "ours float32", "curvlinops", "ours bfloat16", "eigenthings")
 _PYHESSIAN = ("pyhessian", "pyhessian one batch")
 _OURS = ("ours float32", "ours bfloat16")
-
-# About how many products a tool needs for k = 1, 10 and 30: for the time budget only, no result depends on it.
-_EXPECTED_PRODUCTS = {
-    "scipy LM": (22, 60, 180),
-    "scipy LA": (22, 60, 180),
-    "curvlinops": (26, 64, 184),
-    "eigenthings": (50, 50, 150),
-    "pyhessian": (20, 240, 1500),
-    "pyhessian one batch": (20, 240, 1500),
-    "ours float32": (20, 45, 130),
-    "ours bfloat16": (20, 65, 170),
-}
-_OF_TOOL = {"ours float32": "ours float32", "ours bfloat16": "ours bfloat16"}
 
 
 def short() -> list[Job]:
@@ -56,34 +43,6 @@ def full() -> list[Job]:
         jobs += _round("resnet32", 0, _MAIN, count)
     jobs += [Job("spectrum", "resnet32", "pyhessian", num_pairs=count) for count in (1, 10)]
     return list(dict.fromkeys(jobs))
-
-
-def expected_seconds(job: Job, product_seconds: dict[tuple[str, str], float]) -> float:
-    """About what the job takes.
-
-    Args:
-        job: any.
-        product_seconds: of one product on 256 examples by network and kind, as far as they have been measured.
-    """
-    gradient = product_seconds.get((job.network, "gradient"), 0.5)
-    plain = product_seconds.get((job.network, "double backward"), 4 * gradient)
-    if job.part == "train":
-        return 120 * gradient / 2 * job.width**2
-    if job.part in ("rate", "product"):
-        return 5 + 6 * plain
-    chunks = job.num_examples / 256 * job.width**2
-    if job.part == "reference":
-        return 10 + 10 * job.num_pairs * 0.7 * plain * chunks
-    own = product_seconds.get((job.network, job.tool), plain)
-    checking = job.num_pairs * 0.7 * plain * chunks if job.verify else 0.0
-    return 5 + _expected_products(job) * own * chunks + checking
-
-
-def _expected_products(job: Job) -> float:
-    at_one, at_ten, at_thirty = _EXPECTED_PRODUCTS[job.tool]
-    if job.num_pairs <= 10:
-        return at_one + (at_ten - at_one) * (job.num_pairs - 1) / 9
-    return at_ten + (at_thirty - at_ten) * (job.num_pairs - 10) / 20
 
 
 def _preparation(network: str) -> list[Job]:

@@ -20,28 +20,27 @@ by double backward; an error is that of an eigenvalue over max|λ|, against ARPA
 products that probe for missed pairs or certify in float32. Peak memory is on top of network and examples."""
 
 
-def report(table: pd.DataFrame, left_out: Mapping[Reason, Sequence[Job]], *, minutes: float | None) -> str:
+def report(table: pd.DataFrame, failed: Mapping[Job, str], left_out: Mapping[Reason, Sequence[Job]]) -> str:
     """The whole page, in Markdown.
 
     Args:
         table: what ``benchmarks.spectrum`` writes.
+        failed: jobs that failed, with what they said.
         left_out: jobs that were not done, by reason.
-        minutes: that the run took; None if it measured nothing.
     """
-    sections = ["# What a spectrum costs", _machine(table, minutes), _PROTOCOL, _trained(table), _tools(table)]
+    sections = ["# What a spectrum costs", _machine(table), _PROTOCOL, _trained(table), _tools(table)]
     sections += ["## Spectra", *_spectra(table)]
     sections += ["## One product", _products(table)]
     sections += ["## Targets", _listed(str(verdict) for verdict in verdicts(table))]
     sections += ["## How the cost grows", "![Time of a spectrum](spectrum.png)", _growth(table)]
-    sections += ["## Left out", *_left_out(table, left_out)]
+    sections += ["## Left out", *_left_out(failed, left_out)]
     return "\n\n".join(sections) + "\n"
 
 
-def _machine(table: pd.DataFrame, minutes: float | None) -> str:
+def _machine(table: pd.DataFrame) -> str:
     machines = table[["cpu", "threads", "versions"]].dropna().drop_duplicates()
     described = "; ".join(f"{row.cpu}, {row.threads:.0f} threads, {row.versions}" for row in machines.itertuples())
-    sentence = f"Measured on {described}"
-    sentence += "." if minutes is None else f"; the last run took {minutes:.0f} minutes."
+    sentence = f"Measured on {described}."
     if (num_sittings := int(table["sitting"].max())) > 1:
         measured = table.loc[table["part"] == "rate", ["network", "width", "sitting"]].drop_duplicates()
         rates = ", ".join(f"{named(row.network, row.width)} in sitting {row.sitting}" for row in measured.itertuples())
@@ -137,18 +136,10 @@ def _growth(table: pd.DataFrame) -> str:
     return f"{explained}\n\n{_table(header, lines)}"
 
 
-def _left_out(table: pd.DataFrame, left_out: Mapping[Reason, Sequence[Job]]) -> list[str]:
-    failures = _failures(table)
-    sections = {"Failed": [f"{job}: {reason}" for job, reason in failures.items()]}
-    # What has failed in an earlier run and was not tried again is named once.
-    sections |= {reason: by_place(job for job in jobs if job not in failures) for reason, jobs in left_out.items()}
+def _left_out(failed: Mapping[Job, str], left_out: Mapping[Reason, Sequence[Job]]) -> list[str]:
+    sections = {"Failed": [f"{job}: {said}" for job, said in failed.items()]}
+    sections |= {reason: by_place(jobs) for reason, jobs in left_out.items()}
     return [f"{heading}:\n\n{_listed(lines)}" for heading, lines in sections.items() if lines] or ["Nothing."]
-
-
-def _failures(table: pd.DataFrame) -> dict[Job, str]:
-    failed = table[table["failure"].notna()] if "failure" in table else table.iloc[:0]
-    rows = failed.fillna({"tool": ""}).to_dict("records")
-    return {Job.of(row): row["failure"] for row in rows}
 
 
 def _table(header: list[str], lines: list[list[str]]) -> str:

@@ -1,6 +1,9 @@
 """The benchmark: its own products, its accounting, and what it installs. No other library is needed."""
 
+import json
+import os
 import re
+import subprocess
 import sys
 import tomllib
 from dataclasses import asdict
@@ -13,13 +16,13 @@ from packaging.requirements import Requirement
 from torch import nn
 from torch.nn import functional
 
-from benchmarks import plan, spectrum, training_report
+from benchmarks import measure, plan, spectrum, training_report
 from benchmarks.accuracy import with_errors
 from benchmarks.cost import product_operations
 from benchmarks.figure import cost_growth
 from benchmarks.jobs import NETWORKS, Job
 from benchmarks.left_out import Reason, by_place
-from benchmarks.problem import Problem, build
+from benchmarks.problem import Problem, build, weights_file
 from benchmarks.products import double_backward, gradient, retained_double_backward
 from benchmarks.report import report
 from benchmarks.summary import by_setting
@@ -162,10 +165,10 @@ def test_a_product_is_told_in_gradients_beside_its_operations():
 
 
 def test_the_page_and_the_figure_are_made_of_a_table_with_gaps():
-    failure = asdict(Job("train", "resnet32")) | {"failure": "no memory"}
-    table = with_rates(pd.DataFrame(with_errors([spectrum_row("ours float32"), failure])))
+    table = with_rates(pd.DataFrame(with_errors([spectrum_row("ours float32")])))
+    failed = {Job("train", "resnet32"): "no memory"}
 
-    page = report(table, {Reason.TOO_LONG: [Job("spectrum", "resnet32", "scipy LM")]}, minutes=1.0)
+    page = report(table, failed, {Reason.TOO_LONG: [Job("spectrum", "resnet32", "scipy LM")]})
 
     assert "| ours float32 | 1 | 1 | 1.0 | 2.0 | 1.00 | 40 |" in page
     assert "Failed:\n\n- train resnet32 N=512 k=10 round 0: no memory" in page
@@ -177,7 +180,7 @@ def test_what_was_measured_in_a_later_sitting_is_told():
     table = with_rates(pd.DataFrame([spectrum_row("ours float32"), spectrum_row("scipy LM", seconds=4.0)]))
     table.loc[table["tool"] == "scipy LM", "sitting"] = 2
 
-    page = report(table, {}, minutes=None)
+    page = report(table, {}, {})
 
     assert "2 sittings" in page
     assert "are of SimpleCNN in sitting 1" in page
@@ -197,42 +200,122 @@ def test_what_was_left_out_is_one_line_for_each_setting():
     ]
 
 
-def test_the_page_names_no_job_twice_and_no_reason_without_jobs():
-    failed, other = (Job("spectrum", "resnet32", tool) for tool in ("scipy LM", "curvlinops"))
-    rows = [spectrum_row("ours float32"), asdict(failed) | {"failure": "no memory"}]
-    left_out = {Reason.TOO_LONG: [failed], Reason.NOT_SHORT: [other]}
+@pytest.fixture
+def bench(tmp_path):
+    """The benchmark's Snakefile, in a folder where a program that measures nothing takes the place of Python."""
+    cache, programs = tmp_path / "cache", tmp_path / "programs"
+    programs.mkdir()
+    cache.mkdir()
+    (programs / "python").write_text(f"#!{sys.executable} -S\n{PRETENDS}")
+    (programs / "python").chmod(0o755)
+    whole = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "benchmarks/Snakefile")]
+    whole += ["--directory", str(cache), "--cores", "1", "--keep-going", "--rerun-incomplete"]
+    whole += ["--rerun-triggers", "mtime", "--quiet", "all", "--"]
 
-    page = report(with_rates(pd.DataFrame(rows)), left_out, minutes=None)
+    def run(jobs, **wishes):
+        environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "WISHES": json.dumps(wishes)}
+        subprocess.run([*whole, *(job.row for job in jobs)], env=environment, capture_output=True, check=False)
+        started = (cache / "started").read_text().splitlines() if (cache / "started").exists() else []
+        (cache / "started").unlink(missing_ok=True)
+        return started, cache
 
-    section = page.partition("## Left out")[2]
-    assert [line for line in section.splitlines() if line.endswith(":")] == ["Failed:", f"{Reason.NOT_SHORT}:"]
-    assert section.count("scipy LM") == section.count("curvlinops") == 1
+    return run
 
 
-@pytest.mark.parametrize("training", ["fails", "takes too long"])
-def test_nothing_is_measured_at_weights_that_were_not_trained(monkeypatch, tmp_path, training):
-    started = []
+PRETENDS = """
+import json, os, pathlib, signal, sys
+*_, sitting, row = sys.argv
+wishes = json.loads(os.environ["WISHES"])
+with open("started", "a") as file:
+    print(row, file=file)
+if row == wishes.get("failing"):
+    sys.exit("no memory")
+if row == wishes.get("killed"):
+    os.kill(os.getpid(), signal.SIGKILL)
+pathlib.Path(row).write_text(json.dumps({"sitting": int(sitting)}))
+if "/train-" in row:
+    width = row.partition("-x")[2][:1] or "1"
+    network = row.partition("/train-")[2].partition("-")[0]
+    pathlib.Path(wishes["weights"][f"{network} {width}"]).write_text("weights")
+"""
+WEIGHTS = {
+    f"{job.network} {job.width}": str(weights_file(job.network, job.width, Path()))
+    for job in plan.full()
+    if job.part == "train"
+}
 
-    def pretend(job, *_, **__):
-        started.append(job)
-        return {"failure": "no memory"} if job.part == "train" and job.width > 1 else measurements(job)
 
-    monkeypatch.setattr(spectrum, "_run", pretend)
-    monkeypatch.setattr(spectrum, "wait_for_quiet", lambda **_: None)
-    too_long = Job("train", "simple_cnn", width=2) if training == "takes too long" else None
-    monkeypatch.setattr(plan, "expected_seconds", lambda job, _: 1e9 if job == too_long else 0.0)
+def test_the_most_important_is_measured_first_and_nothing_twice(bench):
+    first, all_of_it = plan.short()[:5], plan.short()[:8]
+
+    started, cache = bench(reversed(first), weights=WEIGHTS)
+    later, _ = bench(all_of_it, weights=WEIGHTS)
+
+    assert started == [job.row for job in first]
+    assert later == [job.row for job in all_of_it[5:]]
+    assert [row["sitting"] for row in spectrum.rows(cache)] == [1] * 5 + [2] * 3
+
+
+@pytest.mark.parametrize("how", ["failing", "killed"])
+def test_nothing_is_measured_at_weights_that_were_not_trained_and_what_failed_is_tried_again(bench, how):
+    wider = [job for job in plan.short() if job.width > 1]
+    others = plan.short()[:2]
+
+    started, cache = bench([*wider, *others], weights=WEIGHTS, **{how: wider[0].row})
+
+    assert sorted(started) == sorted([wider[0].row, *(job.row for job in others)])
+    assert spectrum.failures(cache) == {wider[0]: "no memory" if how == "failing" else "exit status 137"}
+    assert set(wider[1:]) <= set(spectrum.not_measured(cache, full=False)[Reason.UNTRAINED])
+    again, _ = bench([*wider, *others], weights=WEIGHTS)
+    assert again == [job.row for job in wider]
+
+
+def test_what_was_stopped_or_not_begun_is_left_out_for_want_of_time(tmp_path):
+    trained, stopped, *others = plan.short()
+    for place, text in ((trained.row, "{}"), (stopped.log, "Traceback:\nKeyboardInterrupt\n")):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text(text)
+
+    left_out = spectrum.not_measured(tmp_path, full=False)
+
+    assert spectrum.failures(tmp_path) == {}
+    assert left_out[Reason.TOO_LONG][0] == stopped
+    assert {job for jobs in left_out.values() for job in jobs} == set(plan.full()) - {trained}
+    assert set(left_out[Reason.NOT_SHORT]) == set(plan.full()) - {trained, stopped, *others}
+    assert not spectrum.not_measured(tmp_path, full=True)[Reason.NOT_SHORT]
+
+
+def test_a_row_is_what_its_job_measured_here(monkeypatch, tmp_path):
+    job = plan.short()[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(measure, "measure", lambda job, _: measurements(job))
+    monkeypatch.setattr(measure, "wait_for_quiet", lambda **_: None)
+    monkeypatch.setattr(sys, "argv", ["measure", str(torch.get_num_threads()), "3", job.row])
+
+    measure.main()
+
+    (row,) = spectrum.rows(tmp_path)
+    assert {name: row[name] for name in asdict(job)} == asdict(job)
+    assert (row["training_loss"], row["sitting"], row["threads"]) == (0.1, 3, torch.get_num_threads())
+
+
+def test_the_table_the_page_and_the_figure_are_of_the_rows_that_there_are(monkeypatch, tmp_path):
+    here = {"cpu": "a processor", "threads": 2, "versions": "torch 0", "sitting": 1}
+    done = [job for job in plan.short() if job.network == "simple_cnn" and job.width == 1]
+    for job in done:
+        path = tmp_path / "cache" / job.row
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(job) | measurements(job) | here))
     monkeypatch.setattr(sys, "argv", ["spectrum", "--folder", str(tmp_path)])
 
     spectrum.main()
 
-    wider = [job for job in plan.short() if job.width > 1]
-    assert len(wider) > 1
-    assert [job for job in started if job.width > 1] == ([] if too_long else wider[:1])
-    assert [job for job in started if job.width == 1] == [job for job in plan.short() if job.width == 1]
-    section = (tmp_path / "spectrum.md").read_text().partition("## Left out")[2]
-    assert ("Failed" in section, str(Reason.TOO_LONG) in section) == (not too_long, bool(too_long))
-    assert all(line in section for line in by_place(wider[1:]))
-    assert section.count(Reason.UNTRAINED) == 1
+    assert len(pd.read_csv(tmp_path / "spectrum.csv")) == len(done)
+    page = (tmp_path / "spectrum.md").read_text()
+    assert all(line in page for line in by_place(job for job in plan.short() if job.width > 1 and job.part != "train"))
+    too_long = page.partition(f"{Reason.TOO_LONG}:")[2].partition(f"{Reason.UNTRAINED}:")[0]
+    assert "\n- SimpleCNN of width x2: training\n" in too_long
+    assert (tmp_path / "spectrum.png").read_bytes().startswith(b"\x89PNG")
 
 
 def measurements(job):
@@ -250,9 +333,8 @@ def test_the_full_plan_contains_the_short_one_and_repeats_nothing():
     short, full = plan.short(), plan.full()
 
     assert set(short) <= set(full)
-    assert len(set(full)) == len(full)
+    assert len({job.row for job in full}) == len(full)
     assert len(set(short)) == len(short)
-    assert all(plan.expected_seconds(job, {}) > 0 for job in full)
 
 
 def test_what_is_installed_has_the_versions_of_the_extra():
