@@ -47,7 +47,7 @@ test-all: lint ## the same with the slow tests: kills, edits, Slurm, a browser, 
 lint: .venv/ready ## style, types, and what a package may import
 	ruff check .
 	ruff format --check .
-	snakefmt --check Snakefile workflow
+	snakefmt --check Snakefile workflow benchmarks
 	mypy
 	lint-imports
 
