@@ -28,5 +28,5 @@ rule all:
         tables=experiment_tables(),
         figures=figure_files(),
         report=rules.report.output.page,
-        study=rules.effective_study.output,
+        study=rules.effective_study.output.study,
     localrule: True

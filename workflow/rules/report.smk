@@ -7,17 +7,17 @@ rule effective_study:
         code=sources("sharpness.stages.effective_study"),
     output:
         study=f"{RESULTS}/study.yaml",
+        cost=f"{RESULTS}/benchmarks/effective-study.csv",
     log:
         f"{RESULTS}/logs/effective-study.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        benchmark=f"{RESULTS}/benchmarks/effective-study.csv",
         lines=lambda wildcards: pack(["--lines", *as_yaml(STUDY.whole).splitlines()]),
     shell:
         "python -m sharpness.stages.effective_study {params.lines} --output {output.study:q}"
-        " --benchmark {params.benchmark:q} 2> {log:q}"
+        " --benchmark {output.cost:q} 2> {log:q}"
 
 
 rule report:
