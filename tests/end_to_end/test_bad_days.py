@@ -15,6 +15,7 @@ import yaml
 from running import SMALL, environment, snakemake
 
 from benchmarks.project import ROOT, copy_project
+from sharpness.study.registry import MEASUREMENTS
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +28,7 @@ def tiny(name: str) -> dict[str, Any]:
     study |= {"study": name, "chunks_per_run": 1, "checkpoints": {"all": {"at_epochs": [0, 1]}}}
     study["defaults"]["epochs"] = 1
     study["spectrum"] = {"leading": study["spectrum"]["leading"] | {"checkpoints": "all"}}
-    study |= {kind: {} for kind in ("density", "slices", "steps", "variants", "gradients")}
+    study |= {name: {} for name in MEASUREMENTS if name != "spectrum"}
     grids = {"learning_rate": [{"learning_rate": [0.1]}]}
     study["experiments"] = {
         "eigenvalues": {"kind": "eigenvalues", "measure": {"spectrum": ["leading"]}, "grids": grids}

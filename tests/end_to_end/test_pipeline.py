@@ -44,6 +44,7 @@ def test_every_figure_is_there_as_pdf_and_png(finished):
         "widths",
         "schedules",
         "gradients",
+        "gradient_step",
         "steps",
         "variants",
         "nudged",
@@ -134,6 +135,19 @@ def test_a_subspace_is_compared_with_the_one_before_it_across_parts(finished):
     expected = same.drop_duplicates("step").set_index("step")["eigenvalue"]
     assert of_run.set_index("step")["eigenvalue"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-3)
     assert of_run["rate_times_eigenvalue"].to_numpy() == pytest.approx(0.1 * of_run["eigenvalue"].to_numpy())
+
+
+def test_a_step_is_that_from_the_checkpoint_before_across_parts(finished):
+    run = "digits-200-simple_cnn-lr0.1-bs20-e2-seed0"
+    rows = table(finished, "gradient_step_gradient_step")
+    of_run = rows[rows["run"] == run].sort_values("step")
+    assert of_run["since_step"].iloc[1:].tolist() == [0, 5, 10]
+    files = [finished / "results/small/runs" / run / f"checkpoints/{part}.safetensors" for part in (0, 1)]
+    states = [load_checkpoints(path, device=torch.device("cpu")).snapshots for path in files]
+    weights = {state.step: state.weights for part in states for state in part}
+    steps = [float((weights[end] - weights[begin]).norm()) for begin, end in ((0, 5), (5, 10), (10, 20))]
+    assert of_run["step_norm"].iloc[1:].to_numpy() == pytest.approx(steps)
+    assert of_run["angle"].iloc[1:].between(0, 180).all()
 
 
 def test_a_run_that_diverges_is_a_result_and_the_others_go_on(finished):

@@ -22,6 +22,7 @@ from running import SMALL, contents, environment
 
 from benchmarks.project import ROOT, copy_project
 from sharpness.study.plan import study_of
+from sharpness.study.registry import MEASUREMENTS
 
 pytestmark = [
     pytest.mark.usefixtures("cluster"),
@@ -122,8 +123,9 @@ def test_the_small_study_ends_with_the_bits_of_one_machine(tmp_path, finished):
     assert {name for name in theirs if theirs[name] != ours[name]} == set()
 
     jobs = accounting("Comment,State,AllocTRES", since)
-    rules = {re.match("rule_([a-z]+)", comment)[1] for comment, _, _ in jobs if comment}
-    assert rules == {"train", "spectrum", "density", "slices", "steps", "variants", "gradients"}
+    names = {"train", *MEASUREMENTS}
+    rules = {re.match(f"rule_({'|'.join(names)})", comment)[1] for comment, _, _ in jobs if comment}
+    assert rules == names
     for comment, state, resources in jobs:
         if comment:
             assert state == "COMPLETED"
@@ -147,7 +149,7 @@ def long_study(seeds: Iterable[int] = SEEDS.values()) -> dict[str, Any]:
     study["defaults"] |= {"num_training": 1300, "batch_size": 8, "epochs": 8}
     study["checkpoints"] = {"some": {"at_epochs": [0, 4, 8]}}
     study["spectrum"] = {"leading": study["spectrum"]["leading"] | {"checkpoints": "some"}}
-    study |= {kind: {} for kind in ("density", "slices", "steps", "variants", "gradients")}
+    study |= {name: {} for name in MEASUREMENTS if name != "spectrum"}
     study["experiments"] = {
         "eigenvalues": {
             "kind": "eigenvalues",

@@ -16,6 +16,7 @@ from sharpness.runtime.device import choose_device, fast_precision
 from sharpness.stages.forecast import forecast
 from sharpness.study.forecast import Products, Rates, summed, work_of
 from sharpness.study.plan import Study, study_of
+from sharpness.study.registry import MEASUREMENTS
 
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "tests" / "end_to_end" / "small.yaml"
@@ -32,7 +33,7 @@ def of(study: Study, part: str):
 
 def test_there_is_a_job_for_every_one_that_snakemake_plans(small, finished):
     runs = finished / "results" / "small" / "runs"
-    for part in ("train", "spectrum", "density", "slices", "steps", "variants", "gradients"):
+    for part in ("train", *MEASUREMENTS):
         assert len(of(small, part)) == len(list(runs.glob(f"*/logs/{part}*.log"))), part
 
 

@@ -229,8 +229,9 @@ def test_drawing_needs_neither_torch_nor_pyplot():
 def test_every_figure_has_a_page_that_names_its_tables():
     pages = (Path(__file__).parents[3] / "docs" / "figures.md").read_text().split("\n## ")
 
-    for kind in KINDS.values():
+    for name, kind in KINDS.items():
         for function in kind.figures:
             (page,) = [page for page in pages if page.startswith(f"{function}\n")]
-            assert f"sharpness.analysis.figures.{function}" in page
+            assert f"- Kind `{name}`, figure `NAME{f'_{function}' if function in kind.figures[1:] else ''}`" in page
+            assert f"sharpness.analysis.figures.{function}`" in page
             assert all(f"tables/NAME_{measurement}.csv" in page for measurement in kind.measurements)
