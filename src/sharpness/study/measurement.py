@@ -159,7 +159,9 @@ def measurement(name: str) -> type[Measurement]:
     Raises:
         ModuleNotFoundError: there is none.
     """
-    found: type[Measurement] = import_module(f"{_PACKAGE}.{name}").MEASUREMENT
+    found: type[Measurement] | None = getattr(import_module(f"{_PACKAGE}.{name}"), "MEASUREMENT", None)
+    if found is None:
+        raise ModuleNotFoundError(f"{name} is no measurement")
     return found
 
 
