@@ -277,7 +277,10 @@ def test_tables_and_verdicts_without_a_record_that_are_of_another_epoch_are_refu
         assert f"results/small/tables/{name} is of the validation_epoch 1, the study's is 2" in done.stderr
         assert "Traceback" not in done.stderr
         (tables / name).unlink()
-    planned = {"results_table": 1, "claims": 1, "report": 1}
+    done = snakemake(unrecorded, "-n", "--configfile", "study.yaml")
+    assert "results/small/study.yaml is not the study as it stands" in done.stderr
+    (unrecorded / "results/small/study.yaml").unlink()
+    planned = {"results_table": 1, "claims": 1, "report": 1, "effective_study": 1}
     assert planned_jobs(unrecorded, study=Path("study.yaml")) == planned
 
 

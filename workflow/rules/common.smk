@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from base64 import urlsafe_b64encode
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +23,7 @@ from sharpness.study.measurement import code_of
 from sharpness.study.records import RecordError, training_stage as stage_of
 from sharpness.study.runs import RUNS, as_csv
 from sharpness.study.schema import StudyError
+from sharpness.study.paths import DATA, StudyFolder, job_of, prepared
 from sharpness.study.showing import as_yaml
 from sharpness.study.plan import ENDS, KINDS, MEASUREMENTS, study_of
 from sharpness.study.file import only_study, parse_study
@@ -37,8 +38,9 @@ try:
         # Snakemake has read it already: of a key that is given twice it keeps the last, unseen.
         known=[sentence for file in workflow.configfiles for sentence in parse_study(Path(file)).twice],
     )
-    PREPARED = {run.data: f"results/data/{run.data}.safetensors" for run in STUDY.runs.values()}
-    ORIGINALS = [name for name, prepared in PREPARED.items() if not Path(prepared).exists()]
+    FOLDER = StudyFolder.of(STUDY.name)
+    PREPARED = {run.data: prepared(run.data) for run in STUDY.runs.values()}
+    ORIGINALS = [name for name, tensors in PREPARED.items() if not Path(tensors).exists()]
     for name in ORIGINALS:
         catalogue.check(name)
     if workflow.is_main_process:
@@ -50,8 +52,8 @@ try:
                 *(Path(workflow.basedir) / name for name in ("src", "workflow", "CITATION.cff", "environment.yml")),
                 *(file for name in ORIGINALS for file in catalogue.present(name)),
                 *PREPARED.values(),
-                *(f"results/{STUDY.name}/runs/{run}" for run in STUDY.runs),
-                *(f"results/{STUDY.name}/{kind}" for kind in ("tables", "figures", "report.html")),
+                *(FOLDER.run(run).root for run in STUDY.runs),
+                *(FOLDER.tables, FOLDER.figures, FOLDER.report),
             ]
         )
 except (StudyError, catalogue.DataError, dates.DateError, files.DiskFullError) as error:
@@ -123,9 +125,6 @@ def installed(package):
         return f"{package} of the rule's own environment"
 
 
-RESULTS = f"results/{STUDY.name}"
-
-
 def is_recorded(path):
     """Whether Snakemake has a record of how a file was made, or that it is being made."""
     name = urlsafe_b64encode(path.encode()).decode()
@@ -138,14 +137,14 @@ def is_recorded(path):
 # What was made by other settings or other code, Snakemake makes anew where it knows; where not, the results tell.
 if workflow.is_main_process:
     try:
-        planned.check_finished(STUDY, Path(RESULTS), is_recorded=is_recorded, torch=version("torch"))
+        planned.check_finished(STUDY, Path(FOLDER.root), is_recorded=is_recorded, torch=version("torch"))
     except RecordError as error:
         sys.exit(str(error))
 
 # Ancient, since a run of a name has the same fields for ever: those of other runs, added or taken out, change no result.
-TABLE_OF_RUNS = ancient(f"{RESULTS}/tables/{RUNS}.csv")
+TABLE_OF_RUNS = ancient(FOLDER.table(RUNS))
 
-RUN_FOLDER = f"{RESULTS}/runs/{{run}}"
+RUN = FOLDER.run("{run}")
 
 
 def one_of(names):
@@ -182,21 +181,20 @@ def training_stage(wildcards):
 
 
 def state_folder(wildcards):
-    """Where a run saves how far it is: a folder for each of its lengths, since a longer one goes on from a shorter."""
-    run = STUDY.runs[wildcards.run]
-    return f"{RESULTS}/state/{replace(run, epochs=0).name}/{run.epochs}"
+    """Where a run saves how far it is."""
+    return FOLDER.state(STUDY.runs[wildcards.run])
 
 
 def part_files(run, part):
     """The checkpoint files that make up one part of a run."""
     names = ("best", "last") if part == ENDS else (part,)
-    return [f"{RESULTS}/runs/{run}/checkpoints/{name}.safetensors" for name in names]
+    return [FOLDER.run(run).checkpoints(name) for name in names]
 
 
 def measured_tables():
     """The tables of all measurements of all runs."""
     return [
-        f"{RESULTS}/runs/{run}/{measurement}/{settings}-{part}.csv"
+        FOLDER.run(run).table(measurement, settings, part)
         for run, measurement, settings in STUDY.measured
         for part in STUDY.parts(run, measurement, settings)
     ]
@@ -235,7 +233,7 @@ def part_before(measurement, wildcards):
 def tables_of_runs(wildcards):
     """The tables of one measurement over all runs of an experiment."""
     return [
-        f"{RESULTS}/runs/{table}"
+        f"{FOLDER.runs}/{table}"
         for run in STUDY.experiments[wildcards.experiment].runs
         for table in STUDY.tables(wildcards.experiment, run, wildcards.measurement)
     ]
@@ -252,7 +250,7 @@ def words_of_collected(wildcards, input):
 def collected_tables():
     """Every collected table, by its experiment and its measurement."""
     return {
-        (name, measurement): f"{RESULTS}/tables/{table}.csv"
+        (name, measurement): FOLDER.table(table)
         for name, experiment in STUDY.experiments.items()
         for measurement, table in experiment.collected.items()
     }
@@ -279,7 +277,7 @@ FIGURES = {
 
 def figure_files():
     """All figures, in both formats."""
-    return expand(f"{RESULTS}/figures/{{figure}}.{{format}}", figure=STUDY.figures, format=("pdf", "png"))
+    return expand(FOLDER.figure("{figure}", "{format}"), figure=STUDY.figures, format=("pdf", "png"))
 
 
 def measured_for(function):

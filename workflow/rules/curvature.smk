@@ -6,16 +6,16 @@ for measurement in MEASUREMENTS:
         name:
             measurement
         input:
-            data=lambda wildcards: f"results/data/{STUDY.runs[wildcards.run].data}.safetensors",
+            data=lambda wildcards: prepared(STUDY.runs[wildcards.run].data),
             checkpoints=lambda wildcards: part_files(wildcards.run, wildcards.part),
             before=checkpoints_before(measurement),
-            record=f"{RUN_FOLDER}/run.yaml",
+            record=RUN.record,
             code=sources(*code_of(measurement)),
         output:
-            table=f"{RUN_FOLDER}/{measurement}/{{settings}}-{{part}}.csv",
-            cost=f"{RUN_FOLDER}/benchmarks/{measurement}-{{settings}}-{{part}}.csv",
+            table=RUN.table(measurement, "{settings}", "{part}"),
+            cost=RUN.benchmark(job_of(measurement, "{settings}", "{part}")),
         log:
-            f"{RUN_FOLDER}/logs/{measurement}-{{settings}}-{{part}}.log",
+            RUN.log(job_of(measurement, "{settings}", "{part}")),
         conda:
             "../../environment.yml"
         threads: 1

@@ -6,10 +6,10 @@ rule prepare_data:
     input:
         code=sources("sharpness.stages.prepare_data"),
     output:
-        tensors="results/data/{data}.safetensors",
-        cost="results/data/benchmarks/{data}.csv",
+        tensors=prepared("{data}"),
+        cost=DATA.benchmark("{data}"),
     log:
-        "results/data/logs/{data}.log",
+        DATA.log("{data}"),
     # Here and not in a job: nodes that compute often reach no network, and it takes a minute.
     localrule: True
     conda:

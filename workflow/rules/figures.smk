@@ -16,11 +16,11 @@ for function in FIGURES:
                 }
             ),
         output:
-            pdf=f"{RESULTS}/figures/{{figure}}.pdf",
-            png=f"{RESULTS}/figures/{{figure}}.png",
-            cost=f"{RESULTS}/benchmarks/figure-{{figure}}.csv",
+            pdf=FOLDER.figure("{figure}", "pdf"),
+            png=FOLDER.figure("{figure}", "png"),
+            cost=FOLDER.benchmark("figure-{figure}"),
         log:
-            f"{RESULTS}/logs/figure-{{figure}}.log",
+            FOLDER.log("figure-{figure}"),
         wildcard_constraints:
             figure=one_of(FIGURES[function]),
         localrule: True

@@ -6,10 +6,10 @@ rule effective_study:
     input:
         code=sources("sharpness.stages.effective_study"),
     output:
-        study=f"{RESULTS}/study.yaml",
-        cost=f"{RESULTS}/benchmarks/effective-study.csv",
+        study=FOLDER.study,
+        cost=FOLDER.benchmark("effective-study"),
     log:
-        f"{RESULTS}/logs/effective-study.log",
+        FOLDER.log("effective-study"),
     localrule: True
     conda:
         "../../environment.yml"
@@ -24,9 +24,9 @@ rule report:
     """Findings, figures, tables and what ran. Dates and costs stand here only, so that all else is the same in every run."""
     input:
         claims=rules.claims.output.csv,
-        images=[f"{RESULTS}/figures/{name}.png" for name in STUDY.figures],
-        drawn_anew=[f"{RESULTS}/tables/{table}.csv" for table in STUDY.interactive.values()],
-        texts=[f"{RESULTS}/tables/{name}.md" for name in STUDY.result_tables],
+        images=[FOLDER.figure(name, "png") for name in STUDY.figures],
+        drawn_anew=[FOLDER.table(table) for table in STUDY.interactive.values()],
+        texts=[FOLDER.table(name, "md") for name in STUDY.result_tables],
         captions=sorted(
             PROJECT / "workflow" / "report" / f"{name}.md"
             for name in {
@@ -50,10 +50,10 @@ rule report:
             }
         ),
     output:
-        page=f"{RESULTS}/report.html",
-        cost=f"{RESULTS}/benchmarks/report.csv",
+        page=FOLDER.report,
+        cost=FOLDER.benchmark("report"),
     log:
-        f"{RESULTS}/logs/report.log",
+        FOLDER.log("report"),
     localrule: True
     conda:
         "../../environment.yml"

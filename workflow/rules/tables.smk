@@ -6,10 +6,10 @@ rule runs:
     input:
         code=sources("sharpness.stages.runs"),
     output:
-        table=f"{RESULTS}/tables/{RUNS}.csv",
-        cost=f"{RESULTS}/benchmarks/{RUNS}.csv",
+        table=FOLDER.table(RUNS),
+        cost=FOLDER.benchmark(RUNS),
     log:
-        f"{RESULTS}/logs/{RUNS}.log",
+        FOLDER.log(RUNS),
     localrule: True
     conda:
         "../../environment.yml"
@@ -26,10 +26,10 @@ rule collect:
         tables=tables_of_runs,
         code=sources("sharpness.stages.collect"),
     output:
-        table=f"{RESULTS}/tables/{{experiment}}_{{measurement}}.csv",
-        cost=f"{RESULTS}/benchmarks/collect-{{experiment}}_{{measurement}}.csv",
+        table=FOLDER.table("{experiment}_{measurement}"),
+        cost=FOLDER.benchmark("collect-{experiment}_{measurement}"),
     log:
-        f"{RESULTS}/logs/collect-{{experiment}}_{{measurement}}.log",
+        FOLDER.log("collect-{experiment}_{measurement}"),
     localrule: True
     conda:
         "../../environment.yml"
@@ -45,17 +45,17 @@ rule collect:
 rule results_table:
     """The table of results, for reading, for a paper and for computing."""
     input:
-        history=f"{RESULTS}/tables/{{table}}_history.csv",
-        spectrum=f"{RESULTS}/tables/{{table}}_spectrum.csv",
+        history=FOLDER.table("{table}_history"),
+        spectrum=FOLDER.table("{table}_spectrum"),
         runs=TABLE_OF_RUNS,
         code=sources("sharpness.stages.results_table"),
     output:
-        markdown=f"{RESULTS}/tables/{{table}}.md",
-        tex=f"{RESULTS}/tables/{{table}}.tex",
-        csv=f"{RESULTS}/tables/{{table}}.csv",
-        cost=f"{RESULTS}/benchmarks/{{table}}.csv",
+        markdown=FOLDER.table("{table}", "md"),
+        tex=FOLDER.table("{table}", "tex"),
+        csv=FOLDER.table("{table}"),
+        cost=FOLDER.benchmark("{table}"),
     log:
-        f"{RESULTS}/logs/{{table}}.log",
+        FOLDER.log("{table}"),
     localrule: True
     conda:
         "../../environment.yml"
@@ -72,16 +72,16 @@ rule results_table:
 rule agreement:
     """What cheaper settings change, beside the spread over seeds."""
     input:
-        history=f"{RESULTS}/tables/{{agreement}}_history.csv",
-        spectrum=f"{RESULTS}/tables/{{agreement}}_spectrum.csv",
+        history=FOLDER.table("{agreement}_history"),
+        spectrum=FOLDER.table("{agreement}_spectrum"),
         runs=TABLE_OF_RUNS,
         code=sources("sharpness.stages.agreement"),
     output:
-        markdown=f"{RESULTS}/tables/{{agreement}}.md",
-        csv=f"{RESULTS}/tables/{{agreement}}.csv",
-        cost=f"{RESULTS}/benchmarks/{{agreement}}.csv",
+        markdown=FOLDER.table("{agreement}", "md"),
+        csv=FOLDER.table("{agreement}"),
+        cost=FOLDER.benchmark("{agreement}"),
     log:
-        f"{RESULTS}/logs/{{agreement}}.log",
+        FOLDER.log("{agreement}"),
     localrule: True
     conda:
         "../../environment.yml"
@@ -100,11 +100,11 @@ rule claims:
         runs=TABLE_OF_RUNS,
         code=sources("sharpness.stages.claims"),
     output:
-        markdown=f"{RESULTS}/tables/claims.md",
-        csv=f"{RESULTS}/tables/claims.csv",
-        cost=f"{RESULTS}/benchmarks/claims.csv",
+        markdown=FOLDER.table("claims", "md"),
+        csv=FOLDER.table("claims"),
+        cost=FOLDER.benchmark("claims"),
     log:
-        f"{RESULTS}/logs/claims.log",
+        FOLDER.log("claims"),
     localrule: True
     conda:
         "../../environment.yml"

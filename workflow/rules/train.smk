@@ -4,21 +4,21 @@
 rule train:
     """Train one run; keep its planned checkpoints in chunks, the best, the last, and the history."""
     input:
-        data=lambda wildcards: f"results/data/{STUDY.runs[wildcards.run].data}.safetensors",
+        data=lambda wildcards: prepared(STUDY.runs[wildcards.run].data),
         code=lambda wildcards: sources(f"sharpness.stages.{training_stage(wildcards)}"),
     output:
         chunks=expand(
-            f"{RUN_FOLDER}/checkpoints/{{chunk}}.safetensors",
+            RUN.checkpoints("{chunk}"),
             chunk=range(STUDY.num_chunks),
             allow_missing=True,
         ),
-        best=f"{RUN_FOLDER}/checkpoints/best.safetensors",
-        last=f"{RUN_FOLDER}/checkpoints/last.safetensors",
-        history=f"{RUN_FOLDER}/history.csv",
-        record=f"{RUN_FOLDER}/run.yaml",
-        cost=f"{RUN_FOLDER}/benchmarks/train.csv",
+        best=RUN.checkpoints("best"),
+        last=RUN.checkpoints("last"),
+        history=RUN.history,
+        record=RUN.record,
+        cost=RUN.benchmark("train"),
     log:
-        f"{RUN_FOLDER}/logs/train.log",
+        RUN.log("train"),
     conda:
         "../../environment.yml"
     threads: 1

@@ -8,7 +8,8 @@ from pathlib import Path
 from sharpness.report.costs import costs_of, jobs_of
 from sharpness.runtime.stage import run_stage
 from sharpness.study.jobs import jobs
-from sharpness.study.plan import study_in
+from sharpness.study.paths import StudyFolder
+from sharpness.study.plan import CLAIMS, study_in
 
 WIDTH = 118  # of a line in the terminal
 
@@ -22,9 +23,10 @@ def summary(config: Path, results: Path) -> None:
     """
     study = study_in(config)
     print(f"\nThe study {study.name}\n")
-    claims = results / "tables" / "claims.md"
+    folder = StudyFolder(str(results))
+    claims = Path(folder.table(CLAIMS, "md"))
     for name in sorted(study.result_tables):
-        print((results / "tables" / f"{name}.md").read_text(encoding="utf-8").rstrip() + "\n")
+        print(Path(folder.table(name, "md")).read_text(encoding="utf-8").rstrip() + "\n")
     _print_verdicts(claims.with_suffix(".csv"))
     print(f"More: {claims}\n")
     print(f"{'part':<16}{'jobs':>6}{'seconds':>10}{'CPU seconds':>13}")
@@ -32,8 +34,8 @@ def summary(config: Path, results: Path) -> None:
         print(f"{cost.part:<16}{cost.num_jobs:>6}{cost.seconds:>10.0f}{cost.cpu_seconds:>13.0f}")
     print("\nFigures:")
     for name in sorted(study.figures):
-        print(f"  {results / 'figures' / name}.pdf")
-    print(f"Report: {results / 'report.html'} (one file, opens without a network)")
+        print(f"  {folder.figure(name, 'pdf')}")
+    print(f"Report: {folder.report} (one file, opens without a network)")
 
 
 def _print_verdicts(claims: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sharpness.data import catalogue
 from sharpness.study import networks
 from sharpness.study.kinds import BASE, CLAIMS, ENDS, FROM_EPOCH, KINDS
+from sharpness.study.paths import StudyFolder
 from sharpness.study.pooling import check_pooling
 from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import Run
@@ -84,7 +85,7 @@ def check_run(run: Run) -> Iterator[str]:
 
 def _check_command(study: Study, run: str) -> Iterator[str]:
     """A training job has the files and the steps of all its checkpoints in its command."""
-    file = len(f"results/{study.name}/runs/{run}/checkpoints/{study.num_chunks}.safetensors ")
+    file = len(StudyFolder.of(study.name).run(run).checkpoints(study.num_chunks)) + 1
     length = file * study.num_chunks + sum(len(f"{step} ") for chunk in study.chunks[run] for step in chunk)
     if length > _LONGEST_COMMAND:
         num_steps = sum(map(len, study.chunks[run]))

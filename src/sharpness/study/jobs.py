@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sharpness.study.kinds import CLAIMS
+from sharpness.study.paths import StudyFolder, job_of
 from sharpness.study.runs import RUNS
 
 if TYPE_CHECKING:
@@ -25,18 +26,19 @@ class Jobs:
 
     def files(self, results: Path) -> Iterator[Path]:
         """Their benchmark files in the study's folder, whether they are there or not."""
+        folder = StudyFolder(str(results))
         for run, kind in zip(self.runs, self.kinds, strict=True):
             for name in self.names[kind].split():
-                yield results / "runs" / run / "benchmarks" / f"{name}.csv"
+                yield Path(folder.run(run).benchmark(name))
         for name in self.others:
-            yield results / "benchmarks" / f"{name}.csv"
+            yield Path(folder.benchmark(name))
 
 
 def jobs(study: Study) -> Jobs:
     """The jobs of a study."""
     of_runs = {run: ["train"] for run in study.runs}
     for run, measurement, settings in study.measured:
-        of_runs[run] += [f"{measurement}-{settings}-{part}" for part in study.parts(run, measurement, settings)]
+        of_runs[run] += [job_of(measurement, settings, part) for part in study.parts(run, measurement, settings)]
     names = list(dict.fromkeys(" ".join(of_run) for of_run in of_runs.values()))
     kinds = [names.index(" ".join(of_run)) for of_run in of_runs.values()]
     collected = [table for experiment in study.experiments.values() for table in experiment.collected.values()]

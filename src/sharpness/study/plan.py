@@ -18,6 +18,7 @@ from sharpness.study.file import parse_study
 from sharpness.study.keys import study_schema
 from sharpness.study.kinds import CLAIMS, ENDS, KINDS
 from sharpness.study.measurement import Measurement
+from sharpness.study.paths import RunFolder
 from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import Run, RunError, runs_of
 from sharpness.study.schedule import Schedule, chunks_of
@@ -146,9 +147,9 @@ class Study:
     def tables(self, experiment: str, run: str, measurement: str) -> list[str]:
         """The tables of one measurement of a run, for an experiment, from the folder that has all runs."""
         if measurement == "history":
-            return [f"{run}/history.csv"]
+            return [RunFolder(run).history]
         return [
-            f"{run}/{measurement}/{settings}-{part}.csv"
+            RunFolder(run).table(measurement, settings, part)
             for settings in self.experiments[experiment].measure[measurement]
             for part in self.parts(run, measurement, settings)
         ]

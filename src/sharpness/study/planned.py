@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import yaml
+
 from sharpness.runtime import closure
 from sharpness.study.identity import settings_digest
 from sharpness.study.measurement import code_of
+from sharpness.study.paths import StudyFolder
 from sharpness.study.plan import CLAIMS, KINDS, Experiment, Study
 from sharpness.study.records import Origins, RecordError, Wanted, check, read_rows, training_stage
 from sharpness.study.runs import RUNS, as_csv
@@ -81,13 +84,14 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
         RecordError: one was computed by other settings or code, on other data than the others, or for another early
             epoch than the study's.
     """
+    folder = StudyFolder(str(results))
     origins = Origins()
     checked: set[Path] = set()
     stale: dict[Path, RecordError] = {}
     for experiment in study.experiments.values():
         for measurement, name in experiment.collected.items():
             for table, asked in wanted(study, experiment, measurement):
-                path = results / "runs" / table
+                path = Path(folder.runs) / table
                 if path not in checked and path.exists() and not is_recorded(str(path)):
                     checked.add(path)
                     try:
@@ -97,7 +101,7 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
                         origins.add(rows[:1], path, measurement=measurement, data=asked.data, training=asked.training)
                     except RecordError as error:
                         stale[path] = error
-            path = results / "tables" / f"{name}.csv"
+            path = Path(folder.table(name))
             if path.exists() and not is_recorded(str(path)):
                 try:
                     _check_members(experiment, measurement, path)
@@ -105,7 +109,11 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
                     stale[path] = error
     if stale:
         raise RecordError(_of_all(stale))
-    _check_products(study, results / "tables", is_recorded)
+    _check_products(study, folder, is_recorded)
+    _check_last(study, folder, is_recorded)
+    path = Path(folder.study)
+    if path.exists() and not is_recorded(str(path)) and yaml.safe_load(path.read_bytes()) != study.config:
+        raise RecordError(f"{path} is not the study as it stands, {_UNRECORDED}")
 
 
 def _of_all(stale: Mapping[Path, RecordError]) -> str:
@@ -115,14 +123,14 @@ def _of_all(stale: Mapping[Path, RecordError]) -> str:
     return f"{first}; so it is with {', '.join(named)}" if named else str(first)
 
 
-def _check_products(study: Study, tables: Path, is_recorded: Callable[[str], bool]) -> None:
+def _check_products(study: Study, folder: StudyFolder, is_recorded: Callable[[str], bool]) -> None:
     """Check the table of runs, and what was made for readers: what they are told it is of, and the early epoch."""
-    path = tables / f"{RUNS}.csv"
+    path = Path(folder.table(RUNS))
     if path.exists() and not is_recorded(str(path)) and path.read_bytes() != as_csv(study.runs.values()).encode():
         raise RecordError(f"{path} is not the table of the study's runs, {_UNRECORDED}")
     epoch, told = f"{study.config['validation_epoch']:g}", {CLAIMS: epochs_of_verdicts}
     for experiment in study.experiments.values():
-        path = tables / f"{experiment.name}.md"
+        path = Path(folder.table(experiment.name, "md"))
         is_told = KINDS[experiment.kind].result_table is not None and path.exists() and not is_recorded(str(path))
         if is_told and not path.read_text(encoding="utf-8", errors="replace").startswith(
             study.caption(experiment.name)
@@ -131,17 +139,16 @@ def _check_products(study: Study, tables: Path, is_recorded: Callable[[str], boo
         if experiment.kind == "table":
             told[experiment.name] = _epochs_of_results
     for name, epochs in told.items():
-        path = tables / f"{name}.csv"
+        path = Path(folder.table(name))
         if path.exists() and not is_recorded(str(path)) and (others := epochs(path) - {epoch}):
             raise RecordError(f"{path} is of the validation_epoch {min(others)}, the study's is {epoch}, {_UNRECORDED}")
-    _check_last(study, tables, is_recorded)
 
 
-def _check_last(study: Study, tables: Path, is_recorded: Callable[[str], bool]) -> None:
+def _check_last(study: Study, folder: StudyFolder, is_recorded: Callable[[str], bool]) -> None:
     """Check that verdicts and report are of the study's experiments, where they are not made anew in any case."""
-    verdicts, page = tables / f"{CLAIMS}.csv", tables.parent / "report.html"
-    collected = [f"{name}.csv" for experiment in study.experiments.values() for name in experiment.collected.values()]
-    made_of = [*(tables / name for name in collected), verdicts]
+    verdicts, page = Path(folder.table(CLAIMS)), Path(folder.report)
+    collected = [name for experiment in study.experiments.values() for name in experiment.collected.values()]
+    made_of = [*(Path(folder.table(name)) for name in collected), verdicts]
     for path, sources in ((verdicts, made_of[:-1]), (page, made_of)):
         is_alone = path.exists() and not is_recorded(str(path)) and all(source.exists() for source in sources)
         if is_alone and digest(study).encode() not in path.read_bytes():

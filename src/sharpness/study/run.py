@@ -191,6 +191,11 @@ class Run:
         return self.num_training // self.examples_per_step
 
     @property
+    def without_epochs(self) -> Run:
+        """What all lengths of the run share."""
+        return dataclasses.replace(self, epochs=0)
+
+    @property
     def name(self) -> str:
         """The name of the run's folder: spells every field that is not at its neutral value.
 
