@@ -1,18 +1,23 @@
-"""Where SGD goes: the curvature of a network's loss along its training trajectory.
+"""Curvature of a network's loss along its training trajectory.
 
 The public interface is imported on first use, so that the workflow plans without torch:
 ``from sharpness import HessianOperator, top_eigenpairs``.
 """
 
-# As strings, since an import of everything by every module would make every stage depend on everything.
+# Names as strings: imports here would make every stage of the workflow depend on all of these modules.
 _PUBLIC = {
-    "Eigenpairs": "sharpness.eigen.lanczos",
+    "Eigenpairs": "sharpness.eigen.search",
+    "Estimate": "sharpness.eigen.estimators",
     "HessianOperator": "sharpness.hessian.operator",
     "Layout": "sharpness.hessian.layout",
     "Loss": "sharpness.hessian.loss",
+    "SpectralDensity": "sharpness.eigen.estimators",
+    "SymmetricOperator": "sharpness.eigen.operators",
     "flatten": "sharpness.hessian.loss",
+    "follow_eigenpairs": "sharpness.eigen.lanczos",
     "frobenius_norm": "sharpness.eigen.estimators",
     "spectral_density": "sharpness.eigen.estimators",
+    "squared_frobenius_norm": "sharpness.eigen.estimators",
     "top_eigenpairs": "sharpness.eigen.lanczos",
     "trace": "sharpness.eigen.estimators",
 }
@@ -25,3 +30,8 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names before they are imported, for completion in notebooks."""
+    return sorted({*globals(), *_PUBLIC})

@@ -1,8 +1,13 @@
+from sharpness.eigen.estimators import Estimate as Estimate
+from sharpness.eigen.estimators import SpectralDensity as SpectralDensity
 from sharpness.eigen.estimators import frobenius_norm as frobenius_norm
 from sharpness.eigen.estimators import spectral_density as spectral_density
+from sharpness.eigen.estimators import squared_frobenius_norm as squared_frobenius_norm
 from sharpness.eigen.estimators import trace as trace
-from sharpness.eigen.lanczos import Eigenpairs as Eigenpairs
+from sharpness.eigen.lanczos import follow_eigenpairs as follow_eigenpairs
 from sharpness.eigen.lanczos import top_eigenpairs as top_eigenpairs
+from sharpness.eigen.operators import SymmetricOperator as SymmetricOperator
+from sharpness.eigen.search import Eigenpairs as Eigenpairs
 from sharpness.hessian.layout import Layout as Layout
 from sharpness.hessian.loss import Loss as Loss
 from sharpness.hessian.loss import flatten as flatten

@@ -47,7 +47,7 @@ def check_unchanged() -> None:
 
 
 def sources(*modules: str) -> list[str]:
-    """Paths of ``modules`` and of every module of this package that they import, directly or not, sorted.
+    """List the paths of ``modules`` and of all modules of this package that they import, directly or not; sorted.
 
     Args:
         modules: full names, such as "sharpness.stages.train".
@@ -68,7 +68,7 @@ def sources(*modules: str) -> list[str]:
 
 
 def version(*modules: str) -> str:
-    """Of the code that ``modules`` run: a hash over its sources, in hexadecimal digits; as ``remember`` found them.
+    """Hash the source files of ``modules``, as recorded by ``remember``; hexadecimal.
 
     Raises:
         ModuleNotFoundError: there is no such module in this package.
@@ -96,7 +96,7 @@ def _imported(module: str) -> frozenset[str]:
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """All of a tree but what is imported for type checkers alone."""
+    """Yield the nodes of a tree, except imports for type checkers only."""
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
         children: list[ast.AST] = [*node.orelse]
     else:
