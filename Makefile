@@ -18,7 +18,7 @@ endif
 PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadgroup
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo study figure config cost test test-all lint publish bench bench-gpu bench-full clean clean-state help
+.PHONY: demo study figure config schema cost test test-all lint publish bench bench-gpu bench-full clean clean-state help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -34,6 +34,9 @@ figure: .venv/ready ## draw results/STUDY/figures/FIGURE.pdf and no more than it
 
 config: .venv/ready ## the whole of STUDY, and where each value comes from: a line of its file, or a default
 	@PYTHONPATH=src python -m sharpness.stages.config --config $(CONFIG)
+
+schema: .venv/ready ## the JSON schema of a study, for editors that check YAML
+	@PYTHONPATH=src python -m sharpness.study.keys
 
 cost: .venv/ready ## what a study will cost on this device, counted and calibrated within a minute, before any of it is run
 	@PYTHONPATH=src python -m sharpness.stages.forecast --config $(CONFIG)

@@ -15,6 +15,7 @@ from sharpness.stages.figure import figure
 from sharpness.stages.report import Figures, Interactive, Tables, report
 from sharpness.stages.results_table import results_table
 from sharpness.study.jobs import jobs
+from sharpness.study.paths import StudyFolder
 from sharpness.study.plan import CLAIMS, KINDS, Experiment, Study, study_in
 from sharpness.study.planned import wanted
 from sharpness.study.records import RecordError
@@ -40,31 +41,43 @@ def publish(config: Path, results: Path, captions: Path, citation: Path) -> None
             is here, or of more than one code or data set.
     """
     study = study_in(config)
-    published = results / "published"
+    published = Path(_folder(results).published.root)
     try:
-        _check(study, results / "runs", published)
+        _check(study, Path(_folder(results).runs), published)
     except RecordError as error:
         raise RecordError(
             f"{error}. Nothing was published: run the study first (make study STUDY={study.name}), and remove from "
             f"{published} what it no longer is"
         ) from None
     write_text(as_csv(study.runs.values()), _runs(published))
-    write_text(as_yaml(study.whole), published / "study.yaml")
+    write_text(as_yaml(study.whole), Path(_folder(published).study))
     for experiment in study.experiments.values():
-        print(f"{experiment.name}: {_publish(study, experiment, results / 'runs', published)}")
+        print(f"{experiment.name}: {_publish(study, experiment, Path(_folder(results).runs), published)}")
     lacking = [experiment.name for experiment in study.experiments.values() if not is_published(experiment, published)]
     if lacking:
         print(f"The claims are decided once these are published too: {', '.join(lacking)}.")
         return
-    decide(study, published, markdown=published / f"tables/{CLAIMS}.md", csv=published / f"tables/{CLAIMS}.csv")
+    decide(study, published, markdown=_table(published, CLAIMS, "md"), csv=_table(published, CLAIMS))
     _report(study, results, published, captions, citation)
-    print(f"The claims were decided by the published tables; all of them are in {published / 'report.html'}.")
+    print(f"The claims were decided by the published tables; all of them are in {_folder(published).report}.")
+
+
+def _folder(path: Path) -> StudyFolder:
+    return StudyFolder(str(path))
+
+
+def _table(published: Path, name: str, ending: str = "csv") -> Path:
+    return Path(_folder(published).table(name, ending))
+
+
+def _figure(published: Path, name: str, ending: str) -> Path:
+    return Path(_folder(published).figure(name, ending))
 
 
 def is_published(experiment: Experiment, published: Path) -> bool:
     """Whether every table that the experiment's figures are drawn from is there."""
     return all(
-        (published / f"tables/{experiment.collected[measurement]}.csv").exists()
+        (_table(published, experiment.collected[measurement])).exists()
         for measurement in KINDS[experiment.kind].measurements
     )
 
@@ -72,7 +85,7 @@ def is_published(experiment: Experiment, published: Path) -> bool:
 def decide(study: Study, published: Path, *, markdown: Path, csv: Path) -> None:
     """Write the verdicts on the claims by all published tables of a study."""
     tables = [
-        (experiment.kind, measurement, published / f"tables/{name}.csv")
+        (experiment.kind, measurement, _table(published, name))
         for experiment in study.experiments.values()
         for measurement, name in experiment.collected.items()
     ]
@@ -84,7 +97,7 @@ def decide(study: Study, published: Path, *, markdown: Path, csv: Path) -> None:
 
 def _runs(published: Path) -> Path:
     """The published table of all runs."""
-    return published / f"tables/{RUNS}.csv"
+    return _table(published, RUNS)
 
 
 def tables_of(study: Study, experiment: Experiment, run: str) -> list[str]:
@@ -99,10 +112,10 @@ def _check(study: Study, runs: Path, published: Path) -> None:
         finished = _finished(study, experiment, runs)
         if _stays(experiment, finished, published):
             for measurement, name in experiment.collected.items():
-                if (path := published / f"tables/{name}.csv").exists():
+                if (path := _table(published, name)).exists():
                     publication.add_collected(experiment, measurement, path)
             continue
-        kept = published / "runs" / experiment.name
+        kept = Path(_folder(published).runs) / experiment.name
         for run in experiment.runs:
             folder = runs if run in finished else kept
             if _are_in(folder, tables_of(study, experiment, run)):
@@ -121,7 +134,7 @@ def _stays(experiment: Experiment, finished: list[str], published: Path) -> bool
 
 def _publish(study: Study, experiment: Experiment, runs: Path, published: Path) -> str:
     """Keep what is finished of one experiment; says in words how far it is."""
-    kept = published / "runs" / experiment.name
+    kept = Path(_folder(published).runs) / experiment.name
     finished = _finished(study, experiment, runs)
     if _stays(experiment, finished, published):
         # Runs of one machine beside those of another only where nothing is whole.
@@ -147,9 +160,9 @@ def _are_in(folder: Path, tables: list[str]) -> bool:
 
 def _complete(study: Study, experiment: Experiment, kept: Path, published: Path) -> None:
     """Write an experiment's tables and figures from the tables of all its runs, as the workflow does."""
-    for kind in ("tables", "figures"):
-        (published / kind).mkdir(parents=True, exist_ok=True)
-    tidy = {measurement: published / f"tables/{name}.csv" for measurement, name in experiment.collected.items()}
+    for folder in (_folder(published).tables, _folder(published).figures):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    tidy = {measurement: _table(published, name) for measurement, name in experiment.collected.items()}
     grids, runs = map(list, zip(*experiment.members, strict=True))
     for measurement, path in tidy.items():
         tables = wanted(study, experiment, measurement)
@@ -157,7 +170,7 @@ def _complete(study: Study, experiment: Experiment, kept: Path, published: Path)
         collect(experiment.name, measurement, grids, runs, [kept / table for table, _ in tables], words, path)
     drawn_from = KINDS[experiment.kind].measurements
     for name, function in experiment.figures.items():
-        outputs = [published / f"figures/{name}.{ending}" for ending in ("pdf", "png")]
+        outputs = [_figure(published, name, ending) for ending in ("pdf", "png")]
         figure(function, list(drawn_from), [tidy[measurement] for measurement in drawn_from], _runs(published), outputs)
     _compare(study, experiment, published)
 
@@ -166,9 +179,9 @@ def _compare(study: Study, experiment: Experiment, published: Path) -> None:
     """Write an experiment's table of results, if its kind has one, by the study as it stands."""
     if not KINDS[experiment.kind].result_table:
         return
-    tidy = {measurement: published / f"tables/{name}.csv" for measurement, name in experiment.collected.items()}
+    tidy = {measurement: _table(published, name) for measurement, name in experiment.collected.items()}
     caption = study.caption(experiment.name)
-    markdown, tex, csv = (published / f"tables/{experiment.name}.{ending}" for ending in ("md", "tex", "csv"))
+    markdown, tex, csv = (_table(published, experiment.name, ending) for ending in ("md", "tex", "csv"))
     if experiment.kind == "agreement":
         agreement(tidy["history"], tidy["spectrum"], _runs(published), caption, markdown, csv)
     if experiment.kind == "table":
@@ -183,26 +196,26 @@ def _report(study: Study, results: Path, published: Path, captions: Path, citati
         study=study.name,
         results=results,
         jobs=jobs(study),
-        claims=published / f"tables/{CLAIMS}.csv",
+        claims=_table(published, CLAIMS),
         figures=Figures(
             names=list(study.figures),
             functions=functions,
             measured=[study.caption(experiment.name) for _, experiment in study.figures.values()],
-            images=[published / f"figures/{name}.png" for name in study.figures],
+            images=[_figure(published, name, "png") for name in study.figures],
         ),
         interactive=Interactive(
-            list(study.interactive), [published / f"tables/{table}.csv" for table in study.interactive.values()]
+            list(study.interactive), [_table(published, table) for table in study.interactive.values()]
         ),
         tables=Tables(
             names=list(study.result_tables),
             kinds=list(study.result_tables.values()),
-            texts=[published / f"tables/{name}.md" for name in study.result_tables],
+            texts=[_table(published, name, "md") for name in study.result_tables],
         ),
         captions=[captions / f"{name}.md" for name in {CLAIMS, *functions, *study.result_tables.values()}],
         histories=sorted(published.glob("tables/*_history.csv")),
         runs=_runs(published),
         citation=citation,
-        output=published / "report.html",
+        output=Path(_folder(published).report),
     )
 
 

@@ -1,7 +1,11 @@
-"""Every key of a study, with its type, range, description and default; the JSON schema of a study follows from them."""
+"""Every key of a study, with its type, range, description and default; the JSON schema of a study follows from them.
+
+``python -m sharpness.study.keys`` prints the schema, for editors that check YAML.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -158,3 +162,7 @@ def _experiment_schema() -> dict[str, Any]:
             "grids": _named(blocks, grids, minProperties=1),
         },
     }
+
+
+if __name__ == "__main__":
+    print(json.dumps(study_schema(), indent=2))
