@@ -1,11 +1,15 @@
 """The loss along a direction and after scaled steps, against quadratics worked out by hand."""
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from sharpness.eigen.lanczos import top_eigenpairs
 from sharpness.hessian.loss import Loss, flatten
 from sharpness.measurements.along import ScaledStep, after_step, expected_step, losses_along
+from sharpness.measurements.slices import Slices
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
 
@@ -82,3 +86,33 @@ def test_steps_along_an_eigenvector_change_a_quadratic_as_worked_out(eigenvalue,
 
     change = ((after @ matrix @ after) - (weights @ matrix @ weights)).item() / 2
     assert change == pytest.approx((0.1 * alpha * g) ** 2 * eigenvalue / 2 - 0.1 * alpha * g**2)
+
+
+def rows_of_slices(value):
+    """The slice of a loss ``value(weights)`` whose gradient is one in the first direction, the sharpest."""
+    loss = SimpleNamespace(
+        gradient=lambda *_: torch.tensor([1.0, 0.0]), value=lambda weights, *_: torch.tensor(value(weights))
+    )
+    pairs = SimpleNamespace(eigenvectors=torch.eye(2), eigenvalues=torch.tensor([3.0]), residuals=torch.tensor([0.0]))
+    landscape = SimpleNamespace(
+        loss=loss,
+        sharpest=lambda *_: pairs,
+        batches=lambda *_, **__: itertools.repeat(()),
+        first_examples=lambda _: (),
+    )
+    checkpoint = SimpleNamespace(step=0, weights=torch.zeros(2), buffers=torch.zeros(0), learning_rate=0.5)
+    settings = Slices(
+        num_examples=1, tolerance=0.1, max_products=1, loss_examples=1, num_batches=1, scales=[-2.0, 0.0, 2.0]
+    )
+    return list(settings.rows(landscape, checkpoint, None))
+
+
+def test_a_checkpoint_whose_own_loss_is_lost_is_lost_as_a_whole():
+    with pytest.raises(FloatingPointError, match="loss is not finite"):
+        rows_of_slices(lambda weights: float("inf") if weights[0] == 0 else 1.0)
+
+
+def test_a_loss_that_overflows_far_out_is_a_measured_one():
+    # Against the gradient, by half a step of length 0.5 for each k.
+    rows = rows_of_slices(lambda weights: float("inf") if weights[0] > 0 else 1.0 + float(weights[0].abs()))
+    assert [(row["k"], row["loss"]) for row in rows] == [(-2.0, float("inf")), (0.0, 1.0), (2.0, 2.0)]

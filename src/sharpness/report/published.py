@@ -11,10 +11,9 @@ from pathlib import Path
 
 from sharpness.runtime import closure
 from sharpness.study.identity import SIZE
-from sharpness.study.measurement import finite
 from sharpness.study.plan import Experiment, Study
 from sharpness.study.planned import codes, differing_members, wanted
-from sharpness.study.records import NOTHING, Origins, RecordError, Wanted, check, columns_of, differing, read_rows
+from sharpness.study.records import NOTHING, Origins, RecordError, Wanted, check, differing, read_rows
 
 
 class Publication:
@@ -131,7 +130,5 @@ def _check_published(
         for row in rows
     ):
         raise RecordError(f"{path} was measured with other settings than the study's {name}")
-    # An older version did not say where a run was lost, but by what is not a number there.
-    is_whole = SIZE in rows[0] or all(row[column] for row in rows for column in finite(columns_of(asked.measurement)))
-    if is_whole and (different := differing(rows, asked)):
+    if different := differing(rows, asked):
         raise RecordError(f"{path}: {name} of {asked.run} {different}")

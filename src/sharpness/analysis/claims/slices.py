@@ -44,7 +44,7 @@ def is_bowl(ks: np.ndarray, losses: np.ndarray) -> bool:
 
 
 def _bowls(rows: pd.DataFrame) -> Verdict:
-    here = rows.loc[(rows["k"] == 0) & np.isfinite(rows["loss"].astype(float)), ["run", "step"]]
+    here = rows.loc[rows["k"] == 0, ["run", "step"]]
     late = rows[rows["epoch"] >= FROM_EPOCH].merge(here, on=["run", "step"]).sort_values("k")
     found = [
         {"seed": seed, "run": run, "bowl": is_bowl(of_slice["k"].to_numpy(), of_slice["loss"].to_numpy())}

@@ -68,9 +68,8 @@ def turned(run: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
 
     Where k reaches farther to one side than to the other, no curve can be turned.
     """
-    near = run[run["k"].abs() <= WIDTH].drop_duplicates(["step", "k"])
+    near = run[(run["k"].abs() <= WIDTH) & ~run["diverged"]].drop_duplicates(["step", "k"])
     losses = near.pivot(index="epoch", columns="k", values="loss")
-    losses = losses[np.isfinite(losses[0.0])]
     # Far out the loss may overflow, and the surface is cut in any case.
     known = losses.fillna(np.inf)
     is_even = np.array_equal(known.columns, -known.columns[::-1])
