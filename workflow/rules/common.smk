@@ -170,7 +170,7 @@ wildcard_constraints:
 
 
 def results_of(rule):
-    """What a rule makes, but for the file that says what it cost: nothing is made anew where that is lost."""
+    """What a rule makes, without the file that says what it cost, so that nothing is made anew if that is lost."""
     return [file for file in rule.output if file != rule.output.cost]
 
 
