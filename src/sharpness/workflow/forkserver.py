@@ -1,14 +1,14 @@
-"""Local jobs as forks of one process, which has imported once what takes seconds to import.
+"""Run local jobs as forks of one server process, which has imported the packages that take seconds to import.
 
 ``python forkserver.py --serve NAME`` imports packages and forks for each job, until its standard input ends.
-``python forkserver.py NAME -m MODULE WORD ...`` is a job's own process: the server's fork gets its words, folder,
-environment and standard streams, and every signal; the job's process ends as the fork does. Where nobody serves, it
-starts ``python -m MODULE WORD ...`` by itself. Of a job that was killed it says so, and how much memory that had.
-Nothing of this project is imported before the fork, so that a job runs the code that lies there when it starts. The
-socket has a name and no file (Linux's abstract namespace): whatever is killed, nothing stays behind.
+``python forkserver.py NAME -m MODULE ARGUMENT ...`` is the client that Snakemake starts for a job: the server's fork
+gets its arguments, folder, environment, standard streams and signals, and the client exits with the fork's status.
+Without a server, the client starts ``python -m MODULE ARGUMENT ...`` itself. It reports killed jobs with their peak memory.
+Nothing of this project is imported before the fork, so that a job runs the code present at its start. The socket has a
+name and no file (Linux's abstract namespace), so that nothing stays behind when processes are killed.
 """
 
-# A job's process imports what stands here at every start, and runs without site-packages: only what it needs itself.
+# The client runs at every job's start, without site-packages: import only what it needs.
 from __future__ import annotations
 
 import json
@@ -22,35 +22,35 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 PRELOADED = ("torch", "torch.func", "pandas", "matplotlib.pyplot", "safetensors.torch", "tyro", "yaml")
-"""What most jobs import and no job changes. Those of one job in a study are its own affair."""
+"""Packages that most jobs import and none changes."""
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_LENGTH = 8  # bytes that tell how long a request is
-_ENDED = struct.Struct("iQ")  # how a job ended: its exit status, and the most memory that it had, in KiB
+_LENGTH = 8  # bytes of the length that precedes a request
+_ENDED = struct.Struct("iQ")  # how a job ended: exit status and peak memory in KiB
 NOBODY = "nobody"
-"""The name of no server: each job starts Python by itself."""
-# Libraries that compute read these when they are loaded; the server's were, with one thread.
+"""Name that stands for no server: each job starts Python itself."""
+# Numerical libraries read these when loaded; the server loads them with one thread.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def start(environment: Mapping[str, str]) -> str:
-    """Start a server that ends with this process; a function of the shell by which ``python`` is run by it.
+    """Start a server that ends with this process; return a shell function ``python`` that runs jobs through it.
 
     Args:
-        environment: what the jobs have in addition to this process's own, for libraries that read it when loaded.
+        environment: variables to add to this process's, for libraries that read them when loaded.
     """
     import atexit
     import secrets
     import subprocess
 
     name = f"sharpness-{os.getpid()}-{secrets.token_hex(8)}"
-    # Closed when this process ends, however it does.
+    # Closed when this process ends, even if it is killed.
     server_reads, ours = os.pipe()
     server = subprocess.Popen(
         ["python", "-P", __file__, "--serve", name],
         stdin=server_reads,
         env={**os.environ, **environment, **dict.fromkeys(_THREADS, "1")},
-        process_group=0,  # Ctrl-C is for the jobs' own processes, which pass it on
+        process_group=0,  # Ctrl-C must reach the clients only, which pass it on
     )
     os.close(server_reads)
 
@@ -63,7 +63,7 @@ def start(environment: Mapping[str, str]) -> str:
 
 
 def through(name: str) -> str:
-    """A function of the shell by which ``python`` is run by the server of a name, or by itself and told of."""
+    """Return a shell function ``python`` that runs jobs through the named server, if it can be reached."""
     import shlex
 
     return f'python() {{ command python -X utf8 -I -S {shlex.quote(__file__)} {name} "$@"; }}; '
@@ -73,10 +73,10 @@ def hand_over(connection: socket.socket, words: list[str]) -> tuple[int, int]:
     """Let the server run ``python *words``.
 
     Returns:
-        its exit status, negative for the signal that killed it, and the most memory that it had, in KiB.
+        The exit status, negative for the signal that killed the job, and its peak memory in KiB.
 
     Raises:
-        OSError, EOFError: the server's process for this job was lost.
+        OSError, EOFError: the connection to the fork was lost.
     """
     request = json.dumps({"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()
     socket.send_fds(connection, [len(request).to_bytes(_LENGTH, "big")], [0, 1, 2])
@@ -95,10 +95,10 @@ def hand_over(connection: socket.socket, words: list[str]) -> tuple[int, int]:
 
 
 def start_itself(words: list[str]) -> tuple[int, int]:
-    """Run ``python *words`` as a child, which gets every signal and ends with this process.
+    """Run ``python *words`` as a child, which receives every signal and ends with this process.
 
     Returns:
-        as ``hand_over``.
+        As ``hand_over``.
     """
     import ctypes
 
@@ -121,23 +121,22 @@ def start_itself(words: list[str]) -> tuple[int, int]:
 
 
 def serve(name: str) -> list[str]:
-    """Serve until standard input ends, and exit; return in each fork that is a job, with its words."""
+    """Serve until standard input ends, and exit; return only in forks that become jobs, with their arguments."""
     import gc
     import importlib
     import select
 
     for package in PRELOADED:
-        with suppress(ImportError):  # a job that needs it will say so
+        with suppress(ImportError):  # a job that needs it will report it
             importlib.import_module(package)
-    # Slurm stops all processes of an allocation at once: this one ends with the workflow, what attends to a job with
-    # that.
+    # Slurm signals all processes of an allocation at once; this one ends with the workflow, and forks with their jobs.
     earlier = {number: signal.signal(number, signal.SIG_IGN) for number in _FORWARDED}
     gc.collect()
-    gc.freeze()  # so that a fork's collections do not copy what it shares
+    gc.freeze()  # so that garbage collection in forks does not copy shared memory
     with socket.socket(socket.AF_UNIX) as listener:
         try:
             listener.bind(f"\0{name}")
-        except OSError as error:  # the name is too long, for one
+        except OSError as error:  # for example, the name is too long
             sys.exit(f"Every job starts Python by itself, since nobody can listen at {name}: {error}")
         listener.listen(1024)
         while True:
@@ -146,7 +145,7 @@ def serve(name: str) -> list[str]:
                 _reap()
                 sys.exit()
             connection, _ = listener.accept()
-            # Anybody may connect to a name; jobs are for this user.
+            # Anybody may connect; run jobs of this user only.
             if _user_of(connection) == os.geteuid() and os.fork() == 0:
                 listener.close()
                 words = _attend(connection)
@@ -158,23 +157,23 @@ def serve(name: str) -> list[str]:
 
 
 def _user_of(connection: socket.socket) -> int:
-    """Who is at the other end."""
+    """User id of the peer."""
     size = struct.calcsize("3i")
     user: int = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[1]
     return user
 
 
 def _reap() -> None:
-    """Let those forks go that have ended, so that what they took counts as this process's children's."""
+    """Reap ended forks, so that their cost is added to this process's children."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG) != (0, 0):
             pass
 
 
 def _attend(connection: socket.socket) -> list[str]:
-    """Start the job that a connection asks for, and exit with it; return in the job, with its words."""
+    """Fork a requested job, and exit with it; return only in the job, with its arguments."""
     header, streams, _, _ = socket.recv_fds(connection, _LENGTH, 3)
-    if not header:  # whoever connected has gone
+    if not header:  # the client has gone
         os._exit(0)
     with connection.makefile("rb") as file:
         request = json.loads(file.read(int.from_bytes(header, "big")))
@@ -185,13 +184,13 @@ def _attend(connection: socket.socket) -> list[str]:
     for stream in streams:
         os.close(stream)
     ended = _ENDED.pack(*_ended(job, connection))
-    with suppress(OSError):  # nobody waits for it any more
+    with suppress(OSError):  # the client no longer waits
         connection.sendall(ended)
     os._exit(0)
 
 
 def _ended(job: int, connection: socket.socket) -> tuple[int, int]:
-    """Pass signals on to a job until it ends, and say how. Without a process that waits for it, it is killed."""
+    """Forward signals to a job until it ends, and return how; kill the job if the client is gone."""
     import select
 
     end = os.pidfd_open(job)
@@ -205,7 +204,7 @@ def _ended(job: int, connection: socket.socket) -> tuple[int, int]:
 
 
 def _become(request: dict[str, Any], streams: list[int]) -> list[str]:
-    """Take the place of the process that asks."""
+    """Take over the client's streams, folder and environment; return its arguments."""
     for own, stream in enumerate(streams):
         os.dup2(stream, own)
         os.close(stream)
@@ -217,12 +216,12 @@ def _become(request: dict[str, Any], streams: list[int]) -> list[str]:
 
 
 def _is_forked() -> bool:
-    """Whether a fork of the server would be what Python is if it is started now."""
+    """Whether a fork of the server would equal a new Python process, whose numerical libraries use one thread."""
     return all(os.environ.get(name) == "1" for name in _THREADS)
 
 
 def _connected(name: str) -> socket.socket | None:
-    """A connection to the server; None where nobody serves."""
+    """Connect to the server; None if there is none."""
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(f"\0{name}")
@@ -250,7 +249,7 @@ def main(words: list[str]) -> None:
         sys.exit(f"the process that forked for {rest[1]} was lost: {error}")
     if status == -signal.SIGKILL:
         _tell_of_kill(rest[1:], peak, for_memory=_killed_for_memory() > killed_before)
-        sys.exit(128 + signal.SIGKILL)  # of a process that is killed itself the shell has a word to say
+        sys.exit(128 + signal.SIGKILL)  # exit, since the shell would comment on a killed client
     if status < 0:
         if -status in _FORWARDED:
             signal.signal(-status, signal.SIG_DFL)
@@ -259,7 +258,7 @@ def main(words: list[str]) -> None:
 
 
 def _open_streams() -> None:
-    """Let those standard streams be there that were closed, so that no other file takes their place."""
+    """Reopen closed standard streams, so that no other file gets their descriptors."""
     for stream, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(stream)
@@ -269,7 +268,7 @@ def _open_streams() -> None:
 
 
 def _killed_for_memory() -> int:
-    """How many processes the kernel has killed for want of memory since the machine was started."""
+    """Number of processes that the kernel has killed for lack of memory since the machine started."""
     with suppress(OSError), open("/proc/vmstat", encoding="ascii") as file:
         for line in file:
             if line.startswith("oom_kill "):
@@ -278,7 +277,7 @@ def _killed_for_memory() -> int:
 
 
 def _tell_of_kill(words: list[str], peak: int, *, for_memory: bool) -> None:
-    """Say in one sentence that a job was killed, in its log and where its standard output goes: the terminal."""
+    """Report a killed job in one sentence, in its log and on standard output, which is the terminal."""
     log = ""
     with suppress(OSError):
         log = os.readlink("/proc/self/fd/2")
@@ -294,7 +293,7 @@ def _tell_of_kill(words: list[str], peak: int, *, for_memory: bool) -> None:
 
 
 def _run(words: list[str]) -> NoReturn:
-    """As ``python -m MODULE WORD ...`` does, to the end."""
+    """Run a module as ``python -m MODULE ARGUMENT ...`` does, and exit."""
     import atexit
     import runpy
     import threading
@@ -309,7 +308,7 @@ def _run(words: list[str]) -> NoReturn:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Python would take all modules apart, and for it copy what is shared with the server: a third of a second.
+    # Skip Python's teardown of modules, which would copy memory shared with the server: a third of a second.
     os._exit(0)
 
 
