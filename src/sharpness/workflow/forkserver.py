@@ -3,7 +3,7 @@
 ``python forkserver.py --serve NAME`` imports packages and forks for each job, until its standard input ends.
 ``python forkserver.py NAME -m MODULE ARGUMENT ...`` is the client that Snakemake starts for a job: the server's fork
 gets its arguments, folder, environment, standard streams and signals, and the client exits with the fork's status.
-Without a server, the client starts ``python -m MODULE ARGUMENT ...`` itself. It reports killed jobs with their peak memory.
+Without a server, the client starts ``python -m MODULE ARGUMENT ...`` itself. It reports killed jobs and their memory.
 Nothing of this project is imported before the fork, so that a job runs the code present at its start. The socket has a
 name and no file (Linux's abstract namespace), so that nothing stays behind when processes are killed.
 """
