@@ -4,6 +4,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import given
@@ -71,6 +72,13 @@ def test_a_whole_study_read_again_is_the_same(path):
     assert shown == study.config
     assert list(problems(shown, study_schema())) == []
     assert plan_of(study_of(shown, source="again")) == plan_of(study)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_the_schema_is_one_by_which_other_programs_accept_every_study(path):
+    jsonschema.Draft202012Validator.check_schema(study_schema())
+    for study in (yaml.safe_load(path.read_text()), yaml.safe_load(as_yaml(study_in(path).whole))):
+        jsonschema.validate(study, study_schema(), cls=jsonschema.Draft202012Validator)
 
 
 def test_a_study_that_says_everything_keeps_every_word():
