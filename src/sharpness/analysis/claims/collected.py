@@ -9,18 +9,14 @@ from typing import Any
 import pandas as pd
 
 from sharpness.analysis.tables import batch_order
+from sharpness.study.kinds import KINDS
+from sharpness.study.measurement import required
+from sharpness.study.records import columns_of
 from sharpness.study.runs import FIELDS
 
 _RUN = ["grid", "run", *FIELDS, "diverged"]
-_PLACE = ["settings", "checkpoint", "step", "epoch"]
-# What is read of each measurement; a column that no run has is as if it had no value anywhere.
-_COLUMNS = {
-    "history": ["epoch", "validation_accuracy", "test_accuracy"],
-    "spectrum": [*_PLACE, "alike", "which", "rank", "eigenvalue"],
-    "slices": [*_PLACE, "k", "loss", "scale"],
-    "steps": [*_PLACE, "direction", "alpha", "batch", "loss_before", "loss_after"],
-    "variants": [*_PLACE, "start_step", "loss", "eigenvalue"],
-}
+# What the claims are decided from.
+_MEASURED = {measurement for kind in KINDS.values() if kind.claims for measurement in kind.measurements}
 
 # Settings of a spectrum that say of which Hessian its eigenvalues are; the others, how many and how exact.
 _OF_HESSIAN = ("num_examples", "resample", "augment", "parameters")
@@ -42,7 +38,10 @@ class Collected:
             blocks = [name for name, values in self.settings.items() if values["parameters"] != "*"]
             rows = rows[~rows["settings"].isin(blocks)]  # no claim is on a block of the Hessian
             rows = rows.assign(alike=rows["settings"].map(self._alike(rows["settings"].unique())))
-        return rows.reindex(columns=list(dict.fromkeys([*rows, *_RUN, *_COLUMNS[measurement]])))
+        # A column that no run has is as if it had no value anywhere.
+        place = ["epoch"] if measurement == "history" else ["settings", "checkpoint", "step", "epoch"]
+        known = [*_RUN, *place, *(["alike"] if measurement == "spectrum" else []), *required(columns_of(measurement))]
+        return rows.reindex(columns=list(dict.fromkeys([*rows, *known])))
 
     def _alike(self, names: Iterable[str]) -> dict[str, str]:
         """By the name of settings, the names of all with which eigenvalues are those of the same Hessian."""
@@ -78,7 +77,7 @@ def collected(
     parts: dict[tuple[str, str], list[pd.DataFrame]] = {}
     diverged: set[str] = set()
     for kind, measurement, table in tables:
-        if measurement not in _COLUMNS or "run" not in table or table.empty:
+        if measurement not in _MEASURED or "run" not in table or table.empty:
             continue
         rows = table.assign(batch_size=table["batch_size"].map(batch_order))
         parts.setdefault((kind, measurement), []).append(rows)
