@@ -10,18 +10,23 @@ from sharpness.analysis.claims.collected import collected
 from sharpness.analysis.claims.deciding import as_markdown, decide
 from sharpness.runtime.closure import sources
 from sharpness.stages.claims import claims
+from sharpness.study.runs import FIELDS
 
 
 def test_the_stage_reads_collected_tables_and_writes_the_same_verdicts(tmp_path):
     tables = whole_study()
     paths = [tmp_path / f"{index}.csv" for index in range(len(tables))]
     for path, (_, _, table) in zip(paths, tables, strict=True):
-        table.assign(code="1a2b3c", torch="2.14.1", device="cpu AVX512", threads=1).to_csv(path, index=False)
+        measured = table.drop(columns=[*FIELDS], errors="ignore")
+        measured.assign(code="1a2b3c", torch="2.14.1", device="cpu AVX512", threads=1).to_csv(path, index=False)
+    runs = pd.concat([table for _, _, table in tables]).drop_duplicates("run").reindex(columns=["run", *FIELDS])
+    runs.to_csv(tmp_path / "runs.csv", index=False)
 
     claims(
         kinds=[kind for kind, _, _ in tables],
         measurements=[name for _, name, _ in tables],
         tables=paths,
+        runs=tmp_path / "runs.csv",
         settings="{}",
         validation_epoch=1,
         markdown=tmp_path / "claims.md",
