@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sharpness.analysis.agreement import QUANTITIES, compare, ways_of
+from sharpness.analysis.agreement import QUANTITIES, compare, label_ways
 
 STEPS = (0, 10, 20)
 FIELDS = {"data": "digits", "model": "simple_cnn", "learning_rate": 0.1, "batch_size": 32, "settings": "leading"}
@@ -96,7 +96,7 @@ def test_each_grid_is_compared_with_its_own_first_way():
 
 def test_a_grid_of_one_way_has_nothing_to_compare():
     history, spectrum = frames({key: logs for key, logs in VALUES.items() if key[0] == "float32"})
-    assert set(ways_of(spectrum)["way"]) == {"all"}
+    assert set(label_ways(spectrum)["way"]) == {"all"}
     assert compare(history, spectrum).empty
 
 
@@ -106,7 +106,7 @@ def test_plain_sgd_beside_nudged_runs_is_told_apart_by_its_precision():
         | {"precision": precision}
         for gamma, precision in ((0.1, "float32"), (1.0, "float32"), (1.0, "bfloat16"))
     ]
-    ways = ways_of(pd.DataFrame(rows))
+    ways = label_ways(pd.DataFrame(rows))
     assert list(ways["way"]) == ["gamma 0.1", "SGD, precision float32", "SGD, precision bfloat16"]
 
 

@@ -14,7 +14,7 @@ from sharpness.analysis.claims.poster import CLAIMS
 from sharpness.analysis.figures import interactive
 from sharpness.report.costs import Cost
 from sharpness.report.page import Caption, Origin, Picture, Table, caption_of, render
-from sharpness.report.provenance import Place, Training
+from sharpness.report.provenance import Host, Training
 from sharpness.study.plan import KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def claims_table():
 def origin():
     return Origin(
         training=Training(["simple_cnn on digits (1,300 training images)"], {"torch 2.0, device cpu, threads 1": 4}),
-        places=[Place("node7", 3, "2018-07-12 21:00", "2018-07-12 23:59")],
+        hosts=[Host("node7", 3, "2018-07-12 21:00", "2018-07-12 23:59")],
         versions={"python": "3.11.2"},
         machine={"processor": "A & B", "cores": "2"},
         commit="unknown",

@@ -4,7 +4,7 @@ import pandas as pd
 import torch
 
 from sharpness.report import provenance
-from sharpness.report.provenance import Place
+from sharpness.report.provenance import Host
 
 
 def test_histories_say_of_what_and_where_their_runs_were_trained():
@@ -30,9 +30,9 @@ def test_versions_and_machine_are_those_that_run_here():
 
 def test_hosts_and_times_are_those_of_the_jobs():
     began = [("2026-01-02 03:04:05", "one"), ("2026-01-03 00:00:00", "one"), ("2026-01-01 00:00:00", "two")]
-    assert provenance.places_of([{"began": time, "host": host} for time, host in began]) == [
-        Place("one", 2, "2026-01-02 03:04", "2026-01-03 00:00"),
-        Place("two", 1, "2026-01-01 00:00", "2026-01-01 00:00"),
+    assert provenance.hosts_of([{"began": time, "host": host} for time, host in began]) == [
+        Host("one", 2, "2026-01-02 03:04", "2026-01-03 00:00"),
+        Host("two", 1, "2026-01-01 00:00", "2026-01-01 00:00"),
     ]
 
 

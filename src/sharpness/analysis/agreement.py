@@ -23,8 +23,8 @@ _PLACE = [*_GRID, "run"]
 _NAMES = [*_GRID, "reference", "way", "quantity"]
 
 
-def ways_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """Columns data, model, grid, run, way: those settings of a run in which the runs of its grid differ, in words."""
+def label_ways(rows: pd.DataFrame) -> pd.DataFrame:
+    """Label each run by the settings that differ within its grid: columns data, model, grid, run, way."""
     parts = []
     for _, of_grid in rows.drop_duplicates(["grid", "run"]).groupby(["data", "model", "grid"], sort=False):
         # Plain SGD has no directions: it is one of several ways by its name alone.
@@ -72,7 +72,7 @@ def compare(history: pd.DataFrame, spectrum: pd.DataFrame) -> pd.DataFrame:
     columns = [*_NAMES, "difference", "spread", "ratio", "agrees"]
     if spectrum.empty:
         return pd.DataFrame(columns=[*columns, "seeds", "diverged", "products"])
-    ways = ways_of(spectrum)
+    ways = label_ways(spectrum)
     history = history.drop_duplicates(["grid", "run", "epoch"]).merge(ways, on=_PLACE)
     values = _values(history, trajectory(spectrum).merge(ways, on=_PLACE))
     rows = []

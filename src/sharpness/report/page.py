@@ -21,7 +21,7 @@ from sharpness.analysis.claims.deciding import RULES
 from sharpness.analysis.claims.wording import number
 from sharpness.analysis.figures import palette
 from sharpness.report.costs import Cost
-from sharpness.report.provenance import Place, Training
+from sharpness.report.provenance import Host, Training
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 # Verdicts as a reader finds them at a glance: a symbol and a colour beside the word, and in this order.
@@ -64,7 +64,7 @@ class Origin:
     """What ran, where and when, and what it cost."""
 
     training: Training
-    places: Sequence[Place]
+    hosts: Sequence[Host]
     versions: Mapping[str, str]
     machine: Mapping[str, str]
     commit: str

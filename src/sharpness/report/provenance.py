@@ -18,29 +18,29 @@ PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "
 
 @dataclass(frozen=True)
 class Training:
-    """Of what and where some runs were trained."""
+    """What runs were trained on, and in which environments."""
 
     subjects: list[str]  # "simple_cnn on digits (1,300 training images)", each once
     environments: Mapping[str, int]  # "torch 2.14.1, device cpu AVX2, threads 1" to the number of runs
 
 
 @dataclass(frozen=True)
-class Place:
-    """A host on which jobs of a study computed, by their benchmark files."""
+class Host:
+    """A host on which jobs of a study ran, according to their benchmark files."""
 
-    host: str
+    name: str
     num_jobs: int
-    first: str  # when its first job that is still on record began, and its last, by its own clock
-    last: str
+    first: str  # start of the first recorded job, by the host's clock
+    last: str  # of the last one
 
 
-def places_of(jobs: Iterable[Mapping[str, str]]) -> list[Place]:
-    """Where and when jobs of a study computed, the host with most of them first."""
+def hosts_of(jobs: Iterable[Mapping[str, str]]) -> list[Host]:
+    """List the hosts on which jobs of a study ran, the one with most jobs first."""
     began: dict[str, list[str]] = {}
     for job in jobs:
         began.setdefault(job["host"], []).append(job["began"].rpartition(":")[0])
-    places = [Place(host, len(times), min(times), max(times)) for host, times in began.items()]
-    return sorted(places, key=lambda place: (-place.num_jobs, place.host))
+    hosts = [Host(host, len(times), min(times), max(times)) for host, times in began.items()]
+    return sorted(hosts, key=lambda host: (-host.num_jobs, host.name))
 
 
 def versions() -> dict[str, str]:

@@ -98,7 +98,7 @@ def report(
     done, of_study = jobs_of(results, jobs), read_runs(runs)
     origin = Origin(
         training=provenance.training_of(read_measured(path, "history", of_study) for path in histories),
-        places=provenance.places_of(done),
+        hosts=provenance.hosts_of(done),
         versions=provenance.versions(),
         machine=provenance.machine(),
         commit=provenance.commit(Path(provenance.__file__).parent),

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sharpness.analysis.agreement import compare, ways_of
+from sharpness.analysis.agreement import compare, label_ways
 from sharpness.analysis.figures.epochs import from_start
 from sharpness.analysis.figures.log_axis import log_y
 from sharpness.analysis.figures.palette import BLUE, GREEN, GREY, ORANGE, RED
@@ -37,7 +37,7 @@ def agreement(spectrum: pd.DataFrame, history: pd.DataFrame) -> Figure:
         history: columns grid, run and the run's fields, epoch, validation_accuracy, test_accuracy, training_loss,
             diverged, num_direction_products.
     """
-    numbers, ways = compare(history, spectrum), ways_of(spectrum)
+    numbers, ways = compare(history, spectrum), label_ways(spectrum)
     keys = ["data", "model", "grid"]
     history = history.drop_duplicates(["grid", "run", "epoch"]).merge(ways, on=[*keys, "run"])
     history = history.assign(percent=100 * history["validation_accuracy"])
