@@ -162,7 +162,8 @@ study: Wrong
 chunks_per_run: 0
 defaults: { learning_rat: 0.1, momentum: 1.5, num_training: 100, num_training: 200, batch_size: 300 }
 spectrum:
-  leading: { checkpoints: sometimes, num_examples: 500, tolerance: "1e-3" }
+  leading: { checkpoints: sometimes, tolerance: "1e-3" }
+  fine: { num_examples: 500 }
 slices:
   default: { scales: [-1, 1] }
 experiments:
@@ -179,6 +180,11 @@ experiments:
     kind: slices
     grids:
       run: [{ batch_size: 10 }]
+  fine:
+    kind: eigenvalues
+    measure: { spectrum: [fine] }
+    grids:
+      batch_size: [{ batch_size: [10, 300] }]
   unknown: { kind: slice }
 """
 
@@ -196,10 +202,12 @@ def test_all_that_is_wrong_with_a_file_is_said_at_once_a_line_each(tmp_path):
         "unknown key 'learning_rat' in defaults",
         "defaults.momentum is 1.5, must be less than 1",
         "spectrum.leading.tolerance is '1e-3', must be of type number (YAML reads it as text; write 0.001)",
+        "spectrum.leading.checkpoints is 'sometimes', known are trajectory, few, switch, ends",
         "experiments.rates.grids.rates[0].learning_rate is [0.1, 0.1], must not repeat a value",
         "experiments.unknown.kind is 'slice', known are",
         "experiments.rates.grids.rates: batch_size must be at most num_training, got batch_size 300 ",
         "experiments.small.grids.run: vgg11 cannot work on images of 1x16x16",
+        "spectrum.fine.num_examples must be at most 200, the num_training of digits-200-simple_cnn-lr0.05-bs10-",
         "slices.default.scales is [-1, 1], must have 0 and a positive k",
     ]
     assert len(lines) >= len(expected)

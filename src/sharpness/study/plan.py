@@ -248,8 +248,9 @@ def _expanded(whole: Effective) -> tuple[Study, list[str]]:
         astray = [*feasibility.check_references(experiment, whole.config)]
         sentences += impossible + astray
         experiments[name] = experiment
-        if not astray and not impossible:
-            sound[name] = experiment
+        possible = {grid: runs for grid, runs in grids.items() if runs}
+        if possible and not astray:
+            sound[name] = replace(experiment, grids=possible)
     study = Study(name=whole.config["study"], whole=whole, experiments=experiments)
     sentences += feasibility.check_names(study)
     try:
@@ -262,7 +263,7 @@ def _expanded(whole: Effective) -> tuple[Study, list[str]]:
 def _grids(
     name: str, section: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> tuple[dict[str, list[Run]], list[str]]:
-    """The runs of an experiment by grid, and why some are impossible."""
+    """The possible runs of an experiment by grid, and why others are not."""
     grids: dict[str, list[Run]] = {}
     sentences = []
     for grid, blocks in section["grids"].items():
@@ -273,8 +274,9 @@ def _grids(
                 runs |= dict.fromkeys(runs_of(defaults, axes))
             except RunError as error:
                 wrong |= dict.fromkeys(error.problems)
-        for run in runs:
-            wrong |= dict.fromkeys(feasibility.check_run(run))
-        grids[grid] = [*runs]
+                runs |= dict.fromkeys(error.possible)
+        faults = {run: [*feasibility.check_run(run)] for run in runs}
+        wrong |= dict.fromkeys(sentence for of_run in faults.values() for sentence in of_run)
+        grids[grid] = [run for run, of_run in faults.items() if not of_run]
         sentences += [f"experiments.{name}.grids.{grid}: {sentence}" for sentence in wrong]
     return grids, sentences

@@ -29,11 +29,12 @@ class RunError(ValueError):
 
     Attributes:
         problems: a sentence for each of them.
+        possible: of several runs, those that are.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], possible: Sequence[Run] = ()) -> None:
         super().__init__("; ".join(problems))
-        self.problems = list(problems)
+        self.problems, self.possible = list(problems), list(possible)
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ def runs_of(defaults: Mapping[str, Any], axes: Mapping[str, Any]) -> list[Run]:
         except RunError as error:
             wrong |= dict.fromkeys(error.problems)
     if wrong:
-        raise RunError([*wrong])
+        raise RunError([*wrong], runs)
     return runs
 
 

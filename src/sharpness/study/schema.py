@@ -91,6 +91,8 @@ def follows(sentence: str, problem: Problem) -> bool:
             return f"experiments.{name}" in text
         case ["defaults"] | ["experiments"]:
             return True
+        case [section, name, key] if section != "checkpoints":
+            return _has_one_of(text, [key])
         case [section, name, *_]:
             return f"{section}.{'' if name == BASE else name}" in text or repr(name) in text
         case keys:
