@@ -55,7 +55,7 @@ lint: .venv/ready ## style, types, and what a package may import
 	lint-imports
 
 publish: .venv/ready ## keep what is finished of STUDY in version control, run by run; with the last one, verdicts and report
-	@PYTHONPATH=src python -m sharpness.stages.publish --config $(CONFIG) --results results/$(STUDY) --captions workflow/report --citation CITATION.cff
+	@PYTHONPATH=src python -m sharpness.stages.publish --config $(CONFIG) --results results/$(STUDY) --snakefile Snakefile
 
 # What is not done when the time is over, the page names.
 spectra = PYTHONPATH=$(CURDIR)/src:$(CURDIR) timeout --signal=INT --kill-after=60 $(1) snakemake --cores 1 --keep-going \

@@ -23,10 +23,10 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        trained=expand(results_of(rules.train), run=STUDY.runs),
-        measured=measured_tables(),
+        trained=[] if ROOT else expand(results_of(rules.train), run=STUDY.runs),
+        measured=[] if ROOT else measured_tables(),
         tables=experiment_tables(),
         figures=figure_files(),
-        report=rules.report.output.page,
+        conclusions=conclusions(),
         study=rules.effective_study.output.study,
     localrule: True

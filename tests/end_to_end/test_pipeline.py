@@ -358,7 +358,7 @@ def test_a_study_is_published_run_by_run_and_from_several_machines(finished, tmp
 def publish(results: Path) -> str:
     stage = [sys.executable, "-m", "sharpness.stages.publish"]
     words = ["--config", str(SMALL), "--results", str(results)]
-    words += ["--captions", str(ROOT / "workflow" / "report"), "--citation", str(ROOT / "CITATION.cff")]
+    words += ["--snakefile", str(ROOT / "Snakefile")]
     done = subprocess.run(
         [*stage, *words],
         env=environment() | {"PYTHONPATH": str(ROOT / "src")},

@@ -19,13 +19,14 @@ from sharpness.report.published import Publication
 from sharpness.runtime import closure
 from sharpness.runtime.files import write_table
 from sharpness.stages.collect import collect
-from sharpness.stages.publish import _check as check_publication
-from sharpness.stages.publish import publish
+from sharpness.stages.publish import _check, publish
 from sharpness.study.identity import settings_digest, sized
 from sharpness.study.jobs import jobs
 from sharpness.study.measurement import code_of, finite, required
+from sharpness.study.paths import StudyFolder
 from sharpness.study.plan import study_of
 from sharpness.study.planned import check_finished, digest, wanted
+from sharpness.study.published import Published
 from sharpness.study.records import (
     RecordError,
     Wanted,
@@ -37,6 +38,10 @@ from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.runs import as_csv
 
 MADE_BY = {"code": "0a", "torch": "2.14.1+cu130", "device": "cpu", "threads": "1", "kernels": "", "data_digest": "1b"}
+
+
+def check_publication(study, runs, published):
+    _check(Published(study, StudyFolder(str(published))), runs)
 
 
 def rows_of(run, asked, **changes):
@@ -539,13 +544,24 @@ def test_what_was_published_before_an_edit_does_not_stay_under_the_new_caption(s
     assert str(refused.value).startswith(str(path))
 
 
+def test_a_rule_that_fails_ends_publishing_with_what_its_job_said(tmp_path):
+    published = shutil.copytree(ROOT / "results/digits/published", tmp_path / "digits/published")
+    image = published / "figures/steps.png"
+    image.write_bytes(image.read_bytes()[:-9])
+    told = f"could be made of what is kept in {published}: .*published/figures/steps.png is damaged or cut short"
+    with pytest.raises(RecordError, match=told):
+        publish(ROOT / "workflow/studies/digits.yaml", published.parent, ROOT / "Snakefile")
+    image.unlink()  # as the sentence advises
+    publish(ROOT / "workflow/studies/digits.yaml", published.parent, ROOT / "Snakefile")
+    assert image.read_bytes() == (ROOT / "results/digits/published/figures/steps.png").read_bytes()
+
+
 @pytest.mark.parametrize("epoch", [3, 5])
 def test_the_table_of_an_experiment_that_stays_is_of_the_epoch_of_its_study(epoch, tmp_path):
     published = shutil.copytree(ROOT / "results/digits/published", tmp_path / "digits/published")
     study = yaml.safe_load((ROOT / "workflow/studies/digits.yaml").read_text()) | {"validation_epoch": epoch}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    captions = ROOT / "workflow/report"
-    publish(tmp_path / "study.yaml", published.parent, captions, ROOT / "CITATION.cff")
+    publish(tmp_path / "study.yaml", published.parent, ROOT / "Snakefile")
 
     table = pd.read_csv(published / "tables/results_table.csv").set_index("label")
     assert set(table["validation_epoch"]) == {epoch}

@@ -20,6 +20,7 @@ from sharpness.study.jobs import jobs as jobs_of
 from sharpness.workflow import dates, failures, forkserver, locking, utf8
 from sharpness.runtime.words import flags
 from sharpness.study.measurement import code_of
+from sharpness.study.published import Published
 from sharpness.study.records import RecordError, training_stage as stage_of
 from sharpness.study.runs import RUNS, as_csv
 from sharpness.study.schema import StudyError
@@ -30,6 +31,10 @@ from sharpness.study.file import only_study, parse_study
 from sharpness.runtime.words import pack
 
 utf8.require()
+# By another root, the same rules make tables, figures and report of the runs that are kept there: see stages/publish.py.
+ROOT = workflow.config_settings.overwrite_config.get("root")
+if ROOT:
+    del config["root"]
 try:
     only_study(workflow.configfiles)
     STUDY = study_of(
@@ -38,9 +43,9 @@ try:
         # Snakemake has read it already: of a key that is given twice it keeps the last, unseen.
         known=[sentence for file in workflow.configfiles for sentence in parse_study(Path(file)).twice],
     )
-    FOLDER = StudyFolder.of(STUDY.name)
+    FOLDER = StudyFolder(ROOT) if ROOT else StudyFolder.of(STUDY.name)
     PREPARED = {run.data: prepared(run.data) for run in STUDY.runs.values()}
-    ORIGINALS = [name for name, tensors in PREPARED.items() if not Path(tensors).exists()]
+    ORIGINALS = [] if ROOT else [name for name, tensors in PREPARED.items() if not Path(tensors).exists()]
     for name in ORIGINALS:
         catalogue.check(name)
     if workflow.is_main_process:
@@ -125,6 +130,12 @@ def installed(package):
         return f"{package} of the rule's own environment"
 
 
+DIGEST = "" if ROOT else planned.digest(STUDY)  # of what is published, nobody asks whether it is due
+KEPT = Published(STUDY, FOLDER)
+# What tables and figures are made of.
+MADE = {experiment.name: experiment for experiment in KEPT.whole()} if ROOT else STUDY.experiments
+
+
 def is_recorded(path):
     """Whether Snakemake has a record of how a file was made, or that it is being made."""
     name = urlsafe_b64encode(path.encode()).decode()
@@ -135,7 +146,7 @@ def is_recorded(path):
 
 
 # What was made by other settings or other code, Snakemake makes anew where it knows; where not, the results tell.
-if workflow.is_main_process:
+if workflow.is_main_process and not ROOT:
     try:
         planned.check_finished(STUDY, Path(FOLDER.root), is_recorded=is_recorded, torch=version("torch"))
     except RecordError as error:
@@ -144,6 +155,7 @@ if workflow.is_main_process:
 # Ancient, since a run of a name has the same fields for ever: those of other runs, added or taken out, change no result.
 TABLE_OF_RUNS = ancient(FOLDER.table(RUNS))
 
+RUNS_OF = {name: KEPT.kept(made) if ROOT else FOLDER.runs for name, made in MADE.items()}
 RUN = FOLDER.run("{run}")
 
 
@@ -164,7 +176,7 @@ wildcard_constraints:
     part=rf"\d+|{ENDS}",
     settings=r"[a-z][a-z0-9_]*",
     measurement=one_of(["history", *MEASUREMENTS]),
-    experiment=one_of(STUDY.experiments),
+    experiment=one_of(MADE),
     table=one_of(experiments_of("table")),
     agreement=one_of(experiments_of("agreement")),
 
@@ -233,7 +245,7 @@ def part_before(measurement, wildcards):
 def tables_of_runs(wildcards):
     """The tables of one measurement over all runs of an experiment."""
     return [
-        f"{FOLDER.runs}/{table}"
+        f"{RUNS_OF[wildcards.experiment]}/{table}"
         for run in STUDY.experiments[wildcards.experiment].runs
         for table in STUDY.tables(wildcards.experiment, run, wildcards.measurement)
     ]
@@ -248,28 +260,47 @@ def words_of_collected(wildcards, input):
 
 
 def collected_tables():
-    """Every collected table, by its experiment and its measurement."""
-    return {
+    """Every collected table that there is or will be, by its experiment and its measurement."""
+    tables = {
         (name, measurement): FOLDER.table(table)
         for name, experiment in STUDY.experiments.items()
         for measurement, table in experiment.collected.items()
     }
+    return {of: table for of, table in tables.items() if of[0] in MADE or Path(table).exists()}
 
 
 def experiment_tables():
-    """The tables of all experiments, the tables of results, and the verdicts on the poster's claims."""
+    """The tables of all experiments, and the tables of results."""
+    lacking = {experiment.name for experiment in KEPT.lacking() if ROOT}
+    tables, agreements = (
+        [name for name in experiments_of(kind) if name not in lacking] for kind in ("table", "agreement")
+    )
     return [
         *results_of(rules.runs),
         *collected_tables().values(),
-        *expand(results_of(rules.results_table), table=experiments_of("table")),
-        *expand(results_of(rules.agreement), agreement=experiments_of("agreement")),
-        *results_of(rules.claims),
+        *expand(results_of(rules.results_table), table=tables),
+        *expand(results_of(rules.agreement), agreement=agreements),
     ]
+
+
+def conclusions():
+    """The verdicts on the poster's claims, and the report: of what is published once all of it is."""
+    return [] if ROOT and KEPT.lacking() else [*results_of(rules.claims), rules.report.output.page]
+
+
+def is_drawn(name, experiment):
+    """Whether a figure is made here: of an experiment that stays published, only one that is not there."""
+    files = [Path(FOLDER.figure(name, ending)) for ending in ("pdf", "png")]
+    return experiment.name in MADE or (KEPT.has(experiment) and not all(file.exists() for file in files))
 
 
 # A figure's name to its experiment, by function.
 FIGURES = {
-    function: {name: experiment for name, (drawn_by, experiment) in STUDY.figures.items() if drawn_by == function}
+    function: {
+        name: experiment
+        for name, (drawn_by, experiment) in STUDY.figures.items()
+        if drawn_by == function and is_drawn(name, experiment)
+    }
     for kind in KINDS.values()
     for function in kind.figures
 }
@@ -277,7 +308,8 @@ FIGURES = {
 
 def figure_files():
     """All figures, in both formats."""
-    return expand(FOLDER.figure("{figure}", "{format}"), figure=STUDY.figures, format=("pdf", "png"))
+    names = [name for drawn in FIGURES.values() for name in drawn]
+    return expand(FOLDER.figure("{figure}", "{format}"), figure=names, format=("pdf", "png"))
 
 
 def measured_for(function):

@@ -59,8 +59,8 @@ rule report:
         "../../environment.yml"
     params:
         study=STUDY.name,
-        digest=planned.digest(STUDY),
-        results=lambda wildcards, output: str(Path(output.page).parent),
+        digest=DIGEST,
+        results=lambda wildcards, output: str(Path(output.page).parents[1 if ROOT else 0]),
         jobs=pack(flags("jobs", asdict(jobs_of(STUDY)))),
         names=list(STUDY.figures),
         functions=[function for function, _ in STUDY.figures.values()],
@@ -69,7 +69,7 @@ rule report:
         tables=list(STUDY.result_tables),
         kinds=list(STUDY.result_tables.values()),
     shell:
-        "python -m sharpness.stages.report --study {params.study} --digest {params.digest} --results {params.results:q} {params.jobs} --claims {input.claims:q}"
+        "python -m sharpness.stages.report --study {params.study} --digest={params.digest} --results {params.results:q} {params.jobs} --claims {input.claims:q}"
         " --figures.names {params.names} --figures.functions {params.functions} --figures.measured {params.measured:q}"
         " --figures.images {input.images:q} --interactive.names {params.interactive}"
         " --interactive.tables {input.drawn_anew:q} --tables.names {params.tables} --tables.kinds {params.kinds}"

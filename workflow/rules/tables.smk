@@ -112,10 +112,10 @@ rule claims:
         kinds=[STUDY.experiments[name].kind for name, _ in collected_tables()],
         measurements=[measurement for _, measurement in collected_tables()],
         settings=STUDY.settings_of_spectra,
-        study=planned.digest(STUDY),
+        study=DIGEST,
         validation_epoch=STUDY.config["validation_epoch"],
     shell:
         "python -m sharpness.stages.claims --kinds {params.kinds} --measurements {params.measurements}"
         " --tables {input.tables:q} --runs {input.runs:q} --settings {params.settings:q} --validation-epoch {params.validation_epoch}"
-        " --markdown {output.markdown:q} --csv {output.csv:q} --study {params.study}"
+        " --markdown {output.markdown:q} --csv {output.csv:q} --study={params.study}"
         " --benchmark {output.cost:q} 2> {log:q}"
