@@ -73,9 +73,8 @@ with torch.no_grad():
         weight.normal_(std=0.5, generator=generator)
 inputs = torch.randn(20, 1, 4, 4, generator=generator, dtype=torch.float64)
 targets = torch.randint(0, 3, (20,), generator=generator)
-pairs = top_eigenpairs(
-    HessianOperator(model, inputs, targets), num_pairs=2, tolerance=1e-5, max_products=60, generator=generator
-)
+operator = HessianOperator(model, inputs, targets, precision="float64")
+pairs = top_eigenpairs(operator, num_pairs=2, tolerance=1e-5, max_products=60, generator=generator)
 
 shapes = {name: weight.shape for name, weight in model.named_parameters()}
 def loss(weights):
