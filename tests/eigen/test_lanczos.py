@@ -220,24 +220,24 @@ def test_pairs_that_cannot_be_had_are_refused(num_pairs, max_products):
 
 
 def test_an_end_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match="which must be one of largest, smallest, magnitude, got 'LM'"):
+    with pytest.raises(ValueError, match="which .*'LM'"):
         solve(torch.eye(3), num_pairs=1, which="LM")
 
 
 def test_a_probe_of_less_than_nothing_is_refused():
-    with pytest.raises(ValueError, match="probe_products must not be negative, got -1"):
+    with pytest.raises(ValueError, match="probe_products .*got -1"):
         solve(torch.eye(3), num_pairs=1, probe_products=-1)
 
 
 @pytest.mark.parametrize("matrix", [np.zeros((3, 4)), torch.zeros(4, 3), np.zeros(3), torch.zeros(2, 2, 2)])
 def test_an_operator_that_is_not_square_is_refused(matrix):
-    with pytest.raises(ValueError, match=r"need a square operator \[P, P\], got one of shape \["):
+    with pytest.raises(ValueError, match=r"square .*\["):
         solve(matrix, num_pairs=1)
 
 
 @pytest.mark.parametrize("matrix", [np.eye(3, dtype=complex), torch.eye(3, dtype=torch.int64), torch.eye(3).cfloat()])
 def test_an_operator_that_is_not_real_is_refused(matrix):
-    with pytest.raises(ValueError, match=r"need a real operator of floating point, got one of dtype .*(complex|int64)"):
+    with pytest.raises(ValueError, match=r"dtype .*(complex|int64)"):
         solve(matrix, num_pairs=1)
 
 
@@ -254,16 +254,16 @@ def test_what_is_no_symmetric_operator_is_refused(number):
 
 @pytest.mark.parametrize("tolerance", [0.0, -1e-3, float("nan"), float("inf"), -float("inf")])
 def test_a_tolerance_that_is_none_is_refused(tolerance):
-    with pytest.raises(ValueError, match=f"tolerance must be positive and finite, such as 1e-3, got {tolerance}"):
+    with pytest.raises(ValueError, match=f"tolerance .*{tolerance}"):
         solve(torch.eye(3), num_pairs=1, tolerance=tolerance)
-    with pytest.raises(ValueError, match="tolerance must be positive"):
+    with pytest.raises(ValueError, match="^tolerance "):
         follow_eigenpairs(torch.eye(3), torch.eye(3)[:1], tolerance=tolerance, max_products=3)
 
 
 @pytest.mark.parametrize("name", ["num_pairs", "max_products", "probe_products"])
 @pytest.mark.parametrize("number", [True, 2.5, 2.0, "2", None])
 def test_a_number_that_is_not_whole_is_refused(name, number):
-    with pytest.raises(TypeError, match=f"{name} must be a whole number, got {number!r}"):
+    with pytest.raises(TypeError, match=f"{name} .*{number!r}"):
         solve(torch.eye(3), **{"num_pairs": 1, name: number})
 
 
@@ -274,19 +274,19 @@ def test_whole_numbers_and_tolerances_of_numpy_are_taken():
 
 @pytest.mark.parametrize("generator", [None, 0, torch])
 def test_the_global_generator_is_never_taken_instead(generator):
-    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, as torch\.Generator\(\)"):
+    with pytest.raises(TypeError, match=r"^generator .*torch\.Generator\(\)"):
         top_eigenpairs(torch.eye(3), num_pairs=1, tolerance=1e-3, max_products=3, generator=generator)
 
 
 @pytest.mark.parametrize("operator", [None, [1.0, 2.0], len, 3.0])
 def test_what_is_no_operator_at_all_is_refused_by_its_type(operator):
-    with pytest.raises(TypeError, match=f"need a symmetric operator: .* got {type(operator).__name__}"):
+    with pytest.raises(TypeError, match=f"operator.* got {type(operator).__name__}$"):
         solve(operator, num_pairs=1)
 
 
 @pytest.mark.parametrize("vectors", [[[1.0, 0.0, 0.0]], np.eye(3)[:1]])
 def test_vectors_that_are_no_tensor_are_refused(vectors):
-    with pytest.raises(TypeError, match=r"vectors must be a tensor \[k, 3\], got"):
+    with pytest.raises(TypeError, match=r"^vectors .*\[k, 3\]"):
         follow_eigenpairs(torch.eye(3), vectors, tolerance=1e-3, max_products=9)
 
 
@@ -294,13 +294,13 @@ def test_vectors_that_are_no_tensor_are_refused(vectors):
     "vectors", [torch.ones(2, 3), torch.zeros(1, 3), torch.full((1, 3), torch.nan), 2 * torch.eye(3)]
 )
 def test_vectors_that_are_not_orthonormal_are_refused(vectors):
-    with pytest.raises(ValueError, match="vectors must be orthonormal rows, as eigenvectors are"):
+    with pytest.raises(ValueError, match="^vectors .*orthonormal"):
         follow_eigenpairs(torch.eye(3), vectors, tolerance=1e-3, max_products=9)
 
 
 @pytest.mark.parametrize("vectors", [torch.eye(3)[0], torch.zeros(0, 3), torch.eye(2), torch.eye(4)])
 def test_vectors_that_cannot_be_followed_are_refused(vectors):
-    with pytest.raises(ValueError, match=r"vectors must be rows \[k, 3\], got a tensor of shape"):
+    with pytest.raises(ValueError, match=r"vectors .*a tensor of shape"):
         follow_eigenpairs(torch.eye(3), vectors, tolerance=1e-3, max_products=9)
 
 
@@ -792,7 +792,7 @@ def test_a_reference_is_left_alone_in_following():
 
 def test_fewer_products_than_vectors_are_refused():
     _, vectors = leading(with_spectrum(FOLLOWED), 3)
-    with pytest.raises(ValueError, match="max_products must be at least 3, one for each vector, got 2"):
+    with pytest.raises(ValueError, match="max_products .*got 2"):
         follow_eigenpairs(with_spectrum(FOLLOWED), vectors, tolerance=0.1, max_products=2)
 
 

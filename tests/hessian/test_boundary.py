@@ -128,7 +128,7 @@ def test_labels_may_be_of_any_type_of_whole_numbers(problem, kind):
 
 def test_logits_with_their_classes_last_are_told(problem):
     plain = problem(lambda: nn.Sequential(nn.Flatten(2), nn.Linear(36, 3)))
-    with pytest.raises(ValueError, match=r"the classes are the second axis, as in logits\.movedim\(-1, 1\)"):
+    with pytest.raises(ValueError, match=r"logits\.movedim\(-1, 1\)"):
         operator_of(plain.part(inputs=plain.inputs, targets=torch.zeros(7, 2).long()))
 
 
@@ -136,22 +136,19 @@ LABELS = {
     "too large": (lambda y: y.index_fill(0, torch.tensor([4]), 3), r"targets\[4\] is 3, but the network has 3 classes"),
     "negative": (lambda y: y.index_fill(0, torch.tensor([2, 5]), -1), r"targets\[2\] is -1, .* 0 to 2, or -100"),
     "nearly ignored": (lambda y: y.index_fill(0, torch.tensor([0]), -99), r"targets\[0\] is -99"),
-    "a column": (
-        lambda y: y[:, None],
-        r"\[7, 1\], one label for each position of .* is \[7\].*squeeze\(1\)",
-    ),
+    "a column": (lambda y: y[:, None], r"\[7, 1\], .* \[7\].*squeeze\(1\)"),
     "one-hot": (lambda y: functional.one_hot(y, 3), r"shape \[7, 3\].*argmax\(1\)"),
     "of places": (lambda y: y[:, None].expand(7, 4), r"shape \[7, 4\]"),
     "floating point": (lambda y: y.float(), r"whole numbers, got torch.float32.*targets\.long\(\)"),
-    "probabilities": (lambda y: functional.one_hot(y, 3).double(), "probabilities of classes are not supported"),
+    "probabilities": (lambda y: functional.one_hot(y, 3).double(), "probabilities"),
     "complex": (lambda y: y.to(torch.complex64), "whole numbers, got torch.complex64"),
-    "all ignored": (lambda y: torch.full_like(y, -100), "all targets are -100"),
+    "all ignored": (lambda y: torch.full_like(y, -100), "targets .*-100"),
     "a number": (lambda y: y[0], "got a single number and 7"),
     "too few": (lambda y: y[:6], "got 6 and 7"),
     "none": (lambda y: y[:0], "got 0 and 7"),
-    "on another device": (lambda y: y.to("meta"), "targets are on meta, but the network on cpu"),
-    "a list": (lambda y: y.tolist(), "targets must be a tensor or a numpy array, got list"),
-    "words": (lambda _: np.array(["a"] * 7), "targets must be numbers, got an array of <U1"),
+    "on another device": (lambda y: y.to("meta"), "targets .*meta.*cpu"),
+    "a list": (lambda y: y.tolist(), "targets .*list"),
+    "words": (lambda _: np.array(["a"] * 7), "targets .*an array of <U1"),
 }
 
 
@@ -195,7 +192,7 @@ def test_inputs_of_another_kind_are_converted_or_refused(problem):
         other = operator_of(plain.part(inputs=inputs, targets=plain.targets), precision="float32")
         assert torch.equal(other @ vector, expected)
     for inputs, sentence in (
-        (plain.inputs.tolist(), "inputs must be a tensor or a numpy array, got list"),
+        (plain.inputs.tolist(), "inputs .*list"),
         (plain.inputs.to("meta"), "inputs are on meta, but the network on cpu"),
         (plain.inputs.to_sparse(), "inputs must be dense"),
         (plain.inputs[0, 0, 0, 0], "got 7 and a single number"),
@@ -517,24 +514,24 @@ def test_the_default_type_is_that_at_which_the_operator_was_made(problem, chunks
             {"precision": "bf16"},
             "precision 'bf16' is unknown: did you mean 'bfloat16'.* there are 'float64', 'float32', 'tf",
         ),
-        ({"precision": "fp32"}, "'fp32' is unknown: did you mean 'float32'"),
-        ({"precision": "double"}, "precision 'double' is unknown: did you mean 'float64'"),
-        ({"precision": "auto"}, "precision 'auto' is unknown"),
-        ({"precision": torch.float64}, "precision torch.float64 is unknown: did you mean 'float64'"),
-        ({"precision": None}, "precision None is unknown"),
-        ({"precision": ["float32"]}, r"precision \['float32'\] is unknown"),
-        ({"l2": float("nan")}, "l2 must be finite and not negative, got nan"),
-        ({"l2": -0.1}, "l2 must be finite and not negative, got -0.1"),
-        ({"l2": "0.1"}, "l2 must be a number, got '0.1'"),
-        ({"l2": True}, "l2 must be a number, got True"),
-        ({"chunk_size": 0}, "chunk_size must be at least 1, got 0"),
-        ({"chunk_size": 2.5}, "chunk_size must be a whole number, got 2.5"),
-        ({"chunk_size": True}, "chunk_size must be a whole number, got True"),
-        ({"chunk_size": None}, "chunk_size must be a whole number, got None"),
-        ({"memory_budget": 1e9}, "memory_budget must be a whole number, got 1000000000.0"),
-        ({"memory_budget": -1}, "memory_budget must be at least 0, got -1"),
-        ({"parameters": ["0.*"]}, r"parameters must be a pattern of names .*, got \['0"),
-        ({"batch_statistics": "no"}, "batch_statistics must be True or False, got 'no'"),
+        ({"precision": "fp32"}, "precision 'fp32' .*'float32'"),
+        ({"precision": "double"}, "precision 'double' .*'float64'"),
+        ({"precision": "auto"}, "precision 'auto' "),
+        ({"precision": torch.float64}, "precision torch.float64 .*'float64'"),
+        ({"precision": None}, "precision None "),
+        ({"precision": ["float32"]}, r"precision \['float32'\] "),
+        ({"l2": float("nan")}, "l2 .*nan"),
+        ({"l2": -0.1}, "l2 .*got -0.1"),
+        ({"l2": "0.1"}, "l2 .*'0.1'"),
+        ({"l2": True}, "l2 .*True"),
+        ({"chunk_size": 0}, "chunk_size .*got 0"),
+        ({"chunk_size": 2.5}, "chunk_size .*got 2.5"),
+        ({"chunk_size": True}, "chunk_size .*True"),
+        ({"chunk_size": None}, "chunk_size .*None"),
+        ({"memory_budget": 1e9}, "memory_budget .*got 1000000000.0"),
+        ({"memory_budget": -1}, "memory_budget .*got -1"),
+        ({"parameters": ["0.*"]}, r"parameters .*\['0"),
+        ({"batch_statistics": "no"}, "batch_statistics .*'no'"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused_by_name_and_value(problem, settings, sentence):
@@ -545,7 +542,7 @@ def test_settings_that_mean_nothing_are_refused_by_name_and_value(problem, setti
 
 @pytest.mark.parametrize("word", ["float32", "bf16", "TF32"])
 def test_the_pipelines_product_knows_its_words_too(problem, word):
-    with pytest.raises(ValueError, match=f"precision '{word}' is unknown"):
+    with pytest.raises(ValueError, match=f"precision '{word}' "):
         HessianProduct(Loss(problem("conv").model, l2=0.0), precision=word)
 
 
@@ -614,17 +611,17 @@ def test_a_block_may_have_no_vectors(problem):
 
 
 REFUSED = {
-    "too short": (lambda v: v[1:], "the vector has 116 entries"),
-    "empty": (lambda v: v[:0], "the vector has 0 entries"),
-    "rows": (lambda v: torch.stack([v, v]), r"has 2 entries; vectors in rows are multiplied as operator @ rows\.T"),
+    "too short": (lambda v: v[1:], "vector .*116"),
+    "empty": (lambda v: v[:0], "vector .* 0 "),
+    "rows": (lambda v: torch.stack([v, v]), r" 2 .*operator @ rows\.T"),
     "a number": (lambda v: v[0], r"need a vector \[117\] or a block of them \[117, b\], got shape \[\]"),
     "three axes": (lambda v: v[:, None, None], r"got shape \[117, 1, 1\]"),
-    "complex": (lambda v: v.to(torch.complex64), "the vector is of torch.complex64"),
-    "complex numpy": (lambda v: v.numpy() * 1j, "the vector is of torch.complex128"),
-    "on another device": (lambda v: v.to("meta"), "the vector is on meta, but the network on cpu"),
-    "sparse": (lambda v: v.to_sparse(), "the vector must be dense"),
-    "a list": (lambda v: v.tolist(), "the vector must be a tensor or a numpy array, got list"),
-    "objects": (lambda v: v.numpy().astype(object), "the vector must be numbers, got an array of object"),
+    "complex": (lambda v: v.to(torch.complex64), "vector .*torch.complex64"),
+    "complex numpy": (lambda v: v.numpy() * 1j, "vector .*torch.complex128"),
+    "on another device": (lambda v: v.to("meta"), "vector .*meta.*cpu"),
+    "sparse": (lambda v: v.to_sparse(), "vector .*dense"),
+    "a list": (lambda v: v.tolist(), "the vector .*list"),
+    "objects": (lambda v: v.numpy().astype(object), "the vector .*an array of object"),
     "named tensors": (lambda v: {"weight": v}, "got dict"),
 }
 
