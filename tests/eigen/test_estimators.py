@@ -317,7 +317,7 @@ def test_a_product_that_is_not_finite_is_an_error(value):
         lambda: frobenius_norm(matrix, num_products=6, generator=stream()),
         lambda: spectral_density(matrix, num_probes=2, num_steps=3, generator=stream()),
     ):
-        with pytest.raises(FloatingPointError, match="product 1 .*finite"):
+        with pytest.raises(FloatingPointError, match=r"product 1 .*finite"):
             estimate()
 
 
@@ -350,5 +350,5 @@ def test_numbers_that_are_not_whole_and_no_generator_are_refused(estimate, names
     for name in names:
         with pytest.raises(TypeError, match=f"{name} .*{number}"):
             estimate(torch.eye(3), **{**fitting, name: number}, generator=stream())
-    with pytest.raises(TypeError, match="^generator "):
+    with pytest.raises(TypeError, match=r"^generator "):
         estimate(torch.eye(3), **fitting, generator=None)

@@ -405,7 +405,7 @@ def test_what_does_not_fit_is_told_by_its_value(problem):
         HessianOperator(plain.model, plain.inputs, plain.targets[:6])
     with pytest.raises(ValueError, match="at least one, got 0 and 0"):
         HessianOperator(plain.model, plain.inputs[:0], plain.targets[:0])
-    with pytest.raises(ValueError, match="chunk_size .*got 0"):
+    with pytest.raises(ValueError, match=r"chunk_size .*got 0"):
         HessianOperator(plain.model, plain.inputs, plain.targets, chunk_size=0)
     with pytest.raises(ValueError, match=r"no parameter matches 'layer3\.\*', there are 0\.weight, 0\.bias, 4\.weight"):
         HessianOperator(plain.model, plain.inputs, plain.targets, parameters="layer3.*")
