@@ -52,7 +52,7 @@ lint: .venv/ready ## style, types, and what a package may import
 	ruff format --check .
 	snakefmt --check Snakefile workflow benchmarks
 	mypy
-	lint-imports
+	PYTHONPATH=src lint-imports
 
 publish: .venv/ready ## keep what is finished of STUDY in version control, run by run; with the last one, verdicts and report
 	@PYTHONPATH=src python -m sharpness.stages.publish --config $(CONFIG) --results results/$(STUDY) --snakefile Snakefile
