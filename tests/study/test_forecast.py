@@ -42,7 +42,7 @@ def test_updates_are_those_of_the_histories(small, finished):
         history = pd.read_csv(finished / "results" / "small" / "runs" / job.run.name / "history.csv")
         if not history["diverged"].any():
             assert job.gradients == history["step"].iloc[-1]
-        assert history["direction_products"].sum() <= sum(some.at_most for some in job.products)
+        assert history["num_direction_products"].sum() <= sum(some.at_most for some in job.products)
 
 
 def test_losses_are_evaluated_at_the_start_and_after_the_epochs_of_the_study():
