@@ -45,7 +45,8 @@ test: lint ## lint, types, unit tests, and a small study end to end: five minute
 	$(PYTEST) -m "not slow"
 
 test-all: lint ## the same with the slow tests: kills, edits, Slurm, a browser, LaTeX, layers and spectra by the thousand
-	$(PYTEST) --durations=20
+	$(PYTEST) --durations=20 --ignore tests/slurm
+	python -m pytest --durations=5 tests/slurm # alone: one cluster takes the ports
 
 lint: .venv/ready ## style, types, and what a package may import
 	ruff check .

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.project import ROOT
 
-SMALL = ROOT / "tests" / "end_to_end" / "small.yaml"
+SMALL = ROOT / "tests" / "workflow" / "small.yaml"
 # As the tests began: packages that they import set variables of their own, in one worker and not in another.
 AT_FIRST = dict(os.environ)
 

@@ -216,7 +216,8 @@ def test_another_torch_runs_everything_and_says_so(project, everything, tmp_path
     information = tmp_path / "torch-9.9.9.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.9.9\n")
-    computed = {rule: count for rule, count in everything.items() if rule != "runs"}  # which the plan alone makes
+    planned = ("runs", "effective_study")  # by the plan alone
+    computed = {rule: count for rule, count in everything.items() if rule not in planned}
     assert planned_jobs(project, PYTHONPATH=str(tmp_path)) == computed
     said = snakemake(project, "-n", "--configfile", str(SMALL), PYTHONPATH=str(tmp_path)).stdout
     assert "torch 9.9.9" in said
@@ -322,7 +323,6 @@ def test_a_clone_plans_everything_beside_published_tables_and_figures(project, e
 DELETED = {
     "figures/steps.png": {"figure_steps": 1, "report": 1},
     "tables/steps_steps.csv": {"collect": 1, "figure_steps": 1, **LAST},
-    "tables/runs.csv": {"runs": 1},
     "report.html": {"report": 1},
 }
 
@@ -337,6 +337,19 @@ def test_a_deleted_output_is_made_again(project, name):
     finally:
         path.write_bytes(content)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_a_deleted_table_of_runs_trains_and_measures_nothing(project, everything):
+    path = project / "results" / "small" / "tables" / "runs.csv"
+    content, times = path.read_bytes(), path.stat()
+    path.unlink()
+    try:
+        planned = planned_jobs(project)
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    readers = {"agreement", "claims", "results_table", "report", *(rule for rule in everything if "figure_" in rule)}
+    assert planned == {rule: count for rule, count in everything.items() if rule in {"runs", *readers}}
 
 
 def test_the_cost_of_a_job_is_an_output_of_its_rule_without_which_nothing_is_made_anew(project):

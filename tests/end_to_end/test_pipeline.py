@@ -209,7 +209,7 @@ def test_jobs_find_their_packages_imported(finished):
     jobs = pd.concat([pd.read_csv(path) for path in (finished / "results").rglob("benchmarks/*.csv")])
     # Importing torch takes more than one; the first jobs start before the server does.
     assert jobs["starting_cpu_seconds"].median() < 0.3
-    assert (jobs["cpu_seconds"] > jobs["starting_cpu_seconds"]).all()
+    assert (jobs["cpu_seconds"] >= jobs["starting_cpu_seconds"]).all()
 
 
 def test_one_figure_needs_no_more_than_its_own_runs(tmp_path):

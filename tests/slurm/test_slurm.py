@@ -27,7 +27,6 @@ from sharpness.study.registry import MEASUREMENTS
 pytestmark = [
     pytest.mark.usefixtures("cluster"),
     pytest.mark.slow,
-    pytest.mark.xdist_group("slurm"),  # there is one cluster, for one worker
 ]
 
 # As in the profile, but for how soon Slurm is asked first.

@@ -13,7 +13,7 @@ from sharpness.study.file import only_study, read_study, study_name
 from sharpness.study.schema import StudyError
 
 ROOT = Path(__file__).parents[2]
-STUDIES = sorted([ROOT / "config.yaml", *ROOT.glob("workflow/studies/*.yaml"), *ROOT.glob("tests/end_to_end/*.yaml")])
+STUDIES = sorted([ROOT / "config.yaml", *ROOT.glob("workflow/studies/*.yaml"), *ROOT.glob("tests/workflow/*.yaml")])
 
 
 def message_of(path: Path, text: str | bytes) -> str:
@@ -60,7 +60,7 @@ def test_what_is_merged_may_be_replaced(tmp_path):
 @given(data=st.data())
 def test_any_line_of_a_study_given_twice_is_refused(data, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "study.yaml"
-    lines = (ROOT / "tests/end_to_end/small.yaml").read_text().splitlines()
+    lines = (ROOT / "tests/workflow/small.yaml").read_text().splitlines()
     # A line with a value of its own, not one that opens a section and not one in braces over several lines.
     simple = [i for i, line in enumerate(lines) if ": " in line and "&" not in line and line.lstrip()[0] not in "#-"]
     chosen = data.draw(st.sampled_from(simple))
@@ -123,5 +123,5 @@ def test_the_name_of_a_study_is_printed_or_what_is_wrong_with_it(tmp_path):
         )
         return done.returncode, (done.stdout + done.stderr).strip()
 
-    assert said(ROOT / "tests/end_to_end/small.yaml") == (0, "small")
+    assert said(ROOT / "tests/workflow/small.yaml") == (0, "small")
     assert said(tmp_path / "none.yaml") == (1, f"{tmp_path}/none.yaml: cannot be read (No such file or directory)")

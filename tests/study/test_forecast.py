@@ -19,7 +19,7 @@ from sharpness.study.plan import Study, study_of
 from sharpness.study.registry import MEASUREMENTS
 
 ROOT = Path(__file__).parents[2]
-SMALL = ROOT / "tests" / "end_to_end" / "small.yaml"
+SMALL = ROOT / "tests" / "workflow" / "small.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from sharpness.study.schema import StudyError, problems
 from sharpness.study.showing import as_yaml
 
 ROOT = Path(__file__).parents[2]
-WHOLE = ROOT / "tests/end_to_end/small.yaml"  # as studies were before there were defaults: it says everything
+WHOLE = ROOT / "tests/workflow/small.yaml"  # as studies were before there were defaults: it says everything
 STUDIES = sorted([ROOT / "config.yaml", *ROOT.glob("workflow/studies/*.yaml"), WHOLE])
 MINIMAL = """\
 study: mine

@@ -954,7 +954,7 @@ def test_a_wrong_file_is_refused_before_a_forecast_and_a_publication(tmp_path):
     with pytest.raises(StudyError, match="the key 'study' is given twice, in line 2 and in line"):
         forecast(path)
     with pytest.raises(StudyError, match="the key 'study' is given twice, in line 2 and in line"):
-        publish(path, tmp_path, tmp_path, tmp_path)
+        publish(path, tmp_path, tmp_path)
 
 
 def test_a_training_job_that_no_command_could_start_is_refused():
