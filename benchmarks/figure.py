@@ -10,7 +10,6 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from benchmarks.jobs import NUM_EXAMPLES
 from benchmarks.summary import with_floor
 from sharpness.analysis.figures.palette import BLUE, GREY, ORANGE
-from sharpness.analysis.figures.style import style
 
 _NETWORK, _NUM_PAIRS = "simple_cnn", 10
 _LINES = {
@@ -26,7 +25,6 @@ _PANELS = {
 _FIXED = {"num_examples": NUM_EXAMPLES, "num_pairs": _NUM_PAIRS, "width": 1}
 
 
-@style()
 def cost_growth(table: pd.DataFrame) -> Figure:
     """Time of a spectrum against the number of examples, of eigenpairs, and the width; dashed, the floor.
 
