@@ -368,7 +368,7 @@ exec {real} "$@"
 
 def test_a_job_that_fails_shows_its_log_is_tried_as_often_as_told_and_the_others_go_on(tmp_path):
     folder, since = project(tmp_path / "project", failing_study()), now()
-    stage = folder / "src" / "sharpness" / "stages" / "spectrum.py"
+    stage = folder / "src" / "sharpness" / "stages" / "measure.py"
     stage.write_text(stage.read_text(encoding="utf-8").replace("    run_stage(", FAILING), encoding="utf-8")
     wrapped = silent_squeue(tmp_path / "programs")
     profile = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())
