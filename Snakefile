@@ -10,6 +10,8 @@ if not config and not workflow.overwrite_configfiles:
     configfile: "config.yaml"
 
 
+include: "workflow/rules/opening.smk"
+include: "workflow/rules/jobs.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-# Of every process that is timed, as in workflow/rules/common.smk: large tensors stay with the process.
+# Of every process that is timed, as in workflow/rules/jobs.smk: large tensors stay with the process.
 ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 
 

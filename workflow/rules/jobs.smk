@@ -1,0 +1,63 @@
+"""How jobs start: by which sources, in which environment, on this machine as forks of one process."""
+
+from importlib.metadata import PackageNotFoundError
+from shlex import quote
+
+from sharpness.runtime import closure
+from sharpness.workflow import failures, forkserver
+
+# Relative, so that a project may be moved with its results: inputs of another name are other inputs.
+PROJECT = Path(os.path.relpath(workflow.basedir))
+SOURCE = PROJECT / "src"
+if set("{}") & set(str(workflow.basedir)):
+    sys.exit(
+        f"{workflow.basedir}: Snakemake takes braces in the path of a project for wildcards; give its folder another name"
+    )
+if ":" in str(PROJECT):
+    sys.exit(f"{PROJECT}: Python takes a colon for the end of a path; call snakemake in the project's own folder")
+
+
+def sources(*modules):
+    """Every source file that the modules' behaviour follows from."""
+    return [os.path.relpath(path) for path in closure.sources(*modules)]
+
+
+JOB_ENVIRONMENT = {
+    "PYTHONUTF8": "1",  # words and files are the same in every locale
+    "PYTHONPATH": str(SOURCE),
+    # glibc's malloc gives large tensors back to the system after every use, and gets them again page by page: a tenth of
+    # the time of a measurement on a CPU.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+}
+EXPORT = f"export {' '.join(f'{name}={quote(value)}' for name, value in JOB_ENVIRONMENT.items())}; "
+
+
+def run_jobs_by(python):
+    """Let this function of the shell be what starts Python for jobs."""
+    # Snakemake formats it: its braces are the shell's.
+    shell.prefix((EXPORT + python).replace("{", "{{").replace("}", "}}"))
+
+
+run_jobs_by(forkserver.through(forkserver.NOBODY))
+
+
+# Jobs of this process, not those that it submits: theirs are other machines and other environments.
+onstart:
+    if not workflow.deployment_settings.deployment_method:
+        run_jobs_by(forkserver.start(JOB_ENVIRONMENT))
+
+
+onerror:
+    # Snakemake tells of a job by its whole command; what it said itself comes last.
+    said = [line for file in log for line in failures.last_words(Path(file))]
+    if said:
+        print("What failed, and the last line of its log:", *said, sep="\n", file=sys.stderr)
+
+
+def installed(package):
+    """Name and version of a package, for the parameters of what computes with it: another one gives other results."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} of the rule's own environment"

@@ -1,0 +1,87 @@
+"""Read the study, check it, and hold what is finished against it."""
+
+import os
+import sys
+from base64 import urlsafe_b64encode
+from importlib.metadata import version
+from pathlib import Path
+
+from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+
+sys.path.insert(0, f"{workflow.basedir}/src")
+
+from sharpness.data import catalogue
+from sharpness.runtime import files
+from sharpness.study import planned
+from sharpness.study.file import only_study, parse_study
+from sharpness.study.paths import StudyFolder, prepared
+from sharpness.study.plan import study_of
+from sharpness.study.published import Published
+from sharpness.study.records import RecordError
+from sharpness.study.schema import StudyError
+from sharpness.workflow import dates, locking, utf8
+
+utf8.require()
+# By another root, the same rules make tables, figures and report of the runs that are kept there: see stages/publish.py.
+ROOT = workflow.config_settings.overwrite_config.get("root")
+if ROOT:
+    del config["root"]
+try:
+    only_study(workflow.configfiles)
+    STUDY = study_of(
+        config,
+        source=", ".join(map(str, workflow.configfiles)) or "--config",
+        # Snakemake has read it already: of a key that is given twice it keeps the last, unseen.
+        known=[sentence for file in workflow.configfiles for sentence in parse_study(Path(file)).twice],
+    )
+    FOLDER = StudyFolder(ROOT) if ROOT else StudyFolder.of(STUDY.name)
+    PREPARED = {run.data: prepared(run.data) for run in STUDY.runs.values()}
+    ORIGINALS = [] if ROOT else [name for name, tensors in PREPARED.items() if not Path(tensors).exists()]
+    for name in ORIGINALS:
+        catalogue.check(name)
+    if workflow.is_main_process:
+        files.require_space(Path(), 2**20)
+        # Jobs on other machines have other clocks.
+        dates.check_dates(
+            [
+                *workflow.configfiles,
+                *(Path(workflow.basedir) / name for name in ("src", "workflow", "CITATION.cff", "environment.yml")),
+                *(file for name in ORIGINALS for file in catalogue.present(name)),
+                *PREPARED.values(),
+                *(FOLDER.run(run).root for run in STUDY.runs),
+                *(FOLDER.tables, FOLDER.figures, FOLDER.report),
+            ]
+        )
+except (StudyError, catalogue.DataError, dates.DateError, files.DiskFullError) as error:
+    # Sentences for the author of the study, without a traceback.
+    sys.exit(str(error))
+
+locking.install(STUDY.name, PREPARED.values())
+
+# Imported only where Snakemake submits jobs to Slurm's queue, or could.
+if ExecutorPluginRegistry().is_installed("slurm"):
+    from sharpness.workflow import slurm
+
+    slurm.install()
+
+DIGEST = "" if ROOT else planned.digest(STUDY)  # of what is published, nobody asks whether it is due
+KEPT = Published(STUDY, FOLDER)
+# What tables and figures are made of.
+MADE = {experiment.name: experiment for experiment in KEPT.whole()} if ROOT else STUDY.experiments
+
+
+def is_recorded(path):
+    """Whether Snakemake has a record of how a file was made, or that it is being made."""
+    name = urlsafe_b64encode(path.encode()).decode()
+    longest = os.pathconf(".", "PC_NAME_MAX") - 1
+    pieces = [name[begin : begin + longest] for begin in range(0, len(name), longest)]
+    place = Path(*(f"@{piece}" for piece in pieces[:-1]), pieces[-1])
+    return any((Path(".snakemake") / kind / place).exists() for kind in ("metadata", "incomplete"))
+
+
+# What was made by other settings or other code, Snakemake makes anew where it knows; where not, the results tell.
+if workflow.is_main_process and not ROOT:
+    try:
+        planned.check_finished(STUDY, Path(FOLDER.root), is_recorded=is_recorded, torch=version("torch"))
+    except RecordError as error:
+        sys.exit(str(error))
