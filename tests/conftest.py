@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 from running import run_study
+from sample_run import RUN
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -220,32 +221,17 @@ def unmoved_global_generator() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def run() -> Run:
     """Plain SGD for three epochs of five steps; two of the 22 examples are left over."""
-    return Run(
+    return replace(
+        RUN,
         data="digits",
         num_training=22,
-        augment=False,
-        model="simple_cnn",
-        padding="alternating",
-        init_scale=None,
         learning_rate=0.05,
-        learning_rate_epochs=(),
-        learning_rate_factor=0.0,
         batch_size=4,
-        momentum=0.0,
-        l2=0.0,
-        precision="float32",
-        gamma=1.0,
-        gamma_outside=1.0,
         num_directions=0,
         direction_examples=0,
         direction_tolerance=0.0,
         direction_products=0,
-        direction_precision="float32",
         epochs=3,
-        plateau_patience=None,
-        stop_patience=None,
-        loss_bound=None,
-        seed=0,
     )
 
 

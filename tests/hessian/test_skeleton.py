@@ -53,6 +53,15 @@ WRAPPED = {
 }
 
 
+def twice_differentiated(plain, vector):
+    """The product by torch's own double backward, in the order of ``parameters_to_vector``."""
+    weights = list(plain.model.parameters())
+    loss = functional.cross_entropy(plain.model(plain.inputs), plain.targets)
+    slopes = torch.autograd.grad(loss, weights, create_graph=True)
+    slope = torch.cat([part.flatten() for part in slopes]) @ vector
+    return torch.cat([part.flatten() for part in torch.autograd.grad(slope, weights)])
+
+
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
 def test_what_is_wrapped_has_the_hessian_of_what_is_inside(problem, wrap, generator, caplog):
     plain = problem(plain_network).in_torchs_order
@@ -347,11 +356,7 @@ def test_what_a_network_holds_and_no_weight_moves_is_no_obstacle(problem, hold, 
         plain.model.kept = held
     operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="float64")
     vector = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64)
-    weights = list(plain.model.parameters())
-    loss = functional.cross_entropy(plain.model(plain.inputs), plain.targets)
-    slopes = torch.autograd.grad(loss, weights, create_graph=True)
-    slope = torch.cat([part.flatten() for part in slopes]) @ vector
-    expected = torch.cat([part.flatten() for part in torch.autograd.grad(slope, weights)])
+    expected = twice_differentiated(plain, vector)
     assert (operator @ vector - expected).norm() < 1e-12 * expected.norm()
 
 
@@ -374,11 +379,7 @@ def test_tied_weights_of_several_names_and_locks_are_no_obstacle(problem, networ
     plain.model.guards, plain.model.numbers = {"all": [threading.Lock()]}, iter(n for n in range(3))
     operator = HessianOperator(plain.model, plain.inputs, plain.targets, precision="float64")
     vector = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64)
-    weights = list(plain.model.parameters())
-    loss = functional.cross_entropy(plain.model(plain.inputs), plain.targets)
-    slopes = torch.autograd.grad(loss, weights, create_graph=True)
-    slope = torch.cat([part.flatten() for part in slopes]) @ vector
-    expected = torch.cat([part.flatten() for part in torch.autograd.grad(slope, weights)])
+    expected = twice_differentiated(plain, vector)
     assert (operator @ vector - expected).norm() < 1e-12 * expected.norm()
 
 

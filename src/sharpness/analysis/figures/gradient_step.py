@@ -8,12 +8,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from sharpness.analysis.figures.epochs import early_label, stretch_early
+from sharpness.analysis.figures.grids import Grid, draw_grids
 from sharpness.analysis.figures.log_axis import log_y
-from sharpness.analysis.figures.palette import ordered_colours
-from sharpness.analysis.figures.runs import OTHER, name_of, settings_in_words, text, words
-from sharpness.analysis.figures.seeds import draw_over_seeds, legend_of_divergence
+from sharpness.analysis.figures.seeds import draw_over_seeds
 from sharpness.analysis.figures.style import styled
-from sharpness.analysis.tables import batch_order
 
 
 @styled
@@ -24,20 +22,13 @@ def gradient_step(gradient_step: pd.DataFrame) -> Figure:
         gradient_step: columns grid ("learning_rate", "batch_size" or another), run and the run's fields, epoch,
             diverged, gradient_norm, angle.
     """
-    grids = [grid for _, grid in gradient_step.groupby(["data", "model", "grid"], sort=False)]
-    figure = Figure(figsize=(7.2, 3.2 * len(grids)), layout="constrained")
-    for part, of_grid in zip(figure.subfigures(len(grids), 1, squeeze=False)[:, 0], grids, strict=True):
-        _draw_grid(part, of_grid)
-    return figure
+    return draw_grids(gradient_step, _draw_panels, height=3.2)
 
 
-def _draw_grid(part: SubFigure, of_grid: pd.DataFrame) -> None:
-    grid = of_grid["grid"].iloc[0]
-    field = grid if grid in OTHER else "learning_rate"
-    colours = ordered_colours(sorted(of_grid[field].unique(), key=batch_order))
+def _draw_panels(part: SubFigure, grid: Grid) -> Line2D:
     norm, angle = part.subplots(1, 2)
-    for value, colour in colours.items():
-        rows = of_grid[of_grid[field] == value]
+    for value, colour in grid.colours.items():
+        rows = grid.rows[grid.rows[grid.field] == value]
         draw_over_seeds(norm, rows, x="epoch", y="gradient_norm", colour=colour)
         turned = rows[rows["angle"].notna() | rows["diverged"].astype(bool)]  # the first checkpoint has none before it
         draw_over_seeds(angle, turned, x="epoch", y="angle", colour=colour)
@@ -45,15 +36,10 @@ def _draw_grid(part: SubFigure, of_grid: pd.DataFrame) -> None:
     log_y(norm)
     angle.set_title("angle to the step before")
     _degrees(angle)
-    last = of_grid["epoch"].max()
     for axes in (norm, angle):
-        stretch_early(axes, last)
-        axes.set_xlabel(early_label(last))
-    fixed = settings_in_words(of_grid, OTHER[field])
-    part.suptitle(f"{name_of(of_grid)}" + (f", {fixed}" if fixed else ""))
-    handles = [Line2D([], [], color=colour, label=f"{words(field)} {text(value)}") for value, colour in colours.items()]
-    right = Line2D([], [], color="black", linewidth=1, linestyle="--", label="90°: below it SGD turns back")
-    part.legend(handles=[*handles, right, *legend_of_divergence(of_grid)], loc="outside lower center", ncols=3)
+        stretch_early(axes, grid.last)
+        axes.set_xlabel(early_label(grid.last))
+    return Line2D([], [], color="black", linewidth=1, linestyle="--", label="90°: below it SGD turns back")
 
 
 def _degrees(axes: Axes) -> None:

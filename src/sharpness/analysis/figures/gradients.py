@@ -8,12 +8,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from sharpness.analysis.figures.epochs import early_label, stretch_early
+from sharpness.analysis.figures.grids import Grid, draw_grids
 from sharpness.analysis.figures.log_axis import log_y
-from sharpness.analysis.figures.palette import ordered_colours
-from sharpness.analysis.figures.runs import OTHER, name_of, settings_in_words, text, words
-from sharpness.analysis.figures.seeds import draw_over_seeds, legend_of_divergence
+from sharpness.analysis.figures.seeds import draw_over_seeds
 from sharpness.analysis.figures.style import styled
-from sharpness.analysis.tables import batch_order
 
 STABLE = 2.0  # of a quadratic loss under gradient descent, at most
 
@@ -46,33 +44,19 @@ def gradients(gradients: pd.DataFrame) -> Figure:
     """
     scaled = gradients["learning_rate_now"] * gradients["batch_sharpness"]
     table = gradients.assign(rate_times_sharpness=scaled)
-    grids = [grid for _, grid in table.groupby(["data", "model", "grid"], sort=False)]
-    figure = Figure(figsize=(7.2, 4.6 * len(grids)), layout="constrained")
-    for part, of_grid in zip(figure.subfigures(len(grids), 1, squeeze=False)[:, 0], grids, strict=True):
-        _draw_grid(part, of_grid)
-    return figure
+    return draw_grids(table, _draw_panels, height=4.6)
 
 
-def _draw_grid(part: SubFigure, of_grid: pd.DataFrame) -> None:
-    grid = of_grid["grid"].iloc[0]
-    field = grid if grid in OTHER else "learning_rate"
-    values = sorted(of_grid[field].unique(), key=batch_order)
-    colours = ordered_colours(values)
-    count = of_grid["num_eigenvalues"].max()
-    last = of_grid["epoch"].max()
+def _draw_panels(part: SubFigure, grid: Grid) -> Line2D:
+    count = grid.rows["num_eigenvalues"].max()
     panels = part.subplots(2, 3, sharex=True)
     for axes, panel in zip(panels.T.ravel(), PANELS, strict=True):
-        _draw_panel(axes, of_grid, panel, field, colours)
+        _draw_panel(axes, grid.rows, panel, grid.field, grid.colours)
         axes.set_title(panel.title.format(k=int(count)))
-        stretch_early(axes, last)
+        stretch_early(axes, grid.last)
     for axes in panels[-1]:
-        axes.set_xlabel(early_label(last))
-    fixed = settings_in_words(of_grid, OTHER[field])
-    part.suptitle(f"{name_of(of_grid)}" + (f", {fixed}" if fixed else ""))
-    handles = [Line2D([], [], color=colours[value], label=f"{words(field)} {text(value)}") for value in values]
-    limit = Line2D([], [], color="black", linewidth=1, linestyle="--", label="2: limit of stability")
-    handles += [limit, *legend_of_divergence(of_grid)]
-    part.legend(handles=handles, loc="outside lower center", ncols=3)
+        axes.set_xlabel(early_label(grid.last))
+    return Line2D([], [], color="black", linewidth=1, linestyle="--", label="2: limit of stability")
 
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, panel: Panel, field: str, colours: dict[Any, str]) -> None:
