@@ -16,8 +16,8 @@ def config(config: Path) -> None:
     Args:
         config: its file.
     """
-    print(f"# {config}: each value with its line there, or as a default")
-    print(as_yaml(study_in(config).whole, key_lines(config)), end="")
+    whole = as_yaml(study_in(config).whole, key_lines(config))
+    print(f"# {config}: each value with its line there, or as a default", whole, sep="\n", end="")
 
 
 if __name__ == "__main__":
