@@ -14,7 +14,7 @@ ifeq (,$(wildcard $(CONFIG)))
 $(error STUDY=$(STUDY): there is no $(CONFIG); there are paper $(sort $(basename $(notdir $(wildcard workflow/studies/*.yaml)))))
 endif
 endif
-# A worker for each core, of one thread.
+# A worker for each core, of one thread; tests are handed out one by one.
 PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadgroup
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 

@@ -183,7 +183,7 @@ def keep_freed_memory() -> None:
 def misled_by_onednn(model: nn.Module) -> bool:
     """Whether the model has a layer whose gradient oneDNN may compute wrongly; no network of this project has one.
 
-    On processors without AVX-512, the oneDNN of torch 2.14 writes out of bounds (uxlfoundation/oneDNN, issue 6035) for
+    On processors without AVX-512, the oneDNN of torch 2.14 writes out of bounds (uxlfoundation/oneDNN#6035) for
     strided 1x1 convolutions with fewer input channels than the processor's vector width.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
