@@ -19,6 +19,16 @@ RESNET_STAGES = ((16, 1), (32, 2), (64, 2))  # width, and stride of the first bl
 # whether there is batch norm
 VGGS = {"vgg11": False, "vgg11_bn": True}
 NAMES = (*SIMPLE_CNNS, *RESNETS, *VGGS)
+# In figures and reports.
+TITLES = {
+    "simple_cnn": "SimpleCNN",
+    "simple_cnn_medium": "SimpleCNN of medium size",
+    "resnet8": "ResNet-8",
+    "resnet32": "ResNet-32",
+    "resnet32_bn": "ResNet-32 with batch norm",
+    "vgg11": "VGG-11",
+    "vgg11_bn": "VGG-11 with batch norm",
+}
 
 VGG_WIDTHS = ((64,), (128,), (256, 256), (512, 512), (512, 512))  # a pool after each group
 VGG_DENSE = 512

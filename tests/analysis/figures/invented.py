@@ -26,6 +26,7 @@ def run_fields(seed=0, **changes):
         "grid": "main",
         "settings": "default",
         "data": "digits",
+        "num_training": 1300,
         "model": "simple_cnn",
         "learning_rate": 0.05,
         "batch_size": 32,
@@ -281,8 +282,19 @@ def crosses(axes: Axes) -> list[tuple[float, float]]:
     ]
 
 
+def levels(axes: Axes) -> dict[str, float]:
+    """The height of each line from one side of the panel to the other, by its colour."""
+    return {
+        line.get_color(): float(line.get_ydata()[0])
+        for line in axes.get_lines()
+        if list(line.get_xdata()) == [0, 1] and len(set(line.get_ydata())) == 1
+    }
+
+
 def legend_labels(figure: Figure) -> list[str]:
-    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    """The entries of the legends of a figure and of its parts."""
+    legends = [legend for part in [figure, *figure.subfigs] for legend in part.legends]
+    return [text.get_text() for legend in legends for text in legend.get_texts()]
 
 
 def titles(figure: Figure) -> str:
@@ -331,9 +343,11 @@ def spectrum_table(learning_rates=(0.1,), seeds=(0,), num_ranks=3, lost_from=Non
             "grid": "run",
             "run": f"lr{rate}-seed{seed}",
             "data": "digits",
+            "num_training": 1300,
             "model": "simple_cnn",
             "learning_rate": rate,
             "batch_size": 32,
+            "gamma": 1.0,
             "seed": seed,
             "which": "largest",
             "checkpoint": "planned",
@@ -358,6 +372,7 @@ def slices_table(models=("simple_cnn",), lost_from=None):
         {
             "run": model,
             "data": "digits",
+            "num_training": 1300,
             "model": model,
             "learning_rate": 0.1,
             "batch_size": 32,
@@ -372,5 +387,19 @@ def slices_table(models=("simple_cnn",), lost_from=None):
         for model in models
         for epoch in range(4)
         for k in ks
+    ]
+    return pd.DataFrame(rows)
+
+
+def frame_of(curves):
+    """The largest eigenvalue of runs by rate and seed, at epochs 0, 1, 2, ..."""
+    rows = [
+        {
+            **run_fields(seed, grid="learning_rate", learning_rate=rate),
+            **{"which": "largest", "checkpoint": "planned", "rank": 0, "diverged": False, "residual": 1e-4},
+            **{"step": 10 * epoch, "epoch": float(epoch), "eigenvalue": float(value)},
+        }
+        for (rate, seed), curve in curves.items()
+        for epoch, value in enumerate(curve)
     ]
     return pd.DataFrame(rows)

@@ -1,6 +1,7 @@
 """What holds for every figure."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -37,6 +38,7 @@ from sharpness.analysis.figures.density import density
 from sharpness.analysis.figures.eigenvalues import eigenvalues
 from sharpness.analysis.figures.gradients import gradients
 from sharpness.analysis.figures.nudged import nudged
+from sharpness.analysis.figures.palette import colour_of
 from sharpness.analysis.figures.peaks import peaks
 from sharpness.analysis.figures.schedules import schedules
 from sharpness.analysis.figures.schematic import schematic
@@ -214,8 +216,47 @@ def test_every_panel_of_a_figure_says_what_it_shows(name):
 
     text = titles(figure) + "".join(axes.get_ylabel() + axes.get_title(loc="left") for axes in figure.get_axes())
 
-    assert "simple_cnn on digits" in text
-    assert "resnet32 on digits" in text
+    assert "SimpleCNN, digits, 1,300 images" in text
+    assert "ResNet-32, digits, 1,300 images" in text
+    assert not {"simple_cnn", "resnet32"} & set(re.split(r"\W+", text))
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_no_legend_is_wider_than_its_figure(name):
+    """One grid, so that there is one panel where a figure has a panel for each; wide values and a lost seed."""
+    runs = [run_fields(seed, learning_rate=rate) for seed in (0, 1) for rate in (0.0005, 0.00125, 0.0333)]
+    figure = DRAWN[name](runs, 8)
+    saved(figure)
+    parts = [figure, *figure.subfigs]
+    legends = [legend for part in parts for legend in part.legends]
+    legends += [legend for axes in figure.get_axes() if (legend := axes.get_legend()) is not None]
+    for legend in legends:
+        box = legend.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+    assert legends or name in ("spectrum", "slices", "schematic")
+
+
+def test_a_value_of_a_setting_has_one_colour_in_all_figures():
+    runs = sweep(seeds=(0, 1))
+    figures = [
+        eigenvalues(spectrum_frame(runs)),
+        gradients(gradients_frame(runs)),
+        gradients(gradients_frame(runs[:6])),
+    ]
+    for setting, values in {"learning_rate": (0.01, 0.05, 0.2), "batch_size": ("8", "32", "128", "full")}.items():
+        for value in values:
+            labels = {str(value), f"{setting.replace('_', ' ')} {value}"}
+            entries = [
+                line
+                for figure in figures
+                for owner in [*figure.subfigs, *figure.get_axes()]
+                for legend in (owner.legends if hasattr(owner, "legends") else [owner.get_legend()])
+                for line in (legend.get_lines() if legend is not None else [])
+                if line.get_label() in labels
+            ]
+            assert len(entries) >= 2
+            assert {line.get_color() for line in entries} == {colour_of(setting, value)}
 
 
 def test_drawing_needs_neither_torch_nor_pyplot():

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from figures.invented import EPOCHS, crosses, curvature, lines, run_fields, spectrum_frame, titles
+from figures.invented import EPOCHS, crosses, curvature, legend_labels, lines, run_fields, spectrum_frame, titles
 from matplotlib.colors import to_hex
 
 from sharpness.analysis.figures.palette import BLUE, RED
@@ -54,7 +54,23 @@ def test_says_which_of_several_seeds_it_shows():
     single = spectrum(spectrum_frame([run_fields(2)]))
 
     assert "seed 2 (first of 2)" in titles(several)
-    assert "seed" not in titles(single)
+    assert titles(single) == "SimpleCNN, digits, 1,300 images\nlearning rate 0.05, batch size 32, seed 2"
+
+
+def test_the_bracket_is_that_of_the_leading_pair():
+    frame = spectrum_frame([run_fields()], 5)
+    elsewhere = (0.5 * frame["eigenvalue"]).where(frame["which"] == "largest")
+    figure = spectrum(frame.assign(elsewhere=elsewhere))
+    leading = curvature(run_fields())
+    for axes in figure.get_axes()[:2]:
+        (band,) = (each for each in axes.collections if each.get_hatch())
+        corners = band.get_paths()[0].vertices
+        for epoch, value in zip(EPOCHS, leading, strict=True):
+            heights = corners[np.isclose(corners[:, 0], epoch), 1]
+            assert heights.max() == pytest.approx(value)
+            assert heights.min() == pytest.approx(max(value / 2, axes.get_ylim()[0]))
+    assert legend_labels(figure) == ["down to the curvature on other images"]
+    assert not legend_labels(spectrum(frame))
 
 
 def test_leaves_out_checkpoints_that_were_not_planned():

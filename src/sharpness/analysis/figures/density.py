@@ -6,8 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sharpness.analysis.figures.legends import legend_below
 from sharpness.analysis.figures.palette import RED, ordered_colours
-from sharpness.analysis.figures.runs import epoch_in_words, first_seeds, name_of, num_seeds, settings_in_words
+from sharpness.analysis.figures.runs import epoch_in_words, first_seeds, title_of
 from sharpness.analysis.figures.style import styled
 
 # Of each Gaussian, as a part of the axis: the least that a reader can tell apart.
@@ -30,13 +31,10 @@ def density(density: pd.DataFrame) -> Figure:
     panels = figure.subplots(num_rows, len(runs), squeeze=False, sharex="col", sharey=True)
     for column, run in zip(panels.T, runs, strict=True):
         _draw_run(list(column), run)
-        seed = f", seed {run['seed'].iloc[0]}" if num_seeds(density) > 1 else ""
-        column[0].set_title(
-            f"{name_of(run)}, {settings_in_words(run, 'learning_rate', 'batch_size')}{seed}", loc="left"
-        )
+        column[0].set_title(title_of(run, density), loc="left")
         column[-1].set_xlabel("eigenvalue of the Hessian")
     ticks = Line2D([], [], color=RED, marker="|", linestyle="", markersize=9, label="largest eigenvalues")
-    figure.legend(handles=[ticks], loc="outside lower center")
+    legend_below(figure, [ticks])
     figure.supylabel("density of eigenvalues (per unit)", fontsize="medium")
     return figure
 

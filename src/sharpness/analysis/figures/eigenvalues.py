@@ -7,13 +7,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sharpness.analysis.figures.bracket import draw_bracket, legend_of_bracket
 from sharpness.analysis.figures.epochs import early_label, stretch_early
+from sharpness.analysis.figures.legends import legend_above, legend_below
 from sharpness.analysis.figures.log_axis import log_y
-from sharpness.analysis.figures.palette import GREY, ordered_colours
+from sharpness.analysis.figures.palette import GREY, colour_of
 from sharpness.analysis.figures.runs import OTHER, models, name_of, settings_in_words, text, words
 from sharpness.analysis.figures.seeds import draw_over_seeds, legend_of_divergence
-from sharpness.analysis.figures.stability import draw_limits, legend_of_limit
+from sharpness.analysis.figures.stability import draw_limits, legend_of_limit, limits_of
 from sharpness.analysis.figures.style import styled
+from sharpness.analysis.peak import peaks_of_runs
 from sharpness.analysis.tables import batch_order, trajectory
 
 GRIDS = ("learning_rate", "batch_size")
@@ -25,71 +28,87 @@ PEAK: dict[str, Any] = {
     "markeredgewidth": 0.8,
     "clip_on": False,
 }
+# Where a peak is a lower bound.
+OPEN: dict[str, Any] = {"markerfacecolor": "white", "markeredgewidth": 1.4, "linestyle": "none"}
 
 
 @styled
 def eigenvalues(spectrum: pd.DataFrame) -> Figure:
     """The two largest eigenvalues on a log scale: a row of panels per model, a column per grid, a colour per value.
 
+    A mark at the mean over seeds of the peaks of the largest, open where one had not fallen by the end; a hatched band
+    down to the curvature along its eigenvector on other images.
+
     Args:
         spectrum: columns grid ("learning_rate", "batch_size"), run and the run's fields, which, checkpoint, step,
-            epoch, rank, eigenvalue.
+            epoch, rank, eigenvalue, and elsewhere if it was measured.
     """
     leading = trajectory(spectrum)
     leading = leading[leading["grid"].isin(GRIDS) & leading["rank"].isin(list(LINESTYLES))]
     grids = [grid for grid in GRIDS if (leading["grid"] == grid).any()]
     rows = models(leading)
-    figure = Figure(figsize=(max(4.2, 3.3 * len(grids)), 0.5 + 2.7 * len(rows)), layout="constrained")
-    panels = figure.subplots(len(rows), len(grids), squeeze=False, sharey="row")
-    for row, of_model in zip(panels, rows, strict=True):
-        for axes, grid in zip(row, grids, strict=True):
-            _draw_grid(axes, of_model[of_model["grid"] == grid], grid)
-        row[0].set_ylabel(f"{name_of(of_model)}\neigenvalue of the Hessian")
-    for axes in panels[-1]:
-        axes.set_xlabel(early_label(leading["epoch"].max()))
-    figure.legend(handles=_legend(leading), loc="outside lower center", ncols=4)
+    figure = Figure(figsize=(max(4.2, 3.3 * len(grids)), 0.4 + 3.0 * len(rows)), layout="constrained")
+    for part, of_model in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
+        panels = part.subplots(1, len(grids), squeeze=False, sharey=True)[0]
+        for axes, grid in zip(panels, grids, strict=True):
+            _draw_grid(axes, of_model[of_model["grid"] == grid], grid, num_panels=len(grids))
+            axes.set_xlabel(early_label(of_model["epoch"].max()))
+        panels[0].set_ylabel("eigenvalue of the Hessian")
+        part.suptitle(name_of(of_model))
+    legend_below(figure, _legend(leading))
     return figure
 
 
-def _draw_grid(axes: Axes, rows: pd.DataFrame, grid: str) -> None:
+def _draw_grid(axes: Axes, rows: pd.DataFrame, grid: str, *, num_panels: int) -> None:
     if rows.empty:
         axes.set_title(f"{words(grid)}: not measured")
         return
     values = sorted(rows[grid].unique(), key=batch_order)
-    colours = ordered_colours(values)
-    peaks = []
-    for value in values:
+    colours = {value: colour_of(grid, value) for value in values}
+    for value, colour in colours.items():
         for rank, linestyle in LINESTYLES.items():
             line = rows[(rows[grid] == value) & (rows["rank"] == rank)]
-            mean = draw_over_seeds(axes, line, x="epoch", y="eigenvalue", colour=colours[value], linestyle=linestyle)
-            if rank == 0 and len(mean):
-                peaks.append((mean.idxmax(), mean.max()))
-                axes.plot(*peaks[-1], color=colours[value], zorder=4, **PEAK)
-    axes.plot(*zip(*peaks, strict=True), color="black", linewidth=1, linestyle=":", zorder=3.5)
+            draw_over_seeds(axes, line, x="epoch", y="eigenvalue", colour=colour, linestyle=linestyle)
+    _draw_peaks(axes, peaks_of_runs(rows), grid, colours)
     stretch_early(axes, rows["epoch"].max())
     log_y(axes)
-    rates = rows["learning_rate"].unique()
-    draw_limits(axes, colours if grid == "learning_rate" else dict.fromkeys(rates, "black"))
-    _legend_of_values(axes, rows, grid, colours)
-
-
-def _legend_of_values(axes: Axes, rows: pd.DataFrame, grid: str, colours: dict[Any, str]) -> None:
+    for value, colour in colours.items():
+        draw_bracket(axes, rows[rows[grid] == value], colour=colour)
+    shown = colours if grid == "learning_rate" else dict.fromkeys(values, "black")
+    draw_limits(axes, dict(zip(limits_of(rows), rows[grid].map(shown), strict=True)))
     fixed = settings_in_words(rows, OTHER[grid])
-    axes.legend(
-        handles=[Line2D([], [], color=colour, label=text(value)) for value, colour in colours.items()],
-        title=words(grid) + (f" ({fixed})" if fixed else ""),
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=len(colours),
-        borderaxespad=0.2,
+    lines = [Line2D([], [], color=colour, label=text(value)) for value, colour in colours.items()]
+    legend_above(axes, lines, title=words(grid) + (f" ({fixed})" if fixed else ""), num_panels=num_panels)
+
+
+def _draw_peaks(axes: Axes, found: pd.DataFrame, grid: str, colours: dict[Any, str]) -> None:
+    """Mark the mean over seeds of each run's own peak: the height and the epoch that the figure ``peaks`` shows."""
+    of_seeds = found[~found["diverged"]].groupby(grid)
+    means = of_seeds[["peak_epoch", "peak_eigenvalue"]].mean().assign(has_fallen=of_seeds["has_fallen"].all())
+    marks = means.loc[[value for value in colours if value in means.index]]
+    axes.plot(marks["peak_epoch"], marks["peak_eigenvalue"], color="black", linewidth=1, linestyle=":", zorder=3.5)
+    for value, (epoch, height, has_fallen) in marks.iterrows():
+        look = {} if has_fallen else OPEN | {"markeredgecolor": colours[value]}
+        axes.plot(epoch, height, color=colours[value], zorder=4, **(PEAK | look))
+
+
+def _legend(rows: pd.DataFrame) -> list[Any]:
+    known = peaks_of_runs(rows).query("not diverged")
+    is_open = (
+        []
+        if known["has_fallen"].all()
+        else [
+            Line2D(
+                [], [], color=GREY, label="not fallen to 80 % by the end", **(PEAK | OPEN | {"markeredgecolor": GREY})
+            )
+        ]
     )
-
-
-def _legend(rows: pd.DataFrame) -> list[Line2D]:
     return [
         Line2D([], [], color=GREY, linestyle="-", label="largest"),
         Line2D([], [], color=GREY, linestyle="--", label="second"),
         Line2D([], [], color=GREY, linestyle=":", label="peak of the largest", **PEAK),
-        legend_of_limit(GREY),
+        *is_open,
+        legend_of_limit(rows, GREY),
+        *legend_of_bracket(rows, GREY),
         *legend_of_divergence(rows),
     ]

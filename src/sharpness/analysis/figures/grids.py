@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
-from sharpness.analysis.figures.palette import ordered_colours
+from sharpness.analysis.figures.legends import legend_below
+from sharpness.analysis.figures.palette import colour_of
 from sharpness.analysis.figures.runs import OTHER, name_of, settings_in_words, text, words
 from sharpness.analysis.figures.seeds import legend_of_divergence
 from sharpness.analysis.tables import batch_order
@@ -42,10 +43,10 @@ def draw_grids(table: pd.DataFrame, draw_panels: Callable[[SubFigure, Grid], Lin
     for part, rows in zip(figure.subfigures(len(grids), 1, squeeze=False)[:, 0], grids, strict=True):
         name = rows["grid"].iloc[0]
         field = name if name in OTHER else "learning_rate"
-        colours = ordered_colours(sorted(rows[field].unique(), key=batch_order))
+        colours = {value: colour_of(field, value) for value in sorted(rows[field].unique(), key=batch_order)}
         mark = draw_panels(part, Grid(rows, field, colours))
         fixed = settings_in_words(rows, OTHER[field])
         part.suptitle(name_of(rows) + (f", {fixed}" if fixed else ""))
         lines = [Line2D([], [], color=colour, label=f"{words(field)} {text(v)}") for v, colour in colours.items()]
-        part.legend(handles=[*lines, mark, *legend_of_divergence(rows)], loc="outside lower center", ncols=3)
+        legend_below(part, [*lines, mark, *legend_of_divergence(rows)])
     return figure

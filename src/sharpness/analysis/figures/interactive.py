@@ -12,6 +12,7 @@ from sharpness.analysis.figures.palette import EIGENVALUES, RANKS
 from sharpness.analysis.figures.runs import divergence_in_words, epoch_in_words, first_seeds, is_measured, title_of
 from sharpness.analysis.figures.slices import HEADROOM, WIDTH, spread, turned
 from sharpness.analysis.figures.spectrum import log_range
+from sharpness.analysis.figures.stability import limits_of, name_of_limit
 from sharpness.analysis.tables import trajectory, with_columns
 
 ROW = 480  # pixels of height for each configuration
@@ -91,8 +92,8 @@ def _ranks(run: pd.DataFrame, *, legend: bool) -> list[go.Scatter]:
 
 
 def _stability_limit(run: pd.DataFrame) -> go.Scatter:
-    limit = 2 / run["learning_rate"].iloc[0]
-    text = f"2 / learning rate = {limit:.3g}"
+    limit = limits_of(run).iloc[0]
+    text = f"{name_of_limit(run)} = {limit:.3g}"
     return go.Scatter(
         x=[0, run["epoch"].max()],
         y=[limit, limit],
@@ -224,5 +225,5 @@ def _scale(colours: Colormap) -> list[tuple[float, str]]:
 
 
 def _broken(title: str) -> str:
-    """A title in two lines, for a narrow screen."""
-    return title.replace(", ", "<br>", 1)
+    """A title's lines, for a narrow screen."""
+    return title.replace("\n", "<br>")

@@ -2,8 +2,9 @@
 
 import math
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 
 def log_y(axes: Axes) -> None:
@@ -13,12 +14,32 @@ def log_y(axes: Axes) -> None:
     if not low > 0:
         axes.set_yscale("linear")  # nothing that a logarithmic axis could show was drawn
         return
-    decades = math.log10(high / low)
-    subs = (1, 2, 3, 4, 5, 6, 8) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
-    axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=20))
+    axes.yaxis.set_major_locator(LogLocator(subs=_factors(low, high), numticks=20))
     axes.yaxis.set_major_formatter(FuncFormatter(_number))
     axes.yaxis.set_minor_locator(LogLocator(subs=range(1, 10)))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def log_y_from_zero(axes: Axes) -> None:
+    """Make the y axis logarithmic from the smallest positive value drawn on, with zero below; called at the end."""
+    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.get_lines()])
+    positive = drawn[np.isfinite(drawn) & (drawn > 0)]
+    if not len(positive):
+        return
+    low, high = float(positive.min()), float(positive.max())
+    axes.set_yscale("symlog", linthresh=low, linscale=0.3)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [factor * 10.0**decade for decade in decades for factor in _factors(low, high)]
+    axes.yaxis.set_major_locator(FixedLocator([0, *(tick for tick in ticks if tick >= low)]))
+    axes.yaxis.set_major_formatter(FuncFormatter(_number))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(-0.3 * low, 1.5 * high)
+
+
+def _factors(low: float, high: float) -> tuple[int, ...]:
+    """The ticks of a decade: more, the fewer decades there are."""
+    decades = math.log10(high / low)
+    return (1, 2, 3, 4, 5, 6, 8) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
 
 
 def _number(value: float, _: object) -> str:

@@ -1,14 +1,16 @@
 """Every colour with a meaning. All survive the common forms of colour blindness."""
 
 from collections.abc import Hashable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import matplotlib
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex
 
+from sharpness.analysis.tables import batch_order
+
 Value = TypeVar("Value", bound=Hashable)
 
-# Okabe and Ito, "Color universal design", 2008.
+# Okabe and Ito, "Color universal design", 2008; a reader calls the third of them dark orange.
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
 GREEN = "#009E73"
@@ -18,10 +20,44 @@ GREY = "#777777"
 # By rank, largest first: the poster's red to blue, with a middle dark enough for a white page.
 RANKS: Colormap = LinearSegmentedColormap.from_list("ranks", [RED, "#8C5A7C", BLUE])
 EIGENVALUES: Colormap = matplotlib.colormaps["viridis"]
+# The rest of viridis is too light for a line on white.
+LIGHTEST = 0.85
+VALUES: Colormap = LinearSegmentedColormap.from_list("values", EIGENVALUES([LIGHTEST * i / 255 for i in range(256)]))
+# Factors on the step: warm below one, black for SGD itself, blue above.
+FACTORS: Colormap = LinearSegmentedColormap.from_list(
+    "factors",
+    [(0, "#660000"), (0.09, "#A01818"), (0.24, "#F08A24"), (0.5, "#222222"), (0.69, "#56B4E9"), (0.76, "#0067B1"),
+     (1, "#00204D")],
+)  # fmt: skip
+
+
+class Scale(NamedTuple):
+    """Where the values of a setting stand among its colours."""
+
+    colours: Colormap
+    middle: float  # the value in the middle
+    power: float  # how fast the colours change around it, in decades
+
+
+SCALES = {
+    "learning_rate": Scale(VALUES, 0.02, 1.0),
+    "batch_size": Scale(VALUES, 90.0, 1.0),
+    "gamma": Scale(FACTORS, 1.0, 0.5),
+}
+
+
+def colour_of(setting: str, value: float | str) -> str:
+    """The colour of a setting's value: the same in every figure of every study, and another one for each value.
+
+    Args:
+        setting: one of ``SCALES``.
+        value: positive, or "full" for a batch size.
+    """
+    colours, middle, power = SCALES[setting]
+    # From 0 for the smallest to 1 for the largest, with no value out of range.
+    return to_hex(colours(1 / (1 + (middle / batch_order(value)) ** power)))
 
 
 def ordered_colours(values: Sequence[Value]) -> dict[Value, str]:
     """A colour for each of some values that have an order, dark for the first, light for the last."""
-    # The last fifth of viridis is too light for a line on white.
-    shades = [0.8 * index / max(1, len(values) - 1) for index in range(len(values))]
-    return {value: to_hex(EIGENVALUES(shade)) for value, shade in zip(values, shades, strict=True)}
+    return {value: to_hex(VALUES(index / max(1, len(values) - 1))) for index, value in enumerate(values)}

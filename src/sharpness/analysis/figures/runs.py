@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from sharpness.analysis.tables import CONFIGURATION
+from sharpness.study.naming import subject
 
 # The setting that stays fixed in a grid over the first.
 OTHER = {"learning_rate": "batch_size", "batch_size": "learning_rate"}
@@ -24,20 +25,17 @@ def first_seeds(rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [same[same["seed"] == same["seed"].min()] for _, same in groups]
 
 
-def num_seeds(rows: pd.DataFrame) -> int:
-    """How many seeds the table has."""
-    return int(rows["seed"].nunique())
-
-
 def name_of(rows: pd.DataFrame) -> str:
-    """``model on data``."""
-    return f"{rows['model'].iloc[0]} on {rows['data'].iloc[0]}"
+    """``SimpleCNN, Fashion-MNIST, 5,000 images``: without the images where the runs differ in their number."""
+    sizes = rows["num_training"].unique()
+    return subject(rows["model"].iloc[0], rows["data"].iloc[0], sizes[0] if len(sizes) == 1 else None)
 
 
 def title_of(run: pd.DataFrame, table: pd.DataFrame) -> str:
-    """One run of a table: ``model on data, learning rate 0.005, batch size 128``, and its seed if there are several."""
-    seed = f", seed {run['seed'].iloc[0]} (first of {num_seeds(table)})" if num_seeds(table) > 1 else ""
-    return f"{name_of(run)}, {settings_in_words(run, 'learning_rate', 'batch_size')}{seed}"
+    """One run of a table, its name in one line, learning rate, batch size and seed in another."""
+    several = table["seed"].nunique()
+    seed = f"seed {run['seed'].iloc[0]}" + (f" (first of {several})" if several > 1 else "")
+    return f"{name_of(run)}\n{settings_in_words(run, 'learning_rate', 'batch_size')}, {seed}"
 
 
 def settings_in_words(rows: pd.DataFrame, *fields: str) -> str:

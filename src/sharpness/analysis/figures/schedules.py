@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sharpness.analysis.figures.epochs import from_start
+from sharpness.analysis.figures.legends import legend_below
 from sharpness.analysis.figures.log_axis import log_y
 from sharpness.analysis.figures.palette import GREY, ordered_colours
 from sharpness.analysis.figures.runs import name_of, text
@@ -22,6 +23,8 @@ NEVER = np.inf
 def schedules(spectrum: pd.DataFrame) -> Figure:
     """The largest eigenvalue on a log scale over the epochs, a panel per grid, a colour per epoch of the change.
 
+    A dot at each checkpoint; between the two that straddle a change, its line is dotted.
+
     Args:
         spectrum: columns grid, run and the run's fields, which, checkpoint, step, epoch, rank, eigenvalue.
     """
@@ -35,8 +38,8 @@ def schedules(spectrum: pd.DataFrame) -> Figure:
     panels[0].set_ylabel("largest eigenvalue")
     log_y(panels[0])
     for axes, of_grid in zip(panels, grids, strict=True):
-        draw_limits(axes, dict.fromkeys(_rates(of_grid), "black"))
-    figure.legend(handles=[legend_of_limit(), *legend_of_divergence(largest)], loc="outside lower center", ncols=2)
+        draw_limits(axes, {2 / (rate * of_grid["gamma"].iloc[0]): "black" for rate in _rates(of_grid)})
+    legend_below(figure, [*_legend(), legend_of_limit(largest), *legend_of_divergence(largest)])
     return figure
 
 
@@ -54,15 +57,35 @@ def _draw_grid(axes: Axes, of_grid: pd.DataFrame) -> None:
     # The line that others leave lies below them.
     for change in reversed(changes):
         line = of_grid[of_grid["change"] == change]
-        draw_over_seeds(axes, line, x="epoch", y="eigenvalue", colour=colours[change])
-        if change != NEVER:
-            axes.axvline(change, color=colours[change], linewidth=0.8, linestyle="--", zorder=0)
+        _draw_around(axes, line, change, colour=colours[change])
     named = {change: "never" if change == NEVER else f"after epoch {change:g}" for change in changes}
     axes.legend(
         handles=[Line2D([], [], color=colours[change], label=label) for change, label in named.items()],
         title="rate changed",
         loc="best",
     )
-    axes.set_title(f"{name_of(of_grid)}\nlearning rate from {' to '.join(map(text, _rates(of_grid)))}", loc="left")
+    rates = " to ".join(map(text, _rates(of_grid)))
+    axes.set_title(f"{name_of(of_grid)}\nlearning rate from {rates}", loc="left", fontsize="small")
     axes.set_xlabel("epoch")
     from_start(axes, last)
+
+
+def _draw_around(axes: Axes, rows: pd.DataFrame, change: float, *, colour: str) -> None:
+    """Draw the checkpoints before and after a change of the rate, and no more than a hint between."""
+    if change != NEVER:
+        axes.axvline(change, color=colour, linewidth=0.8, linestyle="--", zorder=0)
+    before, after = rows[rows["epoch"] <= change], rows[rows["epoch"] > change]
+    # A run that was lost later has its cross once, at the last value that it had.
+    lost_later = set(after.loc[~after["diverged"], "run"])
+    for part in (before[~(before["run"].isin(lost_later) & before["diverged"])], after):
+        draw_over_seeds(axes, part, x="epoch", y="eigenvalue", colour=colour, marker=".")
+    straddling = rows[rows["epoch"].isin([before["epoch"].max(), after["epoch"].min()]) & ~rows["diverged"]]
+    means = straddling.groupby("epoch")["eigenvalue"].mean().dropna()
+    axes.plot(means.index, means, color=colour, linewidth=1, linestyle=":")
+
+
+def _legend() -> list[Line2D]:
+    return [
+        Line2D([], [], color=GREY, marker=".", label="checkpoint"),
+        Line2D([], [], color=GREY, linewidth=0.8, linestyle="--", label="change of the rate"),
+    ]

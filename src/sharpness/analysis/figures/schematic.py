@@ -11,8 +11,7 @@ from sharpness.analysis.figures.runs import (
     epoch_in_words,
     first_seeds,
     is_measured,
-    name_of,
-    settings_in_words,
+    title_of,
 )
 from sharpness.analysis.figures.style import styled
 
@@ -31,7 +30,7 @@ def schematic(slices: pd.DataFrame) -> Figure:
     for row, run in zip(figure.subfigures(len(runs), 1, squeeze=False)[:, 0], runs, strict=True):
         here = run[run["k"] == 0]
         end = divergence_in_words(here)
-        row.suptitle(f"{name_of(run)}, {settings_in_words(run, 'learning_rate', 'batch_size')}{end}")
+        row.suptitle(title_of(run, slices) + end)
         if is_measured(here["loss"]):
             _draw_run(row, run)
     return figure

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from sharpness.analysis.figures.palette import BLUE, RED
+from sharpness.analysis.figures.palette import GREY, RED, colour_of
 from sharpness.analysis.figures.runs import OTHER, settings_in_words, text, words
 from sharpness.analysis.tables import batch_order
 
@@ -20,9 +20,18 @@ CROSS: dict[str, Any] = {
     "linestyle": "none",
 }
 DOT: dict[str, Any] = {"marker": "o", "markersize": 5, "linestyle": "none", "alpha": 0.7}
+OPEN: dict[str, Any] = {
+    "marker": "o",
+    "markersize": 6,
+    "linestyle": "none",
+    "fillstyle": "none",
+    "markeredgewidth": 1.4,
+}
 
 
-def draw_over_seeds(axes: Axes, rows: pd.DataFrame, *, x: str, y: str, colour: str, linestyle: str = "-") -> pd.Series:
+def draw_over_seeds(
+    axes: Axes, rows: pd.DataFrame, *, x: str, y: str, colour: str, linestyle: str = "-", marker: str = ""
+) -> None:
     """Draw the mean over runs as a line, smallest to largest as a band, and a cross where a run diverged.
 
     Args:
@@ -32,17 +41,14 @@ def draw_over_seeds(axes: Axes, rows: pd.DataFrame, *, x: str, y: str, colour: s
         y: column of the quantity.
         colour: of the line, the band and the cross.
         linestyle: of the line.
-
-    Returns:
-        The mean by ``x``.
+        marker: at each time that was measured.
     """
     finite = rows[np.isfinite(rows[y]) & ~rows["diverged"]]
     over_seeds = finite.groupby(x)[y].agg(["mean", "min", "max"])
-    axes.plot(over_seeds.index, over_seeds["mean"], color=colour, linestyle=linestyle)
+    axes.plot(over_seeds.index, over_seeds["mean"], color=colour, linestyle=linestyle, marker=marker)
     if finite["run"].nunique() > 1:
         axes.fill_between(over_seeds.index, over_seeds["min"], over_seeds["max"], color=colour, alpha=0.2, linewidth=0)
     mark_divergence(axes, rows, x=x, y=y, colour=colour)
-    return over_seeds["mean"]
 
 
 def draw_against_setting(axes: Axes, of_grid: pd.DataFrame, setting: str, quantity: str) -> pd.Series:
@@ -50,7 +56,8 @@ def draw_against_setting(axes: Axes, of_grid: pd.DataFrame, setting: str, quanti
 
     Args:
         axes: where.
-        of_grid: columns learning_rate, batch_size, ``quantity``, diverged; one row per run.
+        of_grid: columns learning_rate, batch_size, ``quantity``, is_bound, diverged; one row per run. Of a lower bound
+            the dot is open.
         setting: column on the x axis.
         quantity: column on the y axis.
 
@@ -61,8 +68,12 @@ def draw_against_setting(axes: Axes, of_grid: pd.DataFrame, setting: str, quanti
     x = of_grid[setting].map({value: index for index, value in enumerate(values)})
     diverged = of_grid["diverged"]
     means = of_grid[~diverged].groupby(x)[quantity].mean()
-    axes.plot(means.index, means, color=BLUE)
-    axes.plot(x[~diverged], of_grid.loc[~diverged, quantity], color=BLUE, **DOT)
+    axes.plot(means.index, means, color=GREY)
+    for value in values:
+        for is_bound, style in ((False, DOT), (True, OPEN)):
+            chosen = ~diverged & (of_grid[setting] == value) & (of_grid["is_bound"] == is_bound)
+            if chosen.any():
+                axes.plot(x[chosen], of_grid.loc[chosen, quantity], color=colour_of(setting, value), **style)
     axes.plot(x[diverged], of_grid.loc[diverged, quantity], color=RED, **CROSS)
     axes.set_xticks(range(len(values)), [text(value) for value in values])
     axes.margins(x=0.1)
@@ -71,10 +82,19 @@ def draw_against_setting(axes: Axes, of_grid: pd.DataFrame, setting: str, quanti
     return x
 
 
-def legend_of_dots(rows: pd.DataFrame) -> list[Line2D]:
-    """What ``draw_against_setting`` draws, as entries of a legend."""
-    cross = [Line2D([], [], color=RED, label="diverged (not in the mean)", **CROSS)] if rows["diverged"].any() else []
-    return [Line2D([], [], color=BLUE, label="one seed", **DOT), Line2D([], [], color=BLUE, label="mean"), *cross]
+def legend_of_dots(rows: pd.DataFrame, *, bound: str) -> list[Line2D]:
+    """What ``draw_against_setting`` draws, as entries of a legend.
+
+    Args:
+        rows: columns is_bound, diverged.
+        bound: what an open dot means.
+    """
+    dots = [Line2D([], [], color=GREY, label="one seed", **DOT), Line2D([], [], color=GREY, label="mean over seeds")]
+    if (rows["is_bound"] & ~rows["diverged"]).any():
+        dots.append(Line2D([], [], color=GREY, label=bound, **OPEN))
+    if rows["diverged"].any():
+        dots.append(Line2D([], [], color=RED, label="diverged (not in the mean)", **CROSS))
+    return dots
 
 
 def mark_divergence(axes: Axes, rows: pd.DataFrame, *, x: str, y: str, colour: Any) -> None:

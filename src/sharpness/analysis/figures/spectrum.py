@@ -8,12 +8,14 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patheffects import withStroke
 
+from sharpness.analysis.figures.bracket import draw_bracket, legend_of_bracket
 from sharpness.analysis.figures.epochs import from_start
+from sharpness.analysis.figures.legends import legend_below
 from sharpness.analysis.figures.log_axis import log_y
 from sharpness.analysis.figures.palette import RANKS
 from sharpness.analysis.figures.runs import divergence_in_words, first_seeds, is_measured, title_of
 from sharpness.analysis.figures.seeds import mark_divergence
-from sharpness.analysis.figures.stability import LOOK
+from sharpness.analysis.figures.stability import LOOK, limits_of, name_of_limit
 from sharpness.analysis.figures.style import styled
 from sharpness.analysis.tables import trajectory
 
@@ -24,14 +26,16 @@ DECADES = 3  # of the logarithmic panel: what is below is noise around zero
 def spectrum(spectrum: pd.DataFrame) -> Figure:
     """The largest eigenvalues, red for the largest to blue: over the whole run, and over its start on a log scale.
 
-    One row of panels per configuration; of several seeds, the first.
+    One row of panels per configuration; of several seeds, the first. A hatched band reaches from the largest down to
+    the curvature along its eigenvector on other images.
 
     Args:
-        spectrum: columns grid, run and the run's fields, which, checkpoint, step, epoch, rank, eigenvalue.
+        spectrum: columns grid, run and the run's fields, which, checkpoint, step, epoch, rank, eigenvalue, and
+            elsewhere if it was measured.
     """
     leading = trajectory(spectrum)
     runs = first_seeds(leading)
-    figure = Figure(figsize=(6.4, 2.8 * len(runs)), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.1 * len(runs)), layout="constrained")
     rows = figure.subfigures(len(runs), 1, squeeze=False)[:, 0]
     for row, run in zip(rows, runs, strict=True):
         end = ""
@@ -54,7 +58,7 @@ def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
                 line["epoch"], line["eigenvalue"], color=colours.to_rgba(rank + 1), linewidth=1, zorder=2 - rank / 1000
             )
         mark_divergence(axes, run[run["rank"] == 0], x="epoch", y="eigenvalue", colour=RANKS(0.0))
-    limit, top = 2 / run["learning_rate"].iloc[0], run["eigenvalue"].max()
+    limit, top = limits_of(run).iloc[0], run["eigenvalue"].max()
     # A limit far above would press the eigenvalues to the floor of the linear panel.
     in_whole = limit < 1.5 * top
     _frame_whole(whole, run, max(top, limit) if in_whole else top)
@@ -62,7 +66,11 @@ def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
     for axes in (whole, start) if in_whole else (start,):
         axes.axhline(limit, color="black", **LOOK)
     # Once, where the fewer lines are.
-    _name_limit(whole if in_whole else start, limit)
+    _name_limit(whole if in_whole else start, f"{name_of_limit(run)} = {limit:.3g}", limit)
+    for axes in (whole, start):
+        draw_bracket(axes, run, colour=RANKS(0.0))
+    if bands := legend_of_bracket(run, RANKS(0.0)):
+        legend_below(row, bands)
     if num_ranks > 1:
         bar = row.colorbar(colours, ax=start, ticks=sorted({1, max(2, num_ranks // 2), num_ranks}), pad=0.02)
         bar.set_label("rank (1: largest)")
@@ -84,14 +92,14 @@ def _frame_start(axes: Axes, run: pd.DataFrame) -> None:
 
 def log_range(run: pd.DataFrame) -> tuple[float, float]:
     """From where to where a logarithmic axis shows the eigenvalues of a run, and 2 / learning rate."""
-    limit, top = 2 / run["learning_rate"].iloc[0], run["eigenvalue"].max()
+    limit, top = limits_of(run).iloc[0], run["eigenvalue"].max()
     smallest = run.loc[run["eigenvalue"] > 0, "eigenvalue"].min()
     return max(smallest, top / 10**DECADES) / 1.3, 2 * max(top, limit)
 
 
-def _name_limit(axes: Axes, limit: float) -> None:
+def _name_limit(axes: Axes, name: str, limit: float) -> None:
     axes.annotate(
-        f"2 / learning rate = {limit:.3g}",
+        name,
         (1, limit),
         xycoords=("axes fraction", "data"),
         xytext=(-2, 2),

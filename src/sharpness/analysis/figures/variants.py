@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sharpness.analysis.figures.epochs import from_start
+from sharpness.analysis.figures.legends import legend_below
 from sharpness.analysis.figures.log_axis import log_y
 from sharpness.analysis.figures.palette import BLUE, GREEN, GREY, ORANGE, RED
 from sharpness.analysis.figures.runs import is_measured, models, name_of, say_lost, settings_in_words
 from sharpness.analysis.figures.seeds import draw_over_seeds, legend_of_losses
-from sharpness.analysis.figures.stability import draw_limits, legend_of_limit
+from sharpness.analysis.figures.stability import draw_limits, legend_of_limit, limits_of
 from sharpness.analysis.figures.style import styled
 
 COLOURS = {"sgd": BLUE, "top_only": ORANGE, "constant_top": GREEN, "top_removed": RED}
@@ -42,7 +43,7 @@ def variants(variants: pd.DataFrame) -> Figure:
             _draw_model(left, right, of_model, looks)
         else:
             say_lost(left, right)
-        left.set_title(f"{name_of(of_model)}, {settings_in_words(of_model, 'learning_rate')}", loc="left")
+        left.set_title(f"{name_of(of_model)}\n{settings_in_words(of_model, 'learning_rate', 'batch_size')}", loc="left")
     for axes in panels[-1]:
         axes.set_xlabel("step after the switch")
     handles = [
@@ -50,9 +51,9 @@ def variants(variants: pd.DataFrame) -> Figure:
         for variant, (colour, linestyle) in looks.items()
     ]
     if is_measured(variants["eigenvalue"]):
-        handles.append(legend_of_limit())
+        handles.append(legend_of_limit(variants))
     handles += legend_of_losses(panels.flat, variants, "run", "settings")
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    legend_below(figure, handles)
     return figure
 
 
@@ -81,5 +82,5 @@ def _draw_model(left: Axes, right: Axes, of_model: pd.DataFrame, looks: dict[str
     left.set_ylabel("training loss")
     right.set_ylabel("largest eigenvalue")
     log_y(right)
-    draw_limits(right, dict.fromkeys(of_model["learning_rate"].unique(), "black"))
+    draw_limits(right, dict.fromkeys(limits_of(of_model), "black"))
     from_start(right, of_model["step"].max())
