@@ -69,10 +69,9 @@ class TestSlices:
         assert surface.z.shape == (4, 5)
         # Every curve rises further on the right, and is turned.
         of_first = table[(table["epoch"] == 0) & table["k"].between(-8, 8)].sort_values("k", ascending=False)
-        np.testing.assert_array_equal(surface.customdata[0, :, 1], of_first["loss"])
-        np.testing.assert_array_equal(surface.z[0, 1:], of_first["loss"].iloc[1:])
+        np.testing.assert_array_equal(surface.z[0], of_first["loss"])
         np.testing.assert_array_equal(surface.surfacecolor[:, 0], [5, 6, 7, 8])
-        np.testing.assert_array_equal(surface.customdata[:, 0, 0], [0, 1, 2, 3])
+        np.testing.assert_array_equal(surface.customdata[:, 0], [0, 1, 2, 3])
         assert surface.colorscale[0] == (0, to_hex(EIGENVALUES(0.0)))
         assert surface.colorscale[-1] == (1, to_hex(EIGENVALUES(1.0)))
 
@@ -82,14 +81,28 @@ class TestSlices:
         assert figure.data[0].z.shape[0] == 2
         assert "diverged after epoch 1" in figure.layout.annotations[0].text
 
-    def test_a_loss_that_overflows_is_cut_as_in_the_static_figure(self):
+    def test_a_loss_that_overflows_is_a_hole_and_a_high_one_is_beyond_the_axis(self):
         table = slices_table()
         table.loc[(table["k"] == 8) & (table["epoch"] == 0), "loss"] = np.inf
+        table.loc[(table["k"] == 8) & (table["epoch"] == 1), "loss"] = 1e9
 
-        surface = interactive.slices(table).data[0]
+        figure = interactive.slices(table)
 
-        assert surface.z.max() == pytest.approx(1.5 * table.loc[table["k"] == 0, "loss"].max())
-        assert np.isnan(surface.customdata[0, 0, 1])
+        surface, axis = figure.data[0], figure.layout.scene.zaxis
+        assert np.isnan(surface.z[0, 0])
+        assert surface.z[1, 0] == 1e9
+        assert axis.type == "log"
+        here = table.loc[table["k"] == 0, "loss"]
+        assert 10 ** axis.range[0] < here.min() < here.max() < 10 ** axis.range[1] < 100 * here.max()
+
+    def test_slices_on_one_grid_of_distances_are_shown_over_these(self):
+        table = slices_table().assign(distance=lambda rows: rows["k"] / 100)
+        table["k"] = table["distance"] * (1 + table["epoch"])  # the steps grow shorter
+
+        figure = interactive.slices(table)
+
+        assert list(figure.data[0].x) == [-0.16, -0.08, -0.02, 0, 0.02, 0.08, 0.16]
+        assert figure.layout.scene.xaxis.title.text == "distance"
 
     def test_each_configuration_has_a_surface_and_a_bar_of_colours_of_its_own(self):
         figure = interactive.slices(slices_table(models=("simple_cnn", "resnet8")))

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from sharpness.analysis.figures.palette import EIGENVALUES, RANKS
 from sharpness.analysis.figures.runs import divergence_in_words, epoch_in_words, first_seeds, is_measured, title_of
-from sharpness.analysis.figures.slices import HEADROOM, WIDTH, spread, turned
+from sharpness.analysis.figures.slices import in_steps, spread, turned
 from sharpness.analysis.figures.spectrum import log_range
 from sharpness.analysis.figures.stability import limits_of, name_of_limit
 from sharpness.analysis.tables import trajectory, with_columns
@@ -45,7 +45,7 @@ def spectrum(spectrum: pd.DataFrame) -> go.Figure:
 def slices(slices: pd.DataFrame) -> go.Figure:
     """The loss along the top eigenvector, over k and epoch, as a surface to turn, coloured by the largest eigenvalue.
 
-    One surface per configuration, turned and cut as in the static figure; of several seeds, the first.
+    One surface per configuration, its height logarithmic, turned as in the static figure; of several seeds, the first.
 
     Args:
         slices: columns run and the run's fields, step, epoch, k, loss, eigenvalue.
@@ -138,8 +138,8 @@ def _divergence(run: pd.DataFrame) -> list[go.Scatter]:
 
 def _add_surface(figure: go.Figure, row: int, run: pd.DataFrame) -> None:
     losses, curvature = turned(run)
-    ceiling = HEADROOM * losses[0.0].max()
-    heights = losses.clip(upper=ceiling)
+    # A loss that overflows, or of zero, has no place on a logarithmic axis.
+    heights = losses.where(np.isfinite(losses) & (losses > 0))
     order = np.arange(len(losses))
     chosen = spread(len(losses))
     epochs = np.broadcast_to(losses.index.to_numpy()[:, None], losses.shape)
@@ -151,12 +151,12 @@ def _add_surface(figure: go.Figure, row: int, run: pd.DataFrame) -> None:
             y=order,
             z=heights.to_numpy(),
             surfacecolor=colours,
-            customdata=np.stack([epochs, losses.where(np.isfinite(losses)).to_numpy()], axis=-1),
+            customdata=epochs,
             colorscale=_scale(EIGENVALUES),
             cmin=curvature.min(),
             cmax=curvature.max(),
-            hovertemplate="epoch %{customdata[0]:.4~g}<br>k %{x}<br>loss %{customdata[1]:.4~g}"
-            "<br>largest eigenvalue %{surfacecolor:.4~g}<extra></extra>",
+            hovertemplate=f"epoch %{{customdata:.4~g}}<br>{'k' if in_steps(run) else 'distance'} %{{x}}"
+            "<br>loss %{z:.4~g}<br>largest eigenvalue %{surfacecolor:.4~g}<extra></extra>",
             contours={"x": {"highlight": False}, "z": {"highlight": False}},
         ),
         row=row,
@@ -179,9 +179,9 @@ def _add_surface(figure: go.Figure, row: int, run: pd.DataFrame) -> None:
     figure.update_scenes(
         # A tick at the very end of an axis would not be labelled.
         xaxis={
-            "title": "k",
+            "title": "k" if in_steps(run) else "distance",
             "range": [1.05 * losses.columns.min(), 1.05 * losses.columns.max()],
-            "tickvals": [-WIDTH, -WIDTH // 2, 0, WIDTH // 2, WIDTH],
+            "nticks": 5,
         },
         yaxis={
             "title": "epoch",
@@ -189,13 +189,20 @@ def _add_surface(figure: go.Figure, row: int, run: pd.DataFrame) -> None:
             "tickvals": chosen,
             "ticktext": [epoch_in_words(losses.index[index]) for index in chosen],
         },
-        zaxis={"title": "training loss"},
+        zaxis={"title": "training loss", **_log_range(heights)},
         aspectmode="manual",
         aspectratio={"x": 1, "y": 1.15, "z": 0.75},
         camera={"eye": {"x": 1.4, "y": -1.7, "z": 1.2}, "center": {"x": -0.1, "y": -0.08, "z": -0.1}},
         row=row,
         col=1,
     )
+
+
+def _log_range(heights: pd.DataFrame) -> dict[str, object]:
+    """From the smallest loss to not far above the largest at the weights themselves: what is higher is not shown."""
+    low, high = heights.min(axis=None), 10 * heights[0.0].max()
+    shown = {"range": [math.log10(low) - 0.1, math.log10(max(high, 2 * low))]} if np.isfinite(low + high) else {}
+    return {"type": "log", "dtick": 1, **shown}
 
 
 def _framed(figure: go.Figure, *, num_rows: int, **layout: object) -> go.Figure:

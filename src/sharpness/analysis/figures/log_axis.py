@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 
@@ -14,10 +15,15 @@ def log_y(axes: Axes) -> None:
     if not low > 0:
         axes.set_yscale("linear")  # nothing that a logarithmic axis could show was drawn
         return
-    axes.yaxis.set_major_locator(LogLocator(subs=_factors(low, high), numticks=20))
-    axes.yaxis.set_major_formatter(FuncFormatter(_number))
-    axes.yaxis.set_minor_locator(LogLocator(subs=range(1, 10)))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    log_ticks(axes.yaxis, low, high)
+
+
+def log_ticks(axis: Axis, low: float, high: float) -> None:
+    """Give a logarithmic axis from ``low`` to ``high`` more ticks the fewer decades there are."""
+    axis.set_major_locator(LogLocator(subs=_factors(low, high), numticks=20))
+    axis.set_major_formatter(FuncFormatter(_number))
+    axis.set_minor_locator(LogLocator(subs=range(1, 10)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def log_y_from_zero(axes: Axes) -> None:
