@@ -73,6 +73,16 @@ def _peak(run: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def distances_of(slices: pd.DataFrame) -> pd.Series:
+    """How far each place of a slice is from the weights, downhill positive; an older table tells it by its factors.
+
+    Args:
+        slices: columns k, scale, and distance if it was measured.
+    """
+    by_steps: pd.Series = slices["k"] * slices["scale"]
+    return slices["distance"].fillna(by_steps) if "distance" in slices else by_steps
+
+
 def bowl_widths(slices: pd.DataFrame) -> pd.DataFrame:
     """How wide the bowl along the top eigenvector is, one row per grid and run.
 

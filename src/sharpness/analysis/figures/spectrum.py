@@ -1,6 +1,5 @@
 """The leading eigenvalues of one run over its training."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -17,6 +16,7 @@ from sharpness.analysis.figures.runs import divergence_in_words, first_seeds, is
 from sharpness.analysis.figures.seeds import mark_divergence
 from sharpness.analysis.figures.stability import LOOK, limits_of, name_of_limit
 from sharpness.analysis.figures.style import styled
+from sharpness.analysis.peak import peak_of
 from sharpness.analysis.tables import trajectory
 
 DECADES = 3  # of the logarithmic panel: what is below is noise around zero
@@ -116,5 +116,5 @@ def _end_of_start(run: pd.DataFrame) -> float:
     """Twice the time of the peak, but eight measurements at least."""
     largest = run[run["rank"] == 0].sort_values("epoch")
     epochs = largest["epoch"].to_numpy()
-    peak = epochs[int(np.nan_to_num(largest["eigenvalue"].to_numpy(), nan=-np.inf).argmax())]
-    return float(max(min(2 * peak, epochs[-1]), epochs[min(8, len(epochs) - 1)]))
+    peak = peak_of(epochs, largest["eigenvalue"])
+    return float(max(min(2 * peak.epoch, epochs[-1]), epochs[min(8, len(epochs) - 1)]))
