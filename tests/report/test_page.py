@@ -67,7 +67,7 @@ def claims_table():
 
 def origin():
     return Origin(
-        training=Training(["simple_cnn on digits (1,300 training images)"], {"torch 2.0, device cpu, threads 1": 4}),
+        training=Training(["SimpleCNN, digits, 1,300 images"], {"torch 2.0, device cpu, threads 1": 4}),
         hosts=[Host("node7", 3, "2018-07-12 21:00", "2018-07-12 23:59")],
         versions={"python": "3.11.2"},
         machine={"processor": "A & B", "cores": "2"},
@@ -77,7 +77,7 @@ def origin():
     )
 
 
-def page(pictures=None, tables=(), claims=None):
+def page(pictures=None, tables=(), claims=None, brackets=""):
     caption = Caption("Peaks", f"Look *here*: {ODD}")
     shown = interactive.spectrum(spectrum_table())
     if pictures is None:
@@ -92,6 +92,7 @@ def page(pictures=None, tables=(), claims=None):
         claims_caption=Caption("Findings", "Each row is one claim."),
         pictures=pictures,
         tables=tables,
+        brackets=brackets,
         origin=origin(),
         citation={"title": "sharpness", "version": "1.0", "authors": [{"name": "The & authors"}]},
     )
@@ -178,6 +179,22 @@ def test_every_claim_is_shown_with_its_verdict_in_words_and_as_a_symbol():
         assert effect in shown
     assert "3 seeds; 1 diverged run left out" in rows[1]
     assert "nan" not in Read(rows[2]).text
+
+
+def test_networks_and_data_have_the_names_that_people_know():
+    text = Read(page()).text
+
+    assert "SimpleCNN, digits; 3 seeds" in text
+    assert "training runs: SimpleCNN, digits, 1,300 images." in " ".join(text.split())
+    assert "simple_cnn" not in text
+
+
+@pytest.mark.parametrize("told", ["", f"within 20 % in 3 of 7 checkpoints {ODD}"])
+def test_says_how_far_the_eigenvalues_of_the_whole_set_may_lie(told):
+    read = Read(page(brackets=told))
+
+    assert ("of 7 checkpoints" in read.text) == bool(told)
+    assert told in read.text
 
 
 def test_every_claim_of_the_poster_has_its_place():

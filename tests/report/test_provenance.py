@@ -15,7 +15,7 @@ def test_histories_say_of_what_and_where_their_runs_were_trained():
 
     training = provenance.training_of([one, two])
 
-    assert training.subjects == ["simple_cnn on digits (1,300 training images)"]
+    assert training.subjects == ["SimpleCNN, digits, 1,300 images"]
     assert training.environments == {
         "torch 2.0, device cpu AVX2, threads 1": 2,
         "torch 2.0, device cpu AVX2, threads 2": 1,

@@ -129,6 +129,11 @@ def collected_tables():
     return {of: table for of, table in tables.items() if of[0] in MADE or Path(table).exists()}
 
 
+def tables_of(measurement):
+    """Every collected table of a measurement."""
+    return [table for (_, measured), table in collected_tables().items() if measured == measurement]
+
+
 def experiment_tables():
     """The tables of all experiments, and the tables of results."""
     lacking = {experiment.name for experiment in KEPT.lacking() if ROOT}

@@ -35,7 +35,8 @@ rule report:
                 *(function for function, _ in STUDY.figures.values()),
             }
         ),
-        histories=[table for (_, measurement), table in collected_tables().items() if measurement == "history"],
+        histories=tables_of("history"),
+        spectra=tables_of("spectrum"),
         runs=TABLE_OF_RUNS,
         citation=PROJECT / "CITATION.cff",
         template=SOURCE / "sharpness" / "report" / "report.html.jinja",
@@ -74,6 +75,7 @@ rule report:
         " --figures.images {input.images:q} --interactive.names {params.interactive}"
         " --interactive.tables {input.drawn_anew:q} --tables.names {params.tables} --tables.kinds {params.kinds}"
         " --tables.texts {input.texts:q} --captions {input.captions:q} --histories {input.histories:q}"
+        " --spectra {input.spectra:q}"
         " --runs {input.runs:q}"
         " --citation {input.citation:q} --output {output.page:q}"
         " --benchmark {output.cost:q} 2> {log:q}"

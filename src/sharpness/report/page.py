@@ -22,6 +22,7 @@ from sharpness.analysis.claims.wording import number
 from sharpness.analysis.figures import palette
 from sharpness.report.costs import Cost
 from sharpness.report.provenance import Host, Training
+from sharpness.study.naming import subject
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 # Verdicts as a reader finds them at a glance: a symbol and a colour beside the word, and in this order.
@@ -87,6 +88,7 @@ def render(
     claims_caption: Caption,
     pictures: Sequence[Picture],
     tables: Sequence[Table],
+    brackets: str,
     origin: Origin,
     citation: Mapping[str, Any],
     digest: str = "",
@@ -100,6 +102,7 @@ def render(
         claims_caption: what to look at in them.
         pictures: all figures, in order.
         tables: all tables of results, in order.
+        brackets: how far the eigenvalues of the whole training set may lie from those that were measured; may be empty.
         origin: what ran.
         citation: the content of CITATION.cff.
         digest: of the study, kept in the head of the page.
@@ -131,6 +134,7 @@ def render(
         colours=COLOURS,
         pictures=pictures,
         tables=tables,
+        brackets=brackets,
         origin=origin,
         references=[_reference(entry) for entry in (citation, *citation.get("references", ()))],
         # Once for all interactive figures.
@@ -145,9 +149,19 @@ def _claims(claims: pd.DataFrame) -> list[dict[str, Any]]:
         raise ValueError(f"a verdict must be one of {', '.join(SYMBOLS)}, got {', '.join(map(str, unknown))}")
     rows = claims.astype(object).where(claims.notna(), "").to_dict("records")
     return [
-        {**row, "number": index, "effect": _number(row["effect"]), "interval": _interval(row["low"], row["high"])}
+        {
+            **row,
+            "number": index,
+            "subject": _subject(row),
+            "effect": _number(row["effect"]),
+            "interval": _interval(row["low"], row["high"]),
+        }
         for index, row in enumerate(rows, 1)
     ]
+
+
+def _subject(row: Mapping[str, Any]) -> str:
+    return subject(row["model"], row["data"]) if row["model"] else ""
 
 
 def _is_measured(claim: Mapping[str, Any]) -> bool:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from sharpness.study.naming import subject
+
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "plotly", "snakemake")
 
 
@@ -20,7 +22,7 @@ PACKAGES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "
 class Training:
     """What runs were trained on, and in which environments."""
 
-    subjects: list[str]  # "simple_cnn on digits (1,300 training images)", each once
+    subjects: list[str]  # "SimpleCNN, Fashion-MNIST, 5,000 images", each once
     environments: Mapping[str, int]  # "torch 2.14.1, device cpu AVX2, threads 1" to the number of runs
 
 
@@ -80,7 +82,7 @@ def made_by(tables: Iterable[pd.DataFrame]) -> str:
 def training_of(histories: Iterable[pd.DataFrame]) -> Training:
     """What the collected histories of some experiments say of their runs, each run once."""
     runs = pd.concat(histories).drop_duplicates("run").to_dict("records")
-    subjects = ["{model} on {data} ({num_training:,} training images)".format(**run) for run in runs]
+    subjects = [subject(run["model"], run["data"], run["num_training"]) for run in runs]
     environments = ["torch {torch}, device {device}, threads {threads}".format(**run) for run in runs]
     return Training(list(dict.fromkeys(subjects)), Counter(environments))
 

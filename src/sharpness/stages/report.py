@@ -14,6 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import yaml
 
+from sharpness.analysis.brackets import in_words
 from sharpness.analysis.claims.poster import CLAIMS
 from sharpness.analysis.figures import interactive as interactive_figures
 from sharpness.analysis.reading import read_measured, read_runs, read_table
@@ -69,6 +70,7 @@ def report(
     tables: Tables,
     captions: list[Path],
     histories: list[Path],
+    spectra: list[Path],
     runs: Path,
     citation: Path,
     output: Path,
@@ -86,6 +88,7 @@ def report(
         tables: in the order of the page.
         captions: each named after the function of a figure, the kind of a table, or the claims.
         histories: the collected ones of all experiments.
+        spectra: likewise.
         runs: the study's.
         citation: the project's CITATION.cff.
         output: the page.
@@ -114,6 +117,7 @@ def report(
             Table(name, _read(text, str), texts[kind])
             for name, kind, text in zip(tables.names, tables.kinds, tables.texts, strict=True)
         ],
+        brackets=in_words(read_measured(path, "spectrum", of_study) for path in spectra),
         origin=origin,
         citation=_read(citation, _citation),
         digest=digest,
@@ -171,9 +175,7 @@ def _pictures(
             name=name,
             image=_image(image),
             # What a figure's function says that it draws.
-            alt=str(getdoc(getattr(import_module(f"sharpness.analysis.figures.{function}"), function))).partition("\n")[
-                0
-            ],
+            alt=_drawn(function),
             caption=captions[function],
             measured=measured,
             interactive=_interactive(function, tables.get(name), runs),
