@@ -20,12 +20,14 @@ CROSS: dict[str, Any] = {
     "linestyle": "none",
 }
 DOT: dict[str, Any] = {"marker": "o", "markersize": 5, "linestyle": "none", "alpha": 0.7}
+# Whole where it lies on the edge of a panel.
 OPEN: dict[str, Any] = {
     "marker": "o",
     "markersize": 6,
     "linestyle": "none",
     "fillstyle": "none",
     "markeredgewidth": 1.4,
+    "clip_on": False,
 }
 
 
@@ -51,8 +53,10 @@ def draw_over_seeds(
     mark_divergence(axes, rows, x=x, y=y, colour=colour)
 
 
-def draw_against_setting(axes: Axes, of_grid: pd.DataFrame, setting: str, quantity: str) -> pd.Series:
-    """Draw a dot per seed and a line through the means, at evenly spaced values of a learning rate or batch size.
+def draw_against_setting(
+    axes: Axes, of_grid: pd.DataFrame, setting: str, quantity: str, *, centre: str = "mean"
+) -> pd.Series:
+    """Draw a dot per seed and a line through their centres, at evenly spaced values of a learning rate or batch size.
 
     Args:
         axes: where.
@@ -60,6 +64,7 @@ def draw_against_setting(axes: Axes, of_grid: pd.DataFrame, setting: str, quanti
             the dot is open.
         setting: column on the x axis.
         quantity: column on the y axis.
+        centre: mean or median, over the seeds that do not diverge.
 
     Returns:
         The place of each row on the x axis.
@@ -67,8 +72,8 @@ def draw_against_setting(axes: Axes, of_grid: pd.DataFrame, setting: str, quanti
     values = sorted(of_grid[setting].unique(), key=batch_order)
     x = of_grid[setting].map({value: index for index, value in enumerate(values)})
     diverged = of_grid["diverged"]
-    means = of_grid[~diverged].groupby(x)[quantity].mean()
-    axes.plot(means.index, means, color=GREY)
+    centres = of_grid[~diverged].groupby(x)[quantity].agg(centre)
+    axes.plot(centres.index, centres, color=GREY)
     for value in values:
         for is_bound, style in ((False, DOT), (True, OPEN)):
             chosen = ~diverged & (of_grid[setting] == value) & (of_grid["is_bound"] == is_bound)
@@ -82,18 +87,22 @@ def draw_against_setting(axes: Axes, of_grid: pd.DataFrame, setting: str, quanti
     return x
 
 
-def legend_of_dots(rows: pd.DataFrame, *, bound: str) -> list[Line2D]:
+def legend_of_dots(rows: pd.DataFrame, *, bound: str, centre: str = "mean") -> list[Line2D]:
     """What ``draw_against_setting`` draws, as entries of a legend.
 
     Args:
         rows: columns is_bound, diverged.
         bound: what an open dot means.
+        centre: as ``draw_against_setting`` has it.
     """
-    dots = [Line2D([], [], color=GREY, label="one seed", **DOT), Line2D([], [], color=GREY, label="mean over seeds")]
+    dots = [
+        Line2D([], [], color=GREY, label="one seed", **DOT),
+        Line2D([], [], color=GREY, label=f"{centre} over seeds"),
+    ]
     if (rows["is_bound"] & ~rows["diverged"]).any():
         dots.append(Line2D([], [], color=GREY, label=bound, **OPEN))
     if rows["diverged"].any():
-        dots.append(Line2D([], [], color=RED, label="diverged (not in the mean)", **CROSS))
+        dots.append(Line2D([], [], color=RED, label=f"diverged (not in the {centre})", **CROSS))
     return dots
 
 

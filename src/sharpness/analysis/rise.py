@@ -1,38 +1,13 @@
-"""Where a curve does something: its first peak, and the distance at which it has risen so far."""
+"""How wide a bowl is: the distance at which the loss along a direction has risen by a fixed amount."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-FALL = 0.8  # a peak is over once the curve is down to this part of it
 RISE = 0.1  # of the loss along a direction, in nats: so far does a bowl reach
-
-
-@dataclass(frozen=True)
-class Peak:
-    """The first maximum of a curve."""
-
-    index: int  # of the highest value before the curve first falls to ``FALL`` of it
-    is_over: bool  # whether it falls so far; if not, its peak is at or after the end
-
-
-def first_peak(values: Sequence[float]) -> Peak:
-    """Find the highest value before the curve first falls to ``FALL`` of it.
-
-    Args:
-        values: finite, in the order of time, at least one.
-    """
-    highest = 0
-    for index, value in enumerate(values):
-        if value > values[highest]:
-            highest = index
-        elif values[highest] > 0 and value <= FALL * values[highest]:
-            return Peak(highest, is_over=True)
-    return Peak(highest, is_over=False)
 
 
 def distance_of_rise(distances: Sequence[float], losses: Sequence[float]) -> float:
