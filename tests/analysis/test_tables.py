@@ -270,7 +270,7 @@ def test_markdown_has_the_posters_columns_and_mean_with_spread(gamma_history, ga
 
     assert lines[0].startswith("What was measured. ‖H‖_F: root of the sum of squares of the 2 largest eigenvalues, at")
     assert "Val. acc. (1): validation accuracy after epoch 1." in lines[0]
-    heading = "simple_cnn on digits, mean ± standard deviation over 1 to 2 seeds"
+    heading = "SimpleCNN, digits, mean ± standard deviation over 1 to 2 seeds"
     assert lines[2] == f"**{heading}**"
     assert lines[4] == "| γ | ‖H‖_F best / last | Test acc. | Val. acc. (1) | Loss | Dist. |"
     assert lines[6] == ("| 0.1 | 9.0 ± 5.7 / 13.5 ± 4.9 | 70.0 ± 7.1 % | 70 ± 14 % | 0.50 ± 0.35 | 4.0 ± 1.4 |")

@@ -363,10 +363,11 @@ def test_tables_for_readers_without_a_record_are_held_against_the_study(study, w
     folder = written()
     tables = folder.parent / "tables"
     tables.mkdir()
-    (tables / "results_table.md").write_text(study.caption("results_table") + ". More.\n")
     (tables / "results_table.csv").write_text("label,validation_epoch\n0.1,1\n")
     (tables / "claims.csv").write_text('claim,measured,would_decide\nn,"% at epoch 1, gamma 1",\na,,runs\n')
-    finished(study, folder)
+    for caption in (study.caption_for_people, study.caption):
+        (tables / "results_table.md").write_text(caption("results_table") + ". More.\n")
+        finished(study, folder)
     (tables / name).write_text(content)
     with pytest.raises(
         RecordError, match=rf"^{tables}/{name} {reason}.*, and Snakemake has no record of it: remove it"

@@ -308,6 +308,10 @@ def test_a_caption_says_what_was_measured_on_what():
         "simple_cnn on digits (100 training images); 2 seeds; spectrum leading: Hessian on 60 training images, top 5, "
         "residuals at most 0.01"
     )
+    assert expand(small()).caption_for_people("rates") == (
+        "SimpleCNN, digits, 100 images; 2 seeds; spectrum leading: Hessian on 60 training images, top 5, "
+        "residuals at most 0.01"
+    )
 
 
 def test_a_caption_says_which_block_was_measured_and_how():

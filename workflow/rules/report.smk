@@ -65,7 +65,7 @@ rule report:
         jobs=pack(flags("jobs", asdict(jobs_of(STUDY)))),
         names=list(STUDY.figures),
         functions=[function for function, _ in STUDY.figures.values()],
-        measured=[STUDY.caption(experiment.name) for _, experiment in STUDY.figures.values()],
+        measured=[STUDY.caption_for_people(experiment.name) for _, experiment in STUDY.figures.values()],
         interactive=list(STUDY.interactive),
         tables=list(STUDY.result_tables),
         kinds=list(STUDY.result_tables.values()),

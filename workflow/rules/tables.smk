@@ -61,7 +61,7 @@ rule results_table:
         "../../environment.yml"
     params:
         validation_epoch=STUDY.config["validation_epoch"],
-        measured=lambda wildcards: STUDY.caption(wildcards.table),
+        measured=lambda wildcards: STUDY.caption_for_people(wildcards.table),
     shell:
         "python -m sharpness.stages.results_table --history {input.history:q} --spectrum {input.spectrum:q} --runs {input.runs:q}"
         " --validation-epoch {params.validation_epoch} --caption {params.measured:q}"
@@ -86,7 +86,7 @@ rule agreement:
     conda:
         "../../environment.yml"
     params:
-        measured=lambda wildcards: STUDY.caption(wildcards.agreement),
+        measured=lambda wildcards: STUDY.caption_for_people(wildcards.agreement),
     shell:
         "python -m sharpness.stages.agreement --history {input.history:q} --spectrum {input.spectrum:q} --runs {input.runs:q}"
         " --caption {params.measured:q} --markdown {output.markdown:q} --csv {output.csv:q}"

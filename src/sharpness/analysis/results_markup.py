@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from sharpness.analysis.tables import QUANTITIES, WHOLE_NORMS
+from sharpness.study.naming import subject
 
 # The poster's own table, on CIFAR-10; its rows carry neither a spread nor a number of seeds.
 POSTER_HEADING = "For comparison, the poster: Resnet-32 on CIFAR-10, Val. acc. (50), no spread"
@@ -117,7 +118,7 @@ def _blocks(table: pd.DataFrame) -> list[tuple[str, list[str], list[list[str]]]]
     """Heading, header and cells of each block; the poster's own is the last."""
     blocks = [
         (
-            _heading(f"{model} on {data}", rows),
+            _heading(subject(model, data), rows),
             _header(table),
             [_cells(row) for row in rows.to_dict("records")],
         )

@@ -18,6 +18,7 @@ from sharpness.study.file import parse_study
 from sharpness.study.keys import study_schema
 from sharpness.study.kinds import CLAIMS, ENDS, KINDS
 from sharpness.study.measurement import Measurement
+from sharpness.study.naming import subject
 from sharpness.study.paths import RunFolder
 from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import Run, RunError, runs_of
@@ -185,12 +186,22 @@ class Study:
         return {name: caption for name, caption in captions.items() if caption is not None}
 
     def caption(self, experiment: str) -> str:
-        """What was measured on what, for captions."""
+        """What was measured on what, in the words of the study; tables of an older version begin with it."""
+        runs = self.experiments[experiment].runs.values()
+        trained = sorted({f"{run.model} on {run.data} ({run.num_training:,} training images)" for run in runs})
+        return "; ".join([", ".join(trained), *self._measured(experiment)])
+
+    def caption_for_people(self, experiment: str) -> str:
+        """The same with the names that networks and data sets have among people."""
+        runs = self.experiments[experiment].runs.values()
+        trained = sorted({subject(run.model, run.data, run.num_training) for run in runs})
+        return "; ".join([*trained, *self._measured(experiment)])
+
+    def _measured(self, experiment: str) -> list[str]:
         chosen = self.experiments[experiment]
         runs = chosen.runs.values()
-        trained = sorted({f"{run.model} on {run.data} ({run.num_training:,} training images)" for run in runs})
         seeds = len({run.seed for run in runs})
-        parts = [", ".join(trained), f"{seeds} seed{'s' if seeds > 1 else ''}"]
+        parts = [f"{seeds} seed{'s' if seeds > 1 else ''}"]
         if "history" in KINDS[chosen.kind].measurements and (looks := self.config["evaluation_epochs"]):
             epochs = max(run.epochs for run in runs)
             parts.append(f"evaluated after {sum(epoch <= epochs for epoch in looks)} of {epochs} epochs")
@@ -201,7 +212,7 @@ class Study:
         ]
         if nudged := sorted({run.direction_examples for run in runs if run.is_nudged}):
             parts.append(f"directions of NSGD from {', '.join(map(str, nudged))} training images, once an epoch")
-        return "; ".join(parts)
+        return parts
 
 
 def study_in(path: Path) -> Study:

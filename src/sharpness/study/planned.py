@@ -133,7 +133,7 @@ def _check_products(study: Study, folder: StudyFolder, is_recorded: Callable[[st
         path = Path(folder.table(experiment.name, "md"))
         is_told = KINDS[experiment.kind].result_table is not None and path.exists() and not is_recorded(str(path))
         if is_told and not path.read_text(encoding="utf-8", errors="replace").startswith(
-            study.caption(experiment.name)
+            (study.caption(experiment.name), study.caption_for_people(experiment.name))
         ):
             raise RecordError(f"{path} does not begin with what the study measures, {_UNRECORDED}")
         if experiment.kind == "table":
