@@ -15,6 +15,7 @@ from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
 _PACKAGE = str(__package__).partition(".")[0]
+_STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
 # Digest of each source file when this process began, by path; empty unless ``remember`` was called.
 _at_start: dict[str, bytes] = {}
 
@@ -96,11 +97,12 @@ def _imported(module: str) -> frozenset[str]:
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a tree, except imports for type checkers only."""
+    """Yield the statements of a tree, except imports for type checkers only."""
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
         children: list[ast.AST] = [*node.orelse]
     else:
-        children = [*ast.iter_child_nodes(node)]
+        # Expressions are most of a tree, and import nothing.
+        children = [child for child in ast.iter_child_nodes(node) if isinstance(child, _STATEMENTS)]
     yield node
     for child in children:
         yield from _executed(child)

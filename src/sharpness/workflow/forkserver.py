@@ -21,7 +21,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
-PRELOADED = ("torch", "torch.func", "pandas", "matplotlib.pyplot", "safetensors.torch", "tyro", "yaml")
+# torch imports symbolic_shapes, and sympy with it, when the first network is built.
+_OF_TORCH = ("torch", "torch.func", "torch.fx.experimental.symbolic_shapes", "safetensors.torch")
+PRELOADED = (*_OF_TORCH, "pandas", "matplotlib.pyplot", "matplotlib.backends.backend_pdf", "tyro", "yaml")
 """Packages that most jobs import and none changes."""
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
