@@ -207,9 +207,18 @@ def live_tensors():
     return [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor) and thing.device.type == "cpu"]
 
 
+@pytest.fixture
+def few_objects():
+    """Leave what earlier tests made out of all counts, which would take a second each to go through it."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.parametrize("name", ["conv", "residual", "batch_norm", "linear"])
 @pytest.mark.parametrize("precision", [None, "bfloat16"])
-def test_the_bytes_of_what_is_kept_are_those_that_it_takes(problem, name, precision):
+def test_the_bytes_of_what_is_kept_are_those_that_it_takes(few_objects, problem, name, precision):
     plain = problem(name, num_examples=40, dtype=torch.float32)
     product = Counting(Loss(plain.model, l2=0.0), precision=precision)
     weights, buffers = flatten(plain.model)
@@ -700,7 +709,7 @@ def test_the_mode_of_the_caller_makes_no_difference(problem, mode, layer, genera
 @pytest.mark.parametrize(
     ("network", "budget_in_chunks"), [("conv", 1), ("conv", 1000), (nn.GELU, 1000), (nn.SiLU, 1000)]
 )
-def test_products_leave_nothing_behind(problem, network, budget_in_chunks, generator):
+def test_products_leave_nothing_behind(few_objects, problem, network, budget_in_chunks, generator):
     def with_activation():
         return nn.Sequential(nn.Conv2d(2, 3, 3), network(), nn.Flatten(), nn.Linear(48, 3))
 

@@ -16,7 +16,7 @@ from sharpness.study.published import Published
 ROOT = Path(__file__).parents[2]
 PUBLISHED = sorted(ROOT.glob("results/*/published"))
 
-pytestmark = pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.parent.name)
+each = pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.parent.name)
 
 
 def study_at(folder: Path) -> Study:
@@ -42,6 +42,7 @@ def tables(folder: Path, measurement: str) -> dict[str, pd.DataFrame]:
     return found
 
 
+@each
 def test_every_run_of_a_published_experiment_has_a_history_to_its_end_or_diverged(folder):
     study, histories = study_at(folder), tables(folder, "history")
     assert histories
@@ -62,6 +63,7 @@ def test_every_run_of_a_published_experiment_has_a_history_to_its_end_or_diverge
             assert np.isfinite(finite["test_accuracy"].iloc[-1]) or not is_evaluated
 
 
+@each
 def test_published_eigenvalues_are_ordered_and_as_exact_as_asked_for(folder):
     study = study_at(folder)
     for table in tables(folder, "spectrum").values():
@@ -74,6 +76,7 @@ def test_published_eigenvalues_are_ordered_and_as_exact_as_asked_for(folder):
         assert (largest["residual"] <= 3 * allowed).all()
 
 
+@each
 def test_every_planned_checkpoint_of_a_published_spectrum_was_measured(folder):
     study = study_at(folder)
     for name, table in tables(folder, "spectrum").items():
@@ -83,6 +86,7 @@ def test_every_planned_checkpoint_of_a_published_spectrum_was_measured(folder):
             assert planned <= set(rows["step"]), name
 
 
+@each
 def test_the_whole_frobenius_norm_is_that_of_the_leading_eigenvalues_and_a_rest(folder):
     for name in study_at(folder).experiments:
         path = folder / "tables" / f"{name}.csv"
@@ -94,6 +98,7 @@ def test_the_whole_frobenius_norm_is_that_of_the_leading_eigenvalues_and_a_rest(
                 assert (leading[whole.notna()] <= (whole + 2 * error)[whole.notna()]).all()
 
 
+@each
 def test_every_published_figure_is_there_for_screen_and_print(folder):
     figures = folder / "figures"
     study = study_at(folder)
@@ -101,6 +106,7 @@ def test_every_published_figure_is_there_for_screen_and_print(folder):
     assert {path.stem for path in figures.glob("*.png")} == {path.stem for path in figures.glob("*.pdf")} == names
 
 
+@each
 def test_every_claim_has_a_verdict_once_every_experiment_is_published(folder):
     study, path = study_at(folder), folder / "tables" / "claims.csv"
     missing = [
@@ -116,6 +122,11 @@ def test_every_claim_has_a_verdict_once_every_experiment_is_published(folder):
     assert claims.loc[undecided, "would_decide"].notna().all()
 
 
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(folder, marks=[] if "digits" in folder.parts else pytest.mark.slow) for folder in PUBLISHED],
+    ids=lambda folder: folder.parent.name,
+)
 def test_what_stays_is_published_again_without_a_change_and_with_the_verdicts_of_its_tables(folder, tmp_path):
     copied = shutil.copytree(folder, tmp_path / folder.parent.name / "published")
     before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file() and path.name != "report.html"}

@@ -99,18 +99,23 @@ def test_hours_are_counts_times_rates(small):
     assert job.products[0] == Products(12, 40, 16, "float32")
 
 
-def test_the_command_prints_every_part_with_its_hours_and_runs_nothing(small, tmp_path):
-    command = [sys.executable, "-m", "sharpness.stages.forecast", "--config", str(SMALL)]
+def test_the_command_prints_every_part_with_its_hours_and_runs_nothing(tmp_path):
+    config = yaml.safe_load(SMALL.read_text())
+    config["experiments"] = {name: config["experiments"][name] for name in ("first_layer", "gradient_step")}
+    study, path, folder = study_of(config, source="small"), tmp_path / "study.yaml", tmp_path / "empty"
+    path.write_text(yaml.safe_dump(config))
+    folder.mkdir()
+    command = [sys.executable, "-m", "sharpness.stages.forecast", "--config", str(path)]
     environment = {"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     rows = re.findall(r"^(\w+) +([\d,]+) +([\d,]+) +([\d,]+) \(([\d,]+)\) +(\S+) \((\S+)\)$", done.stdout, re.M)
-    assert {row[0] for row in rows[:-1]} == {job.part for job in work_of(small)}
+    assert {row[0] for row in rows[:-1]} == {job.part for job in work_of(study)}
     assert rows[-1][0] == "all"
-    assert int(rows[0][1]) == len(small.runs)
+    assert int(rows[0][1]) == len(study.runs)
     assert all(float(row[6]) >= float(row[5]) > 0 for row in rows[:1])
     assert float(rows[-1][5]) == pytest.approx(sum(float(row[5]) for row in rows[:-1]), rel=0.05)
-    assert list(tmp_path.iterdir()) == []
-    # One measurement of the small study is in bfloat16.
+    assert list(folder.iterdir()) == []
+    # One measurement of the study is in bfloat16.
     assert ("float32 is many times faster here" in done.stdout) == (
         fast_precision(choose_device(threads=1)) == "float32"
     )

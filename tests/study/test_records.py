@@ -545,24 +545,36 @@ def test_what_was_published_before_an_edit_does_not_stay_under_the_new_caption(s
     assert str(refused.value).startswith(str(path))
 
 
+def published_of_digits(folder, experiment, **changed):
+    """One experiment of the published study, and its study's file."""
+    config = yaml.safe_load((ROOT / "workflow/studies/digits.yaml").read_text()) | changed
+    config["experiments"] = {experiment: config["experiments"][experiment]}
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    for kept in (ROOT / "results/digits/published").glob(f"*/{experiment}*"):
+        copy = folder / "digits/published" / kept.parent.name / kept.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(kept, copy)
+    return path, folder / "digits/published"
+
+
+@pytest.mark.slow
 def test_a_rule_that_fails_ends_publishing_with_what_its_job_said(tmp_path):
-    published = shutil.copytree(ROOT / "results/digits/published", tmp_path / "digits/published")
+    path, published = published_of_digits(tmp_path, "steps")
     image = published / "figures/steps.png"
     image.write_bytes(image.read_bytes()[:-9])
     told = f"could be made of what is kept in {published}: .*published/figures/steps.png is damaged or cut short"
     with pytest.raises(RecordError, match=told):
-        publish(ROOT / "workflow/studies/digits.yaml", published.parent, ROOT / "Snakefile")
+        publish(path, published.parent, ROOT / "Snakefile")
     image.unlink()  # as the sentence advises
-    publish(ROOT / "workflow/studies/digits.yaml", published.parent, ROOT / "Snakefile")
+    publish(path, published.parent, ROOT / "Snakefile")
     assert image.read_bytes() == (ROOT / "results/digits/published/figures/steps.png").read_bytes()
 
 
-@pytest.mark.parametrize("epoch", [3, 5])
-def test_the_table_of_an_experiment_that_stays_is_of_the_epoch_of_its_study(epoch, tmp_path):
-    published = shutil.copytree(ROOT / "results/digits/published", tmp_path / "digits/published")
-    study = yaml.safe_load((ROOT / "workflow/studies/digits.yaml").read_text()) | {"validation_epoch": epoch}
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    publish(tmp_path / "study.yaml", published.parent, ROOT / "Snakefile")
+def test_the_table_of_an_experiment_that_stays_is_of_the_epoch_of_its_study(tmp_path):
+    epoch = 3
+    path, published = published_of_digits(tmp_path, "results_table", validation_epoch=epoch)
+    publish(path, published.parent, ROOT / "Snakefile")
 
     table = pd.read_csv(published / "tables/results_table.csv").set_index("label")
     assert set(table["validation_epoch"]) == {epoch}

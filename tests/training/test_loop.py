@@ -664,7 +664,7 @@ def test_every_row_after_the_first_is_reported_when_it_is_made(run, problem):
 # Threads
 
 
-@pytest.mark.parametrize("name", ["simple_cnn", "resnet8"])
+@pytest.mark.parametrize("name", ["simple_cnn", pytest.param("resnet8", marks=pytest.mark.slow)])
 def test_the_number_of_threads_changes_the_last_bits_only(run, num_threads, name):
     run = replace(run, num_training=100, batch_size=50, momentum=0.9)
     trained = {}
