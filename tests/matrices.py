@@ -3,6 +3,12 @@
 import numpy as np
 import torch
 
+from sharpness.eigen.lanczos import top_eigenpairs
+
+TIGHT = 1e-10
+# What the wanted eigenvalues have most of.
+RANKINGS = {"largest": lambda values: values, "smallest": np.negative, "magnitude": np.abs}
+
 
 class Counting:
     """A matrix that counts its products."""
@@ -23,6 +29,41 @@ def with_spectrum(eigenvalues, seed=0):
     basis, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))
     matrix = basis @ np.diag(np.asarray(eigenvalues, dtype=float)) @ basis.T
     return torch.from_numpy((matrix + matrix.T) / 2)
+
+
+class Rounded(Counting):
+    """A matrix whose products are rounded to bfloat16, with the matrix itself as its reference."""
+
+    def __init__(self, matrix):
+        super().__init__(matrix)
+        self.reference = Counting(matrix)
+
+    def __matmul__(self, vector):
+        return super().__matmul__(vector.bfloat16().to(vector)).bfloat16().to(vector)
+
+
+def solve(matrix, *, num_pairs, tolerance=TIGHT, max_products=1000, seed=0, **settings):
+    generator = torch.Generator().manual_seed(seed)
+    return top_eigenpairs(
+        matrix, num_pairs=num_pairs, tolerance=tolerance, max_products=max_products, generator=generator, **settings
+    )
+
+
+_BULK = np.linspace(-0.5, 1, 150)
+ADVERSARIAL = {
+    "zero": (np.zeros(60), 4),
+    "identity": (np.ones(60), 4),
+    "rank one": ([7.0, *np.zeros(59)], 3),
+    "rank one, negative": ([-7.0, *np.zeros(59)], 3),
+    "a triple cluster": ([3 + 2e-5, 3 + 1e-5, 3.0, *_BULK], 3),
+    "a triple cluster and what follows": ([3 + 2e-5, 3 + 1e-5, 3.0, 2.0, 1.5, *_BULK], 5),
+    "a triple eigenvalue": ([3.0, 3.0, 3.0, *_BULK], 3),
+    "a triple eigenvalue and what follows": ([3.0, 3.0, 3.0, 2.0, 2.0, *_BULK], 5),
+    "both signs": ([4.0, -4.0, 3.0, -3.0, 2.0, -2.0, *_BULK], 3),
+    "both signs, twice": ([4.0, -4.0, 3.0, -3.0, 4.0, -4.0, 3.0, -3.0, *_BULK], 4),
+    "smaller than the budget": (np.linspace(-2, 3, 7), 3),
+    "every pair": ([5.0, 5.0, 3.0, 3.0, 0.0, 0.0, -1.0, -1.0, -1.0, -7.0], 10),
+}
 
 
 KINDS_OF_BULK = ("flat", "nearly flat", "clusters", "geometric", "two-sided", "semicircle")

@@ -16,6 +16,7 @@ from sharpness.eigen.operators import VectorProduct, not_symmetric
 from sharpness.eigen.vectors import largest_magnitude, length, norms_of_rows
 
 _ROWS_PER_BLOCK = 16
+_COLUMNS_AT_ONCE = 2**16
 
 
 class Krylov:
@@ -29,16 +30,20 @@ class Krylov:
         product: matvec with the operator.
         generator: draws the start vectors, on the CPU.
         keep_images: store A V', so that residuals can be computed from products.
+        max_rows: most rows that the basis may have; None for no bound.
     """
 
-    def __init__(self, product: VectorProduct, generator: torch.Generator, *, keep_images: bool) -> None:
-        self.basis = Rows(product)
+    def __init__(
+        self, product: VectorProduct, generator: torch.Generator, *, keep_images: bool, max_rows: int | None = None
+    ) -> None:
+        self.basis = Rows(product, max_rows)
         self.images = Rows(product) if keep_images else None
         self.projected = torch.zeros(0, 0, dtype=torch.float64)  # T, [m, m]
         self._frontier = torch.zeros(0, product.size, dtype=product.dtype, device=product.device)
         self.coupling = torch.zeros(0, 0, dtype=torch.float64)  # C, [p, m]
         self._product = product
         self._generator = generator
+        self._in_place = False
         self._ritz: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -53,8 +58,23 @@ class Krylov:
 
     @property
     def num_steps(self) -> int:
-        """m, the number of matvecs."""
+        """m: the number of matvecs, unless the space was compressed."""
         return len(self.projected)
+
+    @property
+    def num_frontier(self) -> int:
+        """p."""
+        return len(self._frontier)
+
+    @property
+    def num_products(self) -> int:
+        """Number of matvecs so far."""
+        return self._product.num_products
+
+    def num_vectors(self) -> int:
+        """Number of vectors in memory after the next step: basis, images and frontier."""
+        rows = min((self.num_steps // _ROWS_PER_BLOCK + 1) * _ROWS_PER_BLOCK, self.size)
+        return rows * (1 if self.images is None else 2) + self.num_frontier
 
     def ritz_pairs(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues [m] of T, ascending, and its eigenvectors as columns [m, m]; cached until the next step."""
@@ -108,7 +128,8 @@ class Krylov:
         outside = math.hypot(norm, length(along_others))
         # Ending a sequence early loses nothing, since the columns of T are computed in full.
         if norm > self.negligible and self.num_steps + len(others) < self.size:
-            others = torch.cat([(rest / norm)[None], others])
+            self._frontier[0] = rest / norm
+            others = self._frontier
             coupling = pad(coupling, (0, 0, 1, 0))
             coupling[0, -1] = norm
         self._frontier, self.coupling = others, coupling
@@ -128,13 +149,60 @@ class Krylov:
         """Continue along the residual of the Ritz vector with ``coefficients`` [m], if the frontier has a choice."""
         self._lead(self.coupling @ coefficients)
 
+    def drop_images(self) -> None:
+        """Free the images; from now on residuals follow from the recurrence alone."""
+        self.images = None
+        self._in_place = True
+
+    def compress(self, values: Tensor, coefficients: Tensor) -> None:
+        """Replace the basis by the Ritz vectors with ``values`` [n] and ``coefficients`` [n, m]: a thick restart.
+
+        A Ritz vector y with value θ has A y = θ y + F' C s, so the frontier stays, and nothing is lost of the images of
+        what is kept (Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", 2000).
+        """
+        self.drop_images()
+        self.basis.compress(coefficients)
+        self.projected = torch.diag(values)
+        self.coupling = self.coupling @ coefficients.T
+        self._ritz = None
+
+    def recurrence_error(self, values: Tensor, coefficients: Tensor, vectors: Tensor) -> float:
+        """Measure by one matvec how far rounding has taken the recurrence from the images of Ritz vectors.
+
+        Args:
+            values: [k].
+            coefficients: [k, m].
+            vectors: [k, P].
+
+        Returns:
+            The Frobenius norm of the difference of all k images, as a sum of the vectors with random signs shows it.
+        """
+        num_pairs = len(values)
+        signs = 1.0 - 2.0 * torch.randint(2, (num_pairs,), generator=self._generator, dtype=torch.float64)
+        signs /= math.sqrt(num_pairs)
+        image = self._product(signs.to(vectors) @ vectors)
+        image = image - (signs * values).to(vectors) @ vectors
+        image -= (self.coupling @ (signs @ coefficients)).to(vectors) @ self._frontier
+        return math.sqrt(num_pairs) * length(image)
+
+    def residual_norms(self, values: Tensor, vectors: Tensor) -> Tensor:
+        """Compute |A v - λ v| [n] for the rows of ``vectors`` [n, P], from a matvec each."""
+        norms = [
+            length(self._product(vector) - value * vector)
+            for value, vector in zip(values.tolist(), vectors, strict=True)
+        ]
+        return torch.tensor(norms, dtype=torch.float64)
+
     def _lead(self, direction: Tensor) -> None:
         """Rotate the frontier so that its first vector is the one with coefficients ``direction`` [p]."""
         num_frontier = len(self._frontier)
         if num_frontier < 2 or not float(direction.norm()):
             return
         rotation = torch.linalg.qr(torch.cat([direction[:, None], torch.eye(num_frontier).double()], dim=1)).Q.T
-        self._frontier = rotation.to(self._frontier) @ self._frontier
+        if self._in_place:
+            _combine_in_place(list(torch.split(self._frontier, _ROWS_PER_BLOCK)), rotation)
+        else:
+            self._frontier = rotation.to(self._frontier) @ self._frontier
         self.coupling = rotation @ self.coupling
 
     def _split(self, vector: Tensor, frontier: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,20 +213,36 @@ class Krylov:
 
 
 class Rows:
-    """A matrix [m, P] that grows row by row; stored in blocks, so that rows are never moved."""
+    """A matrix [m, P] that grows row by row; stored in blocks, so that rows are never moved.
 
-    def __init__(self, product: VectorProduct) -> None:
+    Args:
+        product: whose vectors the rows are.
+        max_rows: most rows that there will be, so that no more are allocated; None for no bound.
+    """
+
+    def __init__(self, product: VectorProduct, max_rows: int | None = None) -> None:
         self._empty = torch.empty(0, product.size, dtype=product.dtype, device=product.device)
         self._blocks: list[Tensor] = []
         self._num_rows = 0
+        self._max_rows = product.size if max_rows is None else max_rows
 
     def append(self, row: Tensor) -> None:
         """Append a copy of ``row`` [P]."""
         index = self._num_rows % _ROWS_PER_BLOCK
-        if index == 0:
-            self._blocks.append(self._empty.new_empty(_ROWS_PER_BLOCK, self._empty.shape[1]))
-        self._blocks[-1][index] = row
+        if self._num_rows == _ROWS_PER_BLOCK * len(self._blocks):
+            size = min(_ROWS_PER_BLOCK, self._max_rows - self._num_rows)
+            self._blocks.append(self._empty.new_empty(size, self._empty.shape[1]))
+        self._blocks[self._num_rows // _ROWS_PER_BLOCK][index] = row
         self._num_rows += 1
+
+    def compress(self, coefficients: Tensor) -> None:
+        """Replace the rows by ``coefficients`` [n, m] times the rows, n <= m, in place."""
+        _combine_in_place(self._filled(), coefficients)
+        self._num_rows = len(coefficients)
+
+    def clear(self) -> None:
+        """Free all rows."""
+        self._blocks, self._num_rows = [], 0
 
     def split(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients [m] of ``vector`` along the orthonormal rows, and the remainder [P]."""
@@ -171,11 +255,26 @@ class Rows:
     def combine(self, coefficients: Tensor) -> Tensor:
         """The linear combinations ``coefficients`` [n, m] times the rows: [n, P]."""
         combined = self._empty.new_zeros(len(coefficients), self._empty.shape[1])
-        parts = torch.split(coefficients.to(combined), _ROWS_PER_BLOCK, dim=1)
-        for part, block in zip(parts, self._filled(), strict=True):
-            combined.addmm_(part, block)
-        return combined
+        return _add_combinations(combined, self._filled(), coefficients)
 
     def _filled(self) -> list[Tensor]:
-        last = self._num_rows - _ROWS_PER_BLOCK * (len(self._blocks) - 1)
-        return [*self._blocks[:-1], *(block[:last] for block in self._blocks[-1:])]
+        num_blocks = -(-self._num_rows // _ROWS_PER_BLOCK)
+        last = self._num_rows - _ROWS_PER_BLOCK * (num_blocks - 1)
+        return [*self._blocks[: num_blocks - 1], self._blocks[num_blocks - 1][:last]] if num_blocks else []
+
+
+def _add_combinations(total: Tensor, blocks: list[Tensor], coefficients: Tensor) -> Tensor:
+    """Add ``coefficients`` [n, m] times the rows of all blocks [m, c] to ``total`` [n, c]."""
+    parts = torch.split(coefficients.to(total), _ROWS_PER_BLOCK, dim=1)
+    for part, block in zip(parts, blocks, strict=True):
+        total.addmm_(part, block)
+    return total
+
+
+def _combine_in_place(blocks: list[Tensor], coefficients: Tensor) -> None:
+    """Replace the first n rows of all blocks [m, P] by ``coefficients`` [n, m] times the rows."""
+    for pieces in zip(*(torch.split(block, _COLUMNS_AT_ONCE, dim=1) for block in blocks), strict=True):
+        total = pieces[0].new_zeros(len(coefficients), pieces[0].shape[1])
+        rows = torch.split(_add_combinations(total, list(pieces), coefficients), _ROWS_PER_BLOCK)
+        for piece, combined in zip(pieces, rows, strict=False):
+            piece[: len(combined)] = combined

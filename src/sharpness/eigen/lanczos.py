@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sharpness.eigen.krylov import Krylov
+from sharpness.eigen.memory import capacity
 from sharpness.eigen.operators import SymmetricOperator, VectorProduct
 from sharpness.eigen.refinement import Refined, refine
 from sharpness.eigen.search import Eigenpairs, Search
@@ -34,14 +35,15 @@ _ORTHONORMAL = 0.1
 @on_its_device
 def top_eigenpairs(
     operator: SymmetricOperator,
-    *,
     num_pairs: int,
-    tolerance: float,
-    max_products: int,
-    generator: torch.Generator,
+    *,
+    tolerance: float = 1e-3,
+    max_products: int | None = None,
+    generator: torch.Generator | None = None,
     which: Which = "largest",
     probe_products: int = 8,
     certify: bool = True,
+    memory_budget: int | None = None,
 ) -> Eigenpairs:
     """Compute the largest, smallest (both algebraic) or largest-magnitude eigenpairs of ``operator``.
 
@@ -57,30 +59,43 @@ def top_eigenpairs(
     pairs are then recomputed in the span of the k vectors with one matvec of the reference each, and corrected with a
     few more where the operator's noise was too large.
 
+    Where the memory budget is too small for basis and images, the images are given up first, and residuals follow from
+    the recurrence, whose rounding one more matvec measures. Where it is too small for the basis, that is compressed to
+    the leading Ritz vectors (thick restart), which costs some more matvecs, and ``complete`` stays None more often.
+
     Args:
         operator: symmetric, [P, P].
         num_pairs: k, at most P.
         tolerance: largest residual, relative to the largest magnitude of an eigenvalue.
         max_products: budget of matvecs with the operator, probes included; when it is spent, the best pairs so far are
-            returned. Matvecs with a reference, from k to the larger of 3 k and 12, are not counted.
-        generator: draws the start vector and the probes, on the CPU.
+            returned. Matvecs with a reference, from k to the larger of 3 k and 12, are not counted. None is 20 k, at
+            least 200.
+        generator: draws the start vector and the probes, on the CPU. None is a new one with seed 0, so that a call
+            gives the same result each time; the global generator is never used.
         which: the wanted end of the spectrum; with "magnitude" the order of λ and -λ is arbitrary.
         probe_products: matvecs of a probe; 0 disables probing.
         certify: False ignores the ``reference`` of a low-precision operator; residuals then refer to the operator
             itself.
+        memory_budget: bytes for all vectors of the search; what the operator itself holds is not counted. None is 4
+            GiB, or the least that suffices if that is more (about 3 k + 25 vectors of P numbers). The result is the
+            same to the bit whatever the budget, as long as basis and images fit.
 
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: the operator is not square, real, floating-point and symmetric; a product has the wrong shape, dtype
-            or device; or an argument is out of range.
+            or device; or an argument is out of range, such as a memory budget that is too small.
         FloatingPointError: a product is not finite.
     """
     product = VectorProduct(operator, with_reference=certify)
     if not isinstance(which, str) or which not in _SIGNS:
         raise ValueError(f"which must be one of {', '.join(_SIGNS)}, got {which!r}")
-    for name, number in (("num_pairs", num_pairs), ("max_products", max_products), ("probe_products", probe_products)):
-        checks.whole_number(name, number)
+    checks.whole_number("num_pairs", num_pairs)
+    max_products = (
+        max(200, 20 * num_pairs) if max_products is None else checks.whole_number("max_products", max_products)
+    )
+    checks.whole_number("probe_products", probe_products)
     checks.tolerance(tolerance)
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
     checks.generator(generator)
     if not 1 <= num_pairs <= min(max_products, product.size):
         raise ValueError(
@@ -89,8 +104,12 @@ def top_eigenpairs(
         )
     if probe_products < 0:
         raise ValueError(f"probe_products must not be negative, got {probe_products}")
-    space = Krylov(product, generator, keep_images=product.reference is None)
-    search = Search(space, _SIGNS[which], num_pairs, tolerance, min(max_products, product.size))
+    if memory_budget is not None:
+        checks.whole_number("memory_budget", memory_budget, least=0)
+    room = capacity(product, num_pairs, memory_budget)
+    most = min(room.without_images, product.size)
+    space = Krylov(product, generator, keep_images=product.reference is None, max_rows=most)
+    search = Search(space, _SIGNS[which], num_pairs, tolerance, max_products, room, product.reference)
 
     missed: bool | None = None
     pairs = search.converge()
@@ -100,7 +119,7 @@ def top_eigenpairs(
     beyond, is_whole = search.completeness()
     pairs = replace(
         pairs,
-        num_probing=space.num_steps - pairs.num_products,
+        num_probing=space.num_products - pairs.num_products,
         complete=True if is_whole and not missed else (False if missed else None),
         complete_beyond=beyond,
     )

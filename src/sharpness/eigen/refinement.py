@@ -57,7 +57,9 @@ def refine(
         beyond = worst[residuals[worst] > tolerance]
         if not len(beyond):
             return Refined(values, vectors, residuals, product.num_products - before)
-        corrections = orthonormal_outside(basis, errors[beyond.to(errors.device)])
+        errors = errors[beyond.to(errors.device)]
+        del vectors  # memory for the corrections
+        corrections = orthonormal_outside(basis, errors)
         basis, images = torch.cat([basis, corrections]), torch.cat([images, product.rows(corrections)])
 
 
