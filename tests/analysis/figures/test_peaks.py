@@ -1,6 +1,7 @@
 """The figure ``peaks``, judged by what it has drawn."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from figures.invented import EPOCHS, crosses, frame_of, legend_labels, lines, spectrum_frame, sweep
 from matplotlib.colors import to_hex
@@ -55,6 +56,16 @@ def test_a_peak_at_the_start_is_shown_at_zero():
     low, high = epoch.get_ylim()
     assert {y for _, _, y in dots(epoch)} == {0, 1}
     assert low < 0 < 1 < high
+
+
+def test_a_late_peak_of_one_grid_is_in_sight_where_the_other_has_none():
+    rates = frame_of({(0.01, 0): [1, 9, 1], (0.05, 0): [1, 9, 1]})
+    late = frame_of({(0.01, 0): range(1, 40), (0.05, 0): range(1, 60)}).assign(grid="batch_size")
+    sizes = late.assign(batch_size=late["learning_rate"].map({0.01: 8, 0.05: 32}), run=late["run"] + "-late")
+    figure = peaks(pd.concat([rates, sizes], ignore_index=True))
+    epochs = figure.get_axes()[3]
+    assert [y for _, _, y in sorted(dots(epochs, is_open=True), key=lambda dot: dot[1])] == [38, 58]
+    assert epochs.get_ylim()[1] > 58
 
 
 def test_no_panel_judges_what_the_table_of_claims_judges():

@@ -26,16 +26,18 @@ def log_ticks(axis: Axis, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def log_y_from_zero(axes: Axes) -> None:
-    """Make the y axis logarithmic from the smallest positive value drawn on, with zero below; called at the end."""
-    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.get_lines()])
+def log_y_from_zero(*panels: Axes) -> None:
+    """Make the y axis that panels share logarithmic from the smallest positive value drawn on, with zero below."""
+    lines = [line for axes in panels for line in axes.get_lines()]
+    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in lines])
     positive = drawn[np.isfinite(drawn) & (drawn > 0)]
     if not len(positive):
         return
     low, high = float(positive.min()), float(positive.max())
+    axes = panels[0]
     axes.set_yscale("symlog", linthresh=low, linscale=0.3)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [factor * 10.0**decade for decade in decades for factor in _factors(low, high)]
+    ticks = [factor * 10.0**decade for decade in decades for factor in (1, 2, 5)]
     axes.yaxis.set_major_locator(FixedLocator([0, *(tick for tick in ticks if tick >= low)]))
     axes.yaxis.set_major_formatter(FuncFormatter(_number))
     axes.yaxis.set_minor_locator(NullLocator())

@@ -46,7 +46,7 @@ def _draw_model(part: SubFigure, of_model: pd.DataFrame) -> None:
             axes.label_outer()
         row[0].set_ylabel(label)
     log_y(panels[0, 0])
-    log_y_from_zero(panels[1, 0])
+    log_y_from_zero(*panels[1])
     legend_below(part, _legend(of_model))
 
 
