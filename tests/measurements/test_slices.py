@@ -9,6 +9,7 @@ import torch
 from sharpness.eigen.lanczos import top_eigenpairs
 from sharpness.hessian.loss import Loss, flatten
 from sharpness.measurements.along import ScaledStep, after_step, expected_step, losses_along
+from sharpness.measurements.bracket import elsewhere
 from sharpness.measurements.slices import Slices
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
@@ -88,7 +89,7 @@ def test_steps_along_an_eigenvector_change_a_quadratic_as_worked_out(eigenvalue,
     assert change == pytest.approx((0.1 * alpha * g) ** 2 * eigenvalue / 2 - 0.1 * alpha * g**2)
 
 
-def rows_of_slices(value):
+def rows_of_slices(value, *, unit="step", outside=None):
     """The slice of a loss ``value(weights)`` whose gradient is one in the first direction, the sharpest."""
     loss = SimpleNamespace(
         gradient=lambda *_: torch.tensor([1.0, 0.0]), value=lambda weights, *_: torch.tensor(value(weights))
@@ -99,10 +100,17 @@ def rows_of_slices(value):
         sharpest=lambda *_: pairs,
         batches=lambda *_, **__: itertools.repeat(()),
         first_examples=lambda _: (),
+        elsewhere=lambda *_, **__: outside,
     )
     checkpoint = SimpleNamespace(step=0, weights=torch.zeros(2), buffers=torch.zeros(0), learning_rate=0.5)
     settings = Slices(
-        num_examples=1, tolerance=0.1, max_products=1, loss_examples=1, num_batches=1, scales=[-2.0, 0.0, 2.0]
+        num_examples=1,
+        tolerance=0.1,
+        max_products=1,
+        loss_examples=1,
+        num_batches=1,
+        scales=[-2.0, 0.0, 2.0],
+        unit=unit,
     )
     return list(settings.rows(landscape, checkpoint, None))
 
@@ -116,3 +124,18 @@ def test_a_loss_that_overflows_far_out_is_a_measured_one():
     # Against the gradient, by half a step of length 0.5 for each k.
     rows = rows_of_slices(lambda weights: float("inf") if weights[0] > 0 else 1.0 + float(weights[0].abs()))
     assert [(row["k"], row["loss"]) for row in rows] == [(-2.0, float("inf")), (0.0, 1.0), (2.0, 2.0)]
+
+
+@pytest.mark.parametrize(("unit", "k", "distance"), [("step", 2.0, 1.0), ("weights", 4.0, 2.0)])
+def test_places_are_told_in_expected_steps_and_in_distance(unit, k, distance):
+    # The expected step along the sharpest direction is 0.5; downhill is against the gradient.
+    *_, row = rows_of_slices(lambda weights: 3.0 + float(weights[0]), unit=unit)
+    assert (row["k"], row["distance"], row["scale"]) == (k, distance, 0.5)
+    assert row["loss"] == 3.0 - distance
+
+
+def test_a_slice_has_the_curvature_of_its_eigenvector_elsewhere():
+    outside = elsewhere([torch.diag(torch.tensor([4.0, 0.0]))] * 2, torch.eye(2)[:1], fraction=0.5)
+    assert {(row["elsewhere"], row["elsewhere_error"]) for row in rows_of_slices(lambda _: 1.0, outside=outside)} == {
+        (4.0, 0.0)
+    }

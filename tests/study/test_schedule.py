@@ -25,6 +25,21 @@ def test_two_epochs_are_kept_every_512_images_and_then_each_epoch(batch_size, st
 
 
 @pytest.mark.parametrize(
+    ("doubling_epochs", "batch_size", "kept"),
+    [
+        (1, 128, [0, 1, 2, 4, 8, 16, 32, 64, 128, 256]),  # of 351 steps
+        (1, 8, [0, *(2**power for power in range(13))]),  # of 5625
+        (2, 1024, [0, 1, 2, 4, 8, 16, 32, 64]),  # of 2 x 43
+        (1, 45_000, [0, 1]),
+        (0, 128, []),
+    ],
+)
+def test_checkpoints_double_through_the_first_epochs(doubling_epochs, batch_size, kept):
+    run = dataclasses.replace(RUN, batch_size=batch_size)
+    assert Schedule(doubling_epochs=doubling_epochs).steps(run) == kept
+
+
+@pytest.mark.parametrize(
     ("at_epochs", "kept"),
     [
         ((0, 1, 2), [0, 351, 702]),

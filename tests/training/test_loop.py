@@ -38,7 +38,7 @@ def batches_of(run, dataset):
 def directions_in(size, *, seed=0, dtype=torch.float32):
     numbers = np.random.default_rng(seed).standard_normal((size, 2))
     rows = torch.from_numpy(np.linalg.qr(numbers)[0].T.copy()).to(dtype)
-    return Directions(rows=rows, num_products=17, residual=0.004)
+    return Directions(rows=rows, num_products=17, residual=0.004, trace=30.0, trace_elsewhere=25.0, trace_error=1.5)
 
 
 def training_of(run, plain, dataset, **settings):
@@ -690,7 +690,13 @@ def test_directions_are_found_at_the_start_of_every_epoch_from_the_first_on(run,
 
     def find(weights, buffers):
         asked.append((weights.clone(), buffers.clone()))
-        return replace(directions_in(len(weights), seed=len(asked)), num_products=len(asked), residual=len(asked) / 8)
+        number = len(asked)
+        return replace(
+            directions_in(len(weights), seed=number),
+            num_products=number,
+            residual=number / 8,
+            trace_elsewhere=number / 4,
+        )
 
     progress, kept = train(run, plain, dataset, planned_steps=[0, 5, 10, 15], find_directions=find)
 
@@ -700,6 +706,9 @@ def test_directions_are_found_at_the_start_of_every_epoch_from_the_first_on(run,
         assert torch.equal(buffers, snapshot.buffers)
     assert [record.num_direction_products for record in progress.history] == [0, 1, 2, 3, 4]
     assert [record.direction_residual for record in progress.history[1:]] == [1 / 8, 2 / 8, 3 / 8, 4 / 8]
+    assert [record.direction_trace_elsewhere for record in progress.history[1:]] == [1 / 4, 2 / 4, 3 / 4, 4 / 4]
+    assert math.isnan(progress.history[0].direction_trace)
+    assert progress.history[-1].direction_trace == 30.0
 
 
 @pytest.mark.parametrize(("gamma", "gamma_outside"), [(0.0, 1.0), (1.0, 0.0)])

@@ -59,7 +59,10 @@ def directions_at(weights, buffers):
     """Directions that follow from the weights: found at other weights, they are others."""
     drawn = torch.randn(2, len(weights), generator=torch.Generator().manual_seed(0))
     rows = torch.linalg.qr((drawn + torch.stack([weights, weights.roll(1)])).T).Q.T.contiguous()
-    return Directions(rows, num_products=17, residual=float(weights.abs().max()))
+    size = float(weights.abs().max())
+    return Directions(
+        rows, num_products=17, residual=size, trace=3 * size, trace_elsewhere=2 * size, trace_error=size / 9
+    )
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from sharpness.study.measurement import Column, OfHessian
+from sharpness.study.measurement import ELSEWHERE, Column, OfHessian
 from sharpness.study.settings import AT_MOST_1000, setting
 from sharpness.study.work import Products, Work
 
@@ -29,6 +29,7 @@ class Gradients(OfHessian):
         "learning_rate_now": Column("of the next step", "weight² / nat"),
         "eigenvalue": Column("largest of the Hessian", "nats / weight²", finite=True),
         "residual": Column("the largest of the eigenpairs, relative to the largest |eigenvalue|"),
+        **ELSEWHERE,
         "rate_times_eigenvalue": Column("learning rate times the largest eigenvalue; 2 is the limit of stability"),
         "overlap": Column("mean squared cosine of the angles to the sharpest subspace at the checkpoint before"),
         "overlap_with_step": Column("the step of that checkpoint"),
@@ -62,12 +63,13 @@ class Gradients(OfHessian):
     def work(self, run: Run) -> Work:
         whole = -(-self.loss_examples // run.examples_per_step)
         of_batches = Products.exactly(self.num_batches, run.examples_per_step)
-        return Work(self.num_batches + whole, 0, (self.products(), of_batches))
+        return Work(self.num_batches + whole, 0, (self.products(), of_batches, self.products_elsewhere(run)))
 
     def when_diverged(self) -> dict[str, object]:
         return {"num_eigenvalues": self.num_eigenvalues}
 
     def rows(self, landscape: Landscape, checkpoint: Snapshot, before: Snapshot | None) -> Iterator[dict[str, object]]:
+        from sharpness.measurements.bracket import in_columns
         from sharpness.measurements.gradient_statistics import subspace_overlap
 
         subspace = None if before is None else landscape.sharpest(before, self).eigenvectors
@@ -76,6 +78,7 @@ class Gradients(OfHessian):
             "learning_rate_now": checkpoint.learning_rate,
             "eigenvalue": float(pairs.eigenvalues[0]),
             "residual": float(pairs.residuals.max()),
+            **in_columns(landscape.elsewhere(checkpoint, pairs.eigenvectors[:1], found_on=self.num_examples)),
             "rate_times_eigenvalue": checkpoint.learning_rate * float(pairs.eigenvalues[0]),
             "overlap": None if subspace is None else subspace_overlap(pairs.eigenvectors, subspace),
             "overlap_with_step": None if before is None else before.step,

@@ -15,6 +15,7 @@ from sharpness.data.datasets import Dataset
 from sharpness.eigen.lanczos import Eigenpairs, top_eigenpairs
 from sharpness.hessian.loss import Loss
 from sharpness.hessian.operator import HessianOperator, HessianProduct
+from sharpness.measurements.bracket import NUM_CHUNKS, Elsewhere, elsewhere
 from sharpness.runtime.precision import Precision, low_precision
 from sharpness.runtime.streams import stream
 from sharpness.study.measurement import OfHessian
@@ -23,6 +24,8 @@ from sharpness.training.checkpoints import Snapshot
 from sharpness.training.initialisation import loss_of
 
 _log = logging.getLogger(__name__)
+# The purpose of the examples on which curvature is measured at every checkpoint.
+EXAMPLES = "examples of the Hessian"
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,14 @@ class Landscape:
         training = self.dataset.training
         return training.inputs[:num_examples], training.targets[:num_examples]
 
-    def drawn_examples(self, num_examples: int, purpose: str = "examples of the Hessian") -> tuple[Tensor, Tensor]:
-        """Training examples drawn by the run's seed: the same ones at every checkpoint unless ``purpose`` differs."""
+    def drawn_examples(self, num_examples: int, purpose: str = EXAMPLES, *, after: int = 0) -> tuple[Tensor, Tensor]:
+        """Training examples drawn by the run's seed: the same ones at every checkpoint unless ``purpose`` differs.
+
+        Of one order of all training examples they are the first, or those behind the first ``after``.
+        """
         training = self.dataset.training
         order = torch.randperm(len(training.targets), generator=stream(self.run.seed, purpose))
-        chosen = order[:num_examples].to(training.targets.device)
+        chosen = order[after : after + num_examples].to(training.targets.device)
         return training.inputs[chosen], training.targets[chosen]
 
     def batches(self, purpose: str, *, num_examples: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -110,6 +116,41 @@ class Landscape:
         if pairs.complete is False:
             _log.warning("step %d: an eigenvalue that was missed at first has not converged", state.step)
         return pairs
+
+    def elsewhere(
+        self,
+        state: Snapshot,
+        vectors: Tensor,
+        *,
+        found_on: int,
+        others: tuple[Tensor, Tensor] | None = None,
+        num_chunks: int = NUM_CHUNKS,
+        parameters: str = "*",
+    ) -> Elsewhere | None:
+        """The curvature at ``state`` along ``vectors`` [k, P] on examples that had no part in finding them.
+
+        Args:
+            state: the checkpoint.
+            vectors: of length 1.
+            found_on: the number of training examples on which the vectors were found.
+            others: the other examples, cut into chunks of equal size; None: as many, drawn behind those.
+            num_chunks: over which the standard error is computed, where there are so many other examples.
+            parameters: those of the vectors.
+
+        Returns:
+            None if there are no other examples.
+        """
+        inputs, targets = others or self.drawn_examples(found_on, after=found_on)
+        if not len(targets):
+            return None
+        count = min(num_chunks, len(targets))
+        size = len(targets) // count
+        chunks = (
+            self.hessian(state, (inputs[part : part + size], targets[part : part + size]), parameters=parameters)
+            for part in range(0, count * size, size)
+        )
+        fraction = count * size / (self.run.num_training - found_on)
+        return elsewhere(chunks, vectors, fraction=fraction, num_examples=count * size)
 
     def sharpest(self, checkpoint: Snapshot, settings: OfHessian) -> Eigenpairs:
         """The sharpest directions at a checkpoint as ``settings`` ask for them; those of the last two are kept."""

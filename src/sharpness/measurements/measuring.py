@@ -55,7 +55,7 @@ def measure(settings: Measurement, part: Part) -> None:
     """
     device = choose_device(threads=part.threads)
     code = code_of(name_of(type(settings)))
-    made_by = {"settings_digest": settings_digest(asdict(settings)), **environment(code, device)}
+    made_by = {"settings_digest": settings_digest(asdict(settings), settings.later), **environment(code, device)}
     # Every column in every table, also where nothing could be measured.
     empty = dict.fromkeys(required(settings.columns))
     rows: list[dict[str, object]] = []

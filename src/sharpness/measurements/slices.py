@@ -1,4 +1,4 @@
-"""The loss along the top eigenvector, in units of the expected SGD step along it."""
+"""The loss along the top eigenvector, by expected SGD steps along it or by distance."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from sharpness.study.measurement import Column, OfHessian
+from sharpness.study.measurement import ELSEWHERE, Column, OfHessian
 from sharpness.study.settings import AT_MOST_1000, setting
 from sharpness.study.work import Work
 
@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Slices(OfHessian):
-    """L(weights + k * delta_1) for every scale k; the step of the mean gradient goes to positive k."""
+    """The loss at places along the top eigenvector; the step of the mean gradient goes to the positive side."""
 
-    title: ClassVar = "loss along the top eigenvector, in units of the expected SGD step"
+    title: ClassVar = "loss along the top eigenvector, by expected SGD steps or by distance"
+    later: ClassVar = {"unit": "step"}
     columns: ClassVar = {
         "k": Column("place along the top eigenvector", "expected SGD steps along it"),
+        "distance": Column("the same place", "of the weights", optional=True),
         "loss": Column("there", "nats"),
         "scale": Column("expected length of the SGD step along the top eigenvector", "of the weights", finite=True),
         "eigenvalue": Column("largest of the Hessian", "nats / weight²", finite=True),
         "residual": Column("of that eigenpair, relative to the largest |eigenvalue|"),
+        **ELSEWHERE,
         "num_examples": Column("training examples of the Hessian"),
     }
 
@@ -38,10 +41,16 @@ class Slices(OfHessian):
     num_batches: int = setting(10, "fresh mini-batches behind each mean", minimum=1, maximum=10000)
     scales: list[float] = setting(
         [-16, -8, -4, -2, -1, -0.5, -0.25, 0, 0.25, 0.5, 1, 2, 4, 8, 16],
-        "the grid of k in L(weights + k * delta_1), 0 and positive ones among them",
+        "the places, 0 and positive ones among them, in the unit below",
         minItems=1,
         uniqueItems=True,
         items={"type": "number", "minimum": -1000, "maximum": 1000},
+    )
+    unit: Literal["step", "weights"] = setting(
+        "step",
+        "of the scales: step is the expected length of the SGD step along the top eigenvector, so that scales are k in "
+        "L(weights + k * delta_1); weights is the Euclidean distance, the same for every run",
+        enum=["step", "weights"],
     )
 
     def problems(self, run: Run) -> Iterator[str]:
@@ -50,15 +59,17 @@ class Slices(OfHessian):
             yield f"scales is {self.scales}, must have 0 and a positive k: widths are measured from there"
 
     def work(self, run: Run) -> Work:
-        return Work(self.num_batches, len(self.scales) * self.loss_examples, (self.products(),))
+        products = self.products(), self.products_elsewhere(run)
+        return Work(self.num_batches, len(self.scales) * self.loss_examples, products)
 
     def when_diverged(self) -> dict[str, object]:
-        return {"k": 0.0}
+        return {"k": 0.0, "distance": 0.0}
 
     def rows(self, landscape: Landscape, checkpoint: Snapshot, before: Snapshot | None) -> Iterator[dict[str, object]]:
         import torch
 
         from sharpness.measurements.along import expected_step, losses_along
+        from sharpness.measurements.bracket import in_columns
 
         loss = landscape.loss
         pairs = landscape.sharpest(checkpoint, self)
@@ -70,22 +81,26 @@ class Slices(OfHessian):
         if torch.stack(gradients).mean(dim=0) @ direction > 0:
             direction = -direction
         scale = expected_step(gradients, direction, learning_rate=checkpoint.learning_rate)
+        unit = scale if self.unit == "step" else 1.0
         examples = landscape.first_examples(self.loss_examples)
         losses = losses_along(
             lambda weights: loss.value(weights, checkpoint.buffers, *examples),
             checkpoint.weights,
-            scale * direction,
+            unit * direction,
             self.scales,
-        )
-        if not all(math.isfinite(value) for k, value in zip(self.scales, losses.tolist(), strict=True) if k == 0):
+        ).tolist()
+        if not all(math.isfinite(value) for place, value in zip(self.scales, losses, strict=True) if place == 0):
             raise FloatingPointError("the loss is not finite")
-        for k, value in zip(self.scales, losses.tolist(), strict=True):
+        outside = landscape.elsewhere(checkpoint, direction[None], found_on=self.num_examples)
+        for place, value in zip(self.scales, losses, strict=True):
             yield {
-                "k": k,
+                "k": place if self.unit == "step" else place / scale if scale else math.nan,
+                "distance": place * unit,
                 "loss": value,
                 "scale": scale,
                 "eigenvalue": float(pairs.eigenvalues[0]),
                 "residual": float(pairs.residuals[0]),
+                **in_columns(outside),
                 "num_examples": self.num_examples,
             }
 

@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sharpness.runtime.precision import Precision
-from sharpness.study.measurement import Column, OfHessian
-from sharpness.study.settings import setting
+from sharpness.study.measurement import ELSEWHERE, Column, OfHessian
+from sharpness.study.settings import Derived, a_twentieth, setting
 from sharpness.study.work import Products, Work
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sharpness.eigen.lanczos import Eigenpairs
     from sharpness.hessian.operator import HessianOperator
+    from sharpness.measurements.bracket import Elsewhere
     from sharpness.measurements.landscape import Landscape
     from sharpness.study.run import Run
     from sharpness.training.checkpoints import Snapshot
@@ -23,6 +26,26 @@ _FOUND_IN = {
     "bfloat16": ["found in bfloat16"],
     "auto": ["found in bfloat16 where the device has instructions for it"],
 }
+# Examples with which num_examples "auto" tries first, where they are at most half of the training set.
+_SAMPLES = (250, 1000, 4000)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Eigenpairs on some examples."""
+
+    num_examples: int
+    precision: Precision
+    operator: HessianOperator
+    pairs: Eigenpairs
+    outside: Elsewhere | None
+
+    @property
+    def width(self) -> float:
+        """The distance from the largest eigenvalue to the lower end of its bracket, standard error included."""
+        assert self.outside is not None
+        lower = self.outside.curvatures[0] - self.outside.standard_errors[0]
+        return float(self.pairs.eigenvalues[0] - lower)
 
 
 @dataclass(frozen=True)
@@ -36,11 +59,14 @@ class Spectrum(OfHessian):
         "top30": {"num_eigenvalues": 30},
         "ends": {"checkpoints": "ends", "num_eigenvalues": 10},
     }
+    later: ClassVar = {"bracket": 0.2}
     columns: ClassVar = {
         "which": Column("largest, or smallest for the smallest that the same Krylov space shows"),
         "rank": Column("0 for the largest eigenvalue, 1 for the second, ..."),
         "eigenvalue": Column("of the Hessian, in float32 or better", "nats / weight²", finite=True),
         "residual": Column("|Hv - λv| / max|λ| of the eigenpair"),
+        **ELSEWHERE,
+        "num_elsewhere": Column("other training examples", optional=True),
         "num_products": Column("Hessian-vector products spent on the eigenpairs"),
         "num_probing": Column("products that then looked for missed eigenvalues", optional=True),
         "num_certifying": Column("products in float32 after a search in lower precision", optional=True),
@@ -56,6 +82,20 @@ class Spectrum(OfHessian):
         "num_examples": Column("training examples of the Hessian"),
     }
 
+    num_examples: int | Literal["auto"] = setting(  # type: ignore[assignment]
+        Derived("5 % of the study's smallest num_training, at least 250 or all", a_twentieth, "num_training"),
+        "training examples of the Hessian (about 5 % of the training set); auto takes 250, 1000, 4000 (where they are "
+        "at most half of the training set) or all: the first of them with a bracket as narrow as the key bracket asks",
+        minimum=1,
+        maximum=100000,
+    )
+    bracket: float = setting(
+        0.2,
+        "with num_examples auto: largest distance between the largest eigenvalue and the lower end of its bracket, its "
+        "standard error included, relative to the eigenvalue",
+        exclusiveMinimum=0,
+        maximum=1,
+    )
     num_eigenvalues: int = setting(2, "how many of the largest eigenvalues", minimum=1, maximum=100)
     resample: bool = setting(
         False, "draw new examples at every checkpoint, as the authors do, instead of keeping one set per seed"
@@ -90,6 +130,17 @@ class Spectrum(OfHessian):
         if self.frobenius_products == 1:
             yield "frobenius_products must be 0, for no estimate, or at least 2, which have a standard error, got 1"
 
+    def samples(self, num_training: int) -> list[int]:
+        """The numbers of examples to try, one after the other."""
+        if self.num_examples != "auto":
+            return [self.num_examples]
+        return [*(size for size in _SAMPLES if size <= num_training / 2), num_training]
+
+    def sample_in_words(self) -> str:
+        if self.num_examples != "auto":
+            return super().sample_in_words()
+        return f"as many training images as narrow the bracket to {100 * self.bracket:g} %"
+
     def in_words(self) -> str:
         details = [f"top {self.num_eigenvalues}", *_FOUND_IN.get(self.precision, ())]
         return self._in_words(block="" if self.parameters == "*" else self.parameters, details=details)
@@ -99,24 +150,68 @@ class Spectrum(OfHessian):
         precision: Precision = "float32" if self.precision == "auto" else self.precision
         # After a search in low precision each pair takes a product in float32, or a few.
         certified = self.num_eigenvalues if precision != "float32" else 0
-        probed = Products.exactly(self.probe_products, self.num_examples, precision)
-        exact = Products.exactly(certified + self.frobenius_products, self.num_examples)
-        return Work(products=(replace(self.products(), precision=precision), probed, exact))
+        products, sizes = [], self.samples(run.num_training)
+        for size in sizes:
+            fixed = replace(self, num_examples=size)
+            of_size = [
+                replace(fixed.products(), precision=precision),
+                Products.exactly(self.probe_products, size, precision),
+                Products.exactly(certified, size),
+                fixed.products_elsewhere(run, self.num_eigenvalues),
+            ]
+            # With "auto", the first two samples are to be expected.
+            products += of_size if size in sizes[:2] else [replace(some, expected=0) for some in of_size]
+        products.append(Products.exactly(self.frobenius_products, sizes[:2][-1]))
+        return Work(products=tuple(products))
 
     def when_diverged(self) -> dict[str, object]:
         return {"which": "largest", "rank": 0}
 
     def rows(self, landscape: Landscape, checkpoint: Snapshot, before: Snapshot | None) -> Iterator[dict[str, object]]:
-        from sharpness.data.datasets import augment
-        from sharpness.runtime.device import fast_precision
-        from sharpness.runtime.streams import stream
+        from sharpness.measurements.bracket import in_columns
 
-        purpose = "examples of the Hessian" + (f" at step {checkpoint.step}" if self.resample else "")
-        inputs, targets = landscape.drawn_examples(self.num_examples, purpose)
-        if self.augment:
-            inputs = augment(inputs, generator=stream(landscape.run.seed, f"augmentation of the {purpose}"))
-        precision = fast_precision(inputs.device) if self.precision == "auto" else self.precision
-        operator = landscape.hessian(checkpoint, (inputs, targets), precision=precision, parameters=self.parameters)
+        found = self._found(landscape, checkpoint)
+        pairs, outside = found.pairs, found.outside
+        norm = self._frobenius_norm(landscape, checkpoint, found.operator, pairs)
+        largest = enumerate(zip(pairs.eigenvalues, pairs.residuals, strict=True))
+        values = [
+            ("largest", rank, eigenvalue, residual, in_columns(outside, rank))
+            for rank, (eigenvalue, residual) in largest
+        ]
+        smallest = ("smallest", 0, pairs.smallest, pairs.smallest_residual, dict[str, float]())
+        for which, rank, eigenvalue, residual, elsewhere in [*values, smallest]:
+            yield {
+                "which": which,
+                "rank": rank,
+                "eigenvalue": float(eigenvalue),
+                "residual": float(residual),
+                **dict.fromkeys(ELSEWHERE),
+                **elsewhere,
+                "num_elsewhere": 0 if outside is None else outside.num_examples,
+                "num_products": pairs.num_products,
+                "num_probing": pairs.num_probing,
+                "num_certifying": pairs.num_certifying,
+                "complete": pairs.complete,
+                "complete_beyond": pairs.complete_beyond,
+                "search_precision": found.precision,
+                **norm,
+                "num_examples": found.num_examples,
+            }
+
+    def _found(self, landscape: Landscape, checkpoint: Snapshot) -> _Found:
+        """The leading eigenpairs on the first sample that is large enough, and their curvatures elsewhere."""
+        for size in self.samples(landscape.run.num_training):
+            found = self._on(landscape, checkpoint, size)
+            if found.outside is None or found.width <= self.bracket * float(found.pairs.eigenvalues[0]):
+                break
+        return found
+
+    def _on(self, landscape: Landscape, checkpoint: Snapshot, num_examples: int) -> _Found:
+        from sharpness.runtime.device import fast_precision
+
+        examples = self._examples(landscape, checkpoint, num_examples)
+        precision = fast_precision(examples[0].device) if self.precision == "auto" else self.precision
+        operator = landscape.hessian(checkpoint, examples, precision=precision, parameters=self.parameters)
         pairs = landscape.eigenpairs(
             checkpoint,
             operator,
@@ -125,24 +220,28 @@ class Spectrum(OfHessian):
             max_products=self.max_products,
             probe_products=self.probe_products,
         )
-        norm = self._frobenius_norm(landscape, checkpoint, operator, pairs)
-        largest = enumerate(zip(pairs.eigenvalues, pairs.residuals, strict=True))
-        values = [("largest", rank, eigenvalue, residual) for rank, (eigenvalue, residual) in largest]
-        for which, rank, eigenvalue, residual in [*values, ("smallest", 0, pairs.smallest, pairs.smallest_residual)]:
-            yield {
-                "which": which,
-                "rank": rank,
-                "eigenvalue": float(eigenvalue),
-                "residual": float(residual),
-                "num_products": pairs.num_products,
-                "num_probing": pairs.num_probing,
-                "num_certifying": pairs.num_certifying,
-                "complete": pairs.complete,
-                "complete_beyond": pairs.complete_beyond,
-                "search_precision": precision,
-                **norm,
-                "num_examples": len(targets),
-            }
+        outside = landscape.elsewhere(
+            checkpoint,
+            pairs.eigenvectors,
+            found_on=num_examples,
+            others=self._examples(landscape, checkpoint, num_examples, after=num_examples),
+            parameters=self.parameters,
+        )
+        return _Found(num_examples, precision, operator, pairs, outside)
+
+    def _examples(
+        self, landscape: Landscape, checkpoint: Snapshot, num_examples: int, *, after: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Those of the Hessian at a checkpoint, or others, behind them in the same order."""
+        from sharpness.data.datasets import augment
+        from sharpness.runtime.streams import stream
+
+        purpose = "examples of the Hessian" + (f" at step {checkpoint.step}" if self.resample else "")
+        inputs, targets = landscape.drawn_examples(num_examples, purpose, after=after)
+        if self.augment:
+            behind = f", behind {after}" if after else ""
+            inputs = augment(inputs, generator=stream(landscape.run.seed, f"augmentation of the {purpose}{behind}"))
+        return inputs, targets
 
     def _frobenius_norm(
         self, landscape: Landscape, checkpoint: Snapshot, operator: HessianOperator, pairs: Eigenpairs

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Steps(OfHessian):
-    """The loss before and after each scaled step, with fresh mini-batches for every direction and factor."""
+    """The loss before and after each scaled step, with the same mini-batches for every direction and factor."""
 
     title: ClassVar = "change of the loss for scaled SGD steps along single directions"
     columns: ClassVar = {
@@ -38,7 +38,7 @@ class Steps(OfHessian):
     loss_examples: int = setting(
         AT_MOST_1000, "training examples, never augmented, on which the loss is evaluated", minimum=1, maximum=100000
     )
-    num_batches: int = setting(10, "fresh mini-batches behind each mean", minimum=1, maximum=10000)
+    num_batches: int = setting(10, "mini-batches behind each mean, drawn at every checkpoint", minimum=1, maximum=10000)
     alphas: list[float] = setting(
         [0.5, 1, 2],
         "factors on the step",
@@ -50,7 +50,7 @@ class Steps(OfHessian):
     def work(self, run: Run) -> Work:
         # Along the top eigenvector, along a random direction, and whole.
         taken = 3 * len(self.alphas) * self.num_batches
-        return Work(taken, (taken + 1) * self.loss_examples, (self.products(),))
+        return Work(self.num_batches, (taken + 1) * self.loss_examples, (self.products(),))
 
     def when_diverged(self) -> dict[str, object]:
         return {"direction": "top", "alpha": self.alphas[0], "batch": 0}
@@ -69,12 +69,13 @@ class Steps(OfHessian):
             "eigenvalue": float(pairs.eigenvalues[0]),
             "residual": float(pairs.residuals[0]),
         }
+        # The same for all, so that differences between directions or factors are not those between batches.
+        batches = islice(landscape.batches(f"steps at step {checkpoint.step}"), self.num_batches)
+        gradients = [loss.gradient(weights, buffers, *batch) for batch in batches]
         for name, direction in directions.items():
             for alpha in self.alphas:
                 step = ScaledStep(direction, alpha)
-                batches = landscape.batches(f"{name} step times {alpha} at step {checkpoint.step}")
-                for number, batch in enumerate(islice(batches, self.num_batches)):
-                    gradient = loss.gradient(weights, buffers, *batch)
+                for number, gradient in enumerate(gradients):
                     there = after_step(weights, gradient, step, learning_rate=checkpoint.learning_rate)
                     after = float(loss.value(there, buffers, *examples))
                     yield {"direction": name, "alpha": alpha, "batch": number, "loss_after": after, **measured}

@@ -126,7 +126,7 @@ def _check_published(
     number = settings.get("num_examples")
     if any(
         row.get("settings_digest", asked.digest) != asked.digest
-        or (row.get("num_examples") and number is not None and float(row["num_examples"]) != number)
+        or (row.get("num_examples") and number not in (None, "auto") and float(row["num_examples"]) != number)
         for row in rows
     ):
         raise RecordError(f"{path} was measured with other settings than the study's {name}")

@@ -28,6 +28,8 @@ from sharpness.training.descent import Descent
 # Seconds that one measurement of the calibration may take, and repetitions of it.
 _SECONDS = 1.0
 _ROUNDS = 3
+# With more examples, a product takes as much longer.
+_EXAMPLES = 1000
 
 
 def forecast(config: Path, threads: int = 1) -> None:
@@ -98,13 +100,14 @@ def _calibrate(run: Run, device: torch.device, start: float) -> Rates:
     times: dict[tuple[int, str], float] = {}
 
     def product(some: Products) -> float:
-        key = some.num_examples, some.precision
+        timed = min(some.num_examples, _EXAMPLES)
+        key = timed, some.precision
         if key not in times:
-            chosen = torch.arange(some.num_examples) % size
+            chosen = torch.arange(timed) % size
             operator = HessianOperator(model.to(device), inputs[chosen], targets[chosen], precision=some.precision)
             vector = torch.randn(operator.shape[0], generator=generator).to(device)
             times[key] = _seconds(lambda: operator @ vector, device)
-        return times[key]
+        return times[key] * some.num_examples / timed
 
     return Rates(start, gradient * run.examples_per_step / size, evaluated, product)
 

@@ -13,6 +13,9 @@ from sharpness.study.run import Run
 from sharpness.training.checkpoints import Snapshot
 from sharpness.training.progress import Directions
 
+# Of other examples, over which the error of the directions' curvature there is computed.
+_CHUNKS = 4
+
 
 def train_nudged(run: Run, job: Job) -> None:
     """Train a run of Nudged SGD."""
@@ -28,6 +31,8 @@ def finder(run: Run, dataset: Dataset, loss: Loss) -> FindDirections:
     """What finds the directions of a run, at the start of every epoch."""
     landscape = Landscape(run=run, loss=loss, dataset=dataset)
     examples = landscape.drawn_examples(run.direction_examples)
+    # A quarter as many: a product each, which training pays in every epoch.
+    others = landscape.drawn_examples(max(1, run.direction_examples // 4), after=run.direction_examples)
 
     def find(weights: Tensor, buffers: Tensor) -> Directions:
         state = Snapshot(0, weights, buffers, run.learning_rate)
@@ -39,7 +44,16 @@ def finder(run: Run, dataset: Dataset, loss: Loss) -> FindDirections:
             max_products=run.direction_products,
             certify=False,  # no eigenvalue is published here
         )
-        return Directions(pairs.eigenvectors, pairs.num_products, float(pairs.residuals.max()))
+        outside = landscape.elsewhere(
+            state, pairs.eigenvectors, found_on=run.direction_examples, others=others, num_chunks=_CHUNKS
+        )
+        return Directions(
+            pairs.eigenvectors,
+            pairs.num_products,
+            float(pairs.residuals.max()),
+            trace=float(pairs.eigenvalues.sum()),
+            **({} if outside is None else {"trace_elsewhere": outside.trace, "trace_error": outside.trace_error}),
+        )
 
     return find
 

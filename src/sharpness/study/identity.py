@@ -9,9 +9,16 @@ from typing import Any
 SIZE = "table_size"  # rows x columns of the table as it was written, in every row: what is cut short is known by it
 
 
-def settings_digest(settings: Mapping[str, Any]) -> str:
-    """A hash of settings that is the same for 1 and 1.0, and for any order of the keys."""
-    text = "; ".join(f"{key} {_canonical(value)}" for key, value in sorted(settings.items()))
+def settings_digest(settings: Mapping[str, Any], later: Mapping[str, Any] | None = None) -> str:
+    """A hash of settings that is the same for 1 and 1.0, and for any order of the keys.
+
+    Args:
+        settings: by key.
+        later: keys that were added once there were results, each with the value that these have: at it, the hash is
+            that of settings without the key.
+    """
+    told = {key: value for key, value in settings.items() if (later or {}).get(key) != value}
+    text = "; ".join(f"{key} {_canonical(value)}" for key, value in sorted(told.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

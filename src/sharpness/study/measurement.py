@@ -33,6 +33,17 @@ class Column:
     optional: bool = False  # whether a table may lack it, since the settings ask for none or it is of an older version
 
 
+# Of an eigenvector: the upper end of the bracket is its eigenvalue, this is the lower one.
+ELSEWHERE = {
+    "elsewhere": Column(
+        "curvature along the same eigenvector on other training examples; empty if there are none",
+        "nats / weight²",
+        optional=True,
+    ),
+    "elsewhere_error": Column("its standard error over chunks of these examples", "nats / weight²", optional=True),
+}
+
+
 @dataclass(frozen=True)
 class Measurement(ABC):
     """A measurement with its settings: a subclass is the dataclass of these, each declared by ``setting``."""
@@ -42,6 +53,7 @@ class Measurement(ABC):
     checkpoints: ClassVar[str] = "few"  # the schedule of settings that name none
     named: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # settings that every study has, each with what is its own
     shared: ClassVar[tuple[str, ...]] = ()  # keys in which settings that a figure compares must not differ
+    later: ClassVar[Mapping[str, Any]] = {}  # settings added after results were published, with the value these have
     looks_back: ClassVar[bool] = False  # whether it compares each checkpoint with the one before
 
     @abstractmethod
@@ -71,7 +83,8 @@ class Measurement(ABC):
     def problems(self, run: Run) -> Iterator[str]:
         """Say which settings cannot be on ``run`` though each is in its range: a key and what it must be."""
         for key in ("num_examples", "loss_examples"):
-            if (value := getattr(self, key, 0)) > run.num_training:
+            value = getattr(self, key, 0)
+            if value != "auto" and value > run.num_training:
                 yield f"{key} must be at most {run.num_training}, the num_training of {run.name}, got {value}"
 
     @abstractmethod
@@ -120,13 +133,22 @@ class OfHessian(Measurement):
         """Those of the search for eigenpairs at one checkpoint."""
         return Products.of_eigenpairs(self.num_pairs, self.max_products, self.num_examples)
 
+    def products_elsewhere(self, run: Run, num_pairs: int = 1) -> Products:
+        """Those along the eigenvectors found, on as many other examples, or on all others where there are fewer."""
+        others = min(self.num_examples, run.num_training - self.num_examples)
+        return Products.exactly(num_pairs if others else 0, max(1, others))
+
     def in_words(self) -> str:
         """``Hessian on 250 training images, residuals at most 0.01``."""
         return self._in_words()
 
+    def sample_in_words(self) -> str:
+        """``250 training images``."""
+        return f"{self.num_examples} training images"
+
     def _in_words(self, *, block: str = "", details: Iterable[str] = ()) -> str:
         of_block = f" of {block}" if block else ""
-        parts = [f"Hessian{of_block} on {self.num_examples} training images", *details]
+        parts = [f"Hessian{of_block} on {self.sample_in_words()}", *details]
         return ", ".join([*parts, f"residuals at most {self.tolerance:g}"])
 
 

@@ -16,6 +16,7 @@ from sharpness.study.measurement import code_of
 from sharpness.study.paths import StudyFolder
 from sharpness.study.plan import CLAIMS, KINDS, Experiment, Study
 from sharpness.study.records import Origins, RecordError, Wanted, check, read_rows, training_stage
+from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.runs import RUNS, as_csv
 
 _UNRECORDED = "and Snakemake has no record of it: remove it, and it is made anew"
@@ -49,7 +50,7 @@ def _of_run(study: Study, experiment: Experiment, run: str, measurement: str) ->
         yield replace(asked, digest=settings_digest(settings), steps=[0, *sorted(epochs)])
         return
     for name in experiment.measure[measurement]:
-        digest = settings_digest(study.settings(measurement, name))
+        digest = settings_digest(study.settings(measurement, name), MEASUREMENTS[measurement].later)
         for steps in study.parts(run, measurement, name).values():
             yield replace(asked, settings=name, digest=digest, steps=steps)
 
@@ -60,7 +61,8 @@ def digest(study: Study) -> str:
         f"{experiment.name} {experiment.kind}": [
             *(f"{grid} {settings_digest(asdict(run))}" for grid, run in experiment.pairs),
             *(
-                f"{measurement}.{name} {settings_digest(study.config[measurement][name])}"
+                f"{measurement}.{name} "
+                + settings_digest(study.config[measurement][name], MEASUREMENTS[measurement].later)
                 for measurement, names in experiment.measure.items()
                 for name in names
             ),

@@ -24,6 +24,13 @@ _HISTORY = {
     "distance": Column("of the weights from those at initialisation", "of the weights"),
     "num_direction_products": Column("Hessian-vector products spent on directions since the row before"),
     "direction_residual": Column("the largest of these directions", optional=True),
+    "direction_trace": Column(
+        "sum of the curvatures along the last directions, on the examples on which they were found",
+        "nats / weight²",
+        optional=True,
+    ),
+    "direction_trace_elsewhere": Column("the same on other training examples", "nats / weight²", optional=True),
+    "direction_trace_error": Column("its standard error over chunks of these", "nats / weight²", optional=True),
 }
 # Before the columns of a measurement: of which run, by which settings, at which checkpoint; and why there is no value.
 PLACE = ("run", "settings", "checkpoint", "step", "epoch", "diverged", "stopped", "trained_by")

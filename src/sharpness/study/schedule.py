@@ -22,6 +22,13 @@ class Schedule:
         uniqueItems=True,
         items={"type": "number", "minimum": 0, "maximum": 100_000},
     )
+    doubling_epochs: float = setting(
+        0,
+        "epochs from the start in which checkpoints are kept at steps 0, 1, 2, 4, 8, ...; 0 for none",
+        in_code=True,
+        minimum=0,
+        maximum=100_000,
+    )
     dense_epochs: float = setting(
         0, "epochs from the start that are kept densely; 0 for none", in_code=True, minimum=0, maximum=100_000
     )
@@ -49,6 +56,8 @@ class Schedule:
         """The steps of ``run`` that the schedule keeps, ascending; times after its end are left out."""
         per_epoch, last = run.steps_per_epoch, run.steps_per_epoch * run.epochs
         steps = {round(epoch * per_epoch) for epoch in self.at_epochs}
+        if (doubling_end := round(self.doubling_epochs * per_epoch)) > 0:
+            steps.update({0, *(1 << power for power in range(doubling_end.bit_length()) if 1 << power <= doubling_end)})
         dense_end = round(self.dense_epochs * per_epoch)
         steps.update(range(0, min(dense_end, last + 1), max(1, self.dense_images // run.examples_per_step)))
         if self.every_epochs is not None:

@@ -190,7 +190,7 @@ class Trainer:
         validation = evaluate(*state, dataset.validation.inputs, dataset.validation.targets)
         # The sum is finite only if every term is; weights may overflow while the loss is still finite.
         finite = bool(torch.isfinite(training.cross_entropy + descent.weights.sum()))
-        was_nudged = math.isfinite(progress.direction_residual)
+        was_nudged, found = math.isfinite(progress.direction_residual), progress.directions
         record = Record(
             step=epoch * self.run.steps_per_epoch,
             epoch=epoch,
@@ -203,6 +203,9 @@ class Trainer:
             diverged=diverged or not finite,
             num_direction_products=progress.direction_products,
             direction_residual=progress.direction_residual if was_nudged else math.nan,
+            direction_trace=math.nan if found is None else found.trace,
+            direction_trace_elsewhere=math.nan if found is None else found.trace_elsewhere,
+            direction_trace_error=math.nan if found is None else found.trace_error,
         )
         progress.history.append(record)
         progress.direction_products, progress.direction_residual = 0, -math.inf

@@ -19,6 +19,10 @@ class Directions:
     rows: Tensor  # [K, P], orthonormal
     num_products: int
     residual: float  # largest residual of the K pairs
+    # The sum of the curvatures along them: on the examples on which they were found, on others, and its standard error.
+    trace: float = math.nan
+    trace_elsewhere: float = math.nan
+    trace_error: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class Record:
     diverged: bool
     num_direction_products: int  # Hessian-vector products spent on directions since the previous row
     direction_residual: float  # largest since the previous row; NaN in plain SGD
+    # Sum of the curvatures along the last directions: where they were found, and on other training examples.
+    direction_trace: float = math.nan
+    direction_trace_elsewhere: float = math.nan
+    direction_trace_error: float = math.nan  # standard error of the latter
 
 
 @dataclass

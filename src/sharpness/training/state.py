@@ -216,10 +216,16 @@ def _packed(progress: Progress) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "last": (progress.last.step, progress.last.learning_rate),
         "plateau": dataclasses.asdict(progress.plateau),
         "stop": dataclasses.asdict(progress.stop),
-        "directions": None if directions is None else (directions.num_products, directions.residual),
+        "directions": None if directions is None else _numbers_of(directions),
         "since the last row": (progress.direction_products, progress.direction_residual),
     }
     return header, tensors
+
+
+def _numbers_of(directions: Directions) -> dict[str, Any]:
+    return {
+        field.name: getattr(directions, field.name) for field in dataclasses.fields(directions) if field.name != "rows"
+    }
 
 
 def _unpacked(path: Path, header: Mapping[str, Any], trainer: Trainer) -> Progress:
@@ -254,7 +260,7 @@ def _unpacked(path: Path, header: Mapping[str, Any], trainer: Trainer) -> Progre
         stop=Patience(**header["stop"]),
         epoch=header["epoch"],
         index=header["index"],
-        directions=None if directions is None else Directions(tensors["directions"], *directions),
+        directions=None if directions is None else Directions(tensors["directions"], **directions),
         direction_products=direction_products,
         direction_residual=direction_residual,
         shifts=shifts,
