@@ -19,7 +19,7 @@ def test_every_relative_link_is_to_a_file_of_the_project(document):
 
 
 @pytest.mark.parametrize(
-    ("column", "study"), [(0, "fashion_mnist"), (1, "fashion_mnist_10000"), (2, "fashion_mnist_resnet")]
+    ("column", "study"), [(0, "fashion_mnist_exploring"), (1, "fashion_mnist_10000"), (2, "fashion_mnist_resnet")]
 )
 def test_the_verdicts_in_the_readme_are_the_published_ones(column, study):
     claims = pd.read_csv(ROOT / "results" / study / "published" / "tables" / "claims.csv")

@@ -70,15 +70,17 @@ def test_a_search_in_low_precision_costs_each_pair_once_more_and_a_norm_its_prod
     ends = [
         job
         for job in work_of(small, auto=auto)
-        if job.part == "spectrum" and job.products[0].at_most == 2 * 40 and job.products[2].expected
+        if job.part == "spectrum" and job.products[0].at_most == 2 * 40 and job.products[-1].expected
     ]
     # Four pairs, a probe of three products and a norm from four, at the best and at the last checkpoint.
     assert len(ends) == 4
     for job in ends:
-        found, probed, exact = job.products
+        found, probed, exact, outside, norm = job.products
         assert (found.expected, found.precision) == (2 * (8 + 2 * 4), auto)
         assert (probed.expected, probed.precision) == (2 * 3, auto)
-        assert (exact.expected, exact.precision) == (2 * (certified + 4), "float32")
+        assert (exact.expected, exact.precision) == (2 * certified, "float32")
+        assert (outside.expected, outside.precision) == (2 * 4, "float32")
+        assert (norm.expected, norm.precision) == (2 * 4, "float32")
 
 
 def test_variants_take_no_more_products_than_foreseen_at_most(small, finished):

@@ -223,6 +223,7 @@ def test_settings_are_those_of_the_file_without_the_schedule():
         "num_examples": 60,
         "tolerance": 0.01,
         "max_products": 30,
+        "bracket": 0.2,
         "num_eigenvalues": 5,
         "resample": False,
         "augment": False,

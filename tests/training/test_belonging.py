@@ -132,8 +132,8 @@ def part(trained, tmp_path):
 
 
 SETTINGS = Spectrum(
-    num_examples=16, tolerance=0.1, max_products=20, num_eigenvalues=1, resample=False, augment=False, parameters="*",
-    precision="float32", probe_products=0, frobenius_products=0,
+    num_examples=16, tolerance=0.1, max_products=20, bracket=0.2, num_eigenvalues=1, resample=False, augment=False,
+    parameters="*", precision="float32", probe_products=0, frobenius_products=0,
 )  # fmt: skip
 
 
