@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sharpness.analysis.results_markup import as_markdown, as_tex
-from sharpness.analysis.tables import bowl_widths, first_change, frobenius, ordering, peaks, results_table
+from sharpness.analysis.tables import bowl_widths, first_change, frobenius, peaks, results_table
 
 RUN = {
     "grid": "learning_rate",
@@ -168,31 +168,6 @@ def test_a_bowl_that_is_open_on_the_grid_early_or_lost_has_no_width():
     (row,) = bowl_widths(pd.concat([beyond, lost])).to_dict("records")
     assert row["width"] == pytest.approx(2.0 * 2)
     assert row["diverged"]
-
-
-def test_ordering_counts_the_seeds_that_follow_the_setting():
-    table = pd.DataFrame(
-        {
-            "seed": [0, 0, 0, 1, 1, 1, 2, 2, 2],
-            "batch_size": ["full", "8", "128"] * 3,
-            "peak_epoch": [3, 1, 1, 3, 2, 1, 2, 2, 2],  # 1 1 3 rises; 2 1 3 does not; 2 2 2 never changes
-            "diverged": False,
-        }
-    )
-
-    order = ordering(table, "peak_epoch", by="batch_size", falls=False)
-
-    assert (order.num_seeds, order.num_ordered) == (3, 1)
-
-
-def test_ordering_leaves_out_what_diverged():
-    table = pd.DataFrame(
-        {"seed": 0, "learning_rate": [0.1, 0.2, 0.4], "peak_eigenvalue": [5, 3, 900], "diverged": [False, False, True]}
-    )
-
-    order = ordering(table, "peak_eigenvalue", by="learning_rate", falls=True)
-
-    assert (order.num_seeds, order.num_ordered) == (1, 1)
 
 
 def test_frobenius_is_the_root_of_the_sum_of_squares_of_the_largest_eigenvalues():

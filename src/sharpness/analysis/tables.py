@@ -1,6 +1,5 @@
 """Tables made of tables: peaks of the curvature, Frobenius norms, and the poster's table of results as numbers."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -133,29 +132,6 @@ def first_change(epochs: str) -> float:
 def batch_order(batch_size: str | float) -> float:
     """A batch size as a number to sort by: the full batch is the largest."""
     return float("inf") if batch_size == "full" else float(batch_size)
-
-
-@dataclass(frozen=True)
-class Ordering:
-    """In how many seeds a quantity follows a setting."""
-
-    num_seeds: int
-    num_ordered: int
-
-
-def ordering(table: pd.DataFrame, quantity: str, *, by: str, falls: bool) -> Ordering:
-    """Count the seeds in which ``quantity`` falls (or rises) with the setting ``by``.
-
-    It does if it never goes the other way from one value to the next and differs between the first and the last.
-    Diverged runs do not count, nor does a seed with fewer than two values.
-    """
-    seeds = [seed.sort_values(by, key=lambda values: values.map(batch_order)) for _, seed in _converged(table)]
-    changes = [np.diff(seed[quantity]) * (-1 if falls else 1) for seed in seeds if len(seed) > 1]
-    return Ordering(len(changes), sum(bool((change >= 0).all() and change.sum() > 0) for change in changes))
-
-
-def _converged(table: pd.DataFrame) -> Any:
-    return table[~table["diverged"]].groupby("seed")
 
 
 def frobenius(spectrum: pd.DataFrame) -> pd.DataFrame:
