@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sample_run import RUN
 
 from sharpness.data import catalogue
+from sharpness.study.axes import runs_of
 from sharpness.study.keys import study_schema
-from sharpness.study.run import Run, runs_of
+from sharpness.study.run import Run
 from sharpness.training import models
 
 FIELDS = [field.name for field in dataclasses.fields(Run)]

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sharpness.study.axes import values_of
 from sharpness.study.keys import Whole, default_grids, measurement_settings
 from sharpness.study.kinds import BASE, KINDS
 from sharpness.study.registry import MEASUREMENTS
-from sharpness.study.run import Run, values_of
+from sharpness.study.run import Run
 from sharpness.study.schedule import SCHEDULES, Schedule
 from sharpness.study.settings import Derived, Setting, settings_in
 

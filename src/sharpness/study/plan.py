@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpness.study import feasibility
+from sharpness.study.axes import runs_of
 from sharpness.study.effective import Effective, effective
 from sharpness.study.file import parse_study
 from sharpness.study.keys import study_schema
@@ -21,7 +22,7 @@ from sharpness.study.measurement import Measurement
 from sharpness.study.naming import subject
 from sharpness.study.paths import RunFolder
 from sharpness.study.registry import MEASUREMENTS
-from sharpness.study.run import Run, RunError, runs_of
+from sharpness.study.run import Run, RunError
 from sharpness.study.schedule import Schedule, chunks_of
 from sharpness.study.schema import StudyError, by_subject, follows, problems, without
 

@@ -1,4 +1,4 @@
-"""One training run as a value: its settings with ranges and defaults, its name, and the axes that make many of it.
+"""One training run as a value: its settings with ranges and defaults, and its name.
 
 No torch: the workflow imports it each time it plans.
 """
@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal
@@ -272,32 +271,3 @@ def _ranges() -> dict[str, dict[str, Any]]:
 def _number(value: float) -> str:
     # 0.1 and 0.10 are one number and one name, 1 and 1.0 and even 0 and -0 too; no two numbers share a name.
     return repr(float(value) + 0.0).removesuffix(".0")
-
-
-def runs_of(defaults: Mapping[str, Any], axes: Mapping[str, Any]) -> list[Run]:
-    """Combine the axes' values with one another, over the defaults.
-
-    Args:
-        defaults: a value for each field of ``Run`` that is not an axis.
-        axes: field to value or list of values.
-
-    Raises:
-        RunError: a combination is not a possible run.
-    """
-    runs: list[Run] = []
-    wrong: dict[str, None] = {}
-    axes = {key: values_of(key, value) for key, value in axes.items()}
-    for values in itertools.product(*axes.values()):
-        try:
-            runs.append(Run(**{**defaults, **dict(zip(axes, values, strict=True))}).canonical())
-        except RunError as error:
-            wrong |= dict.fromkeys(error.problems)
-    if wrong:
-        raise RunError([*wrong], runs)
-    return runs
-
-
-def values_of(field: str, value: Any) -> list[Any]:
-    """All values of an axis, which may be given by its only one; some fields have lists for values."""
-    is_axis = any(isinstance(item, list) for item in value) if field == "learning_rate_epochs" else True
-    return value if isinstance(value, list) and is_axis else [value]
