@@ -297,8 +297,8 @@ def test_a_server_ends_with_the_process_that_started_it_and_its_time_counts(tmp_
     )
     (tmp_path / "workflow.py").write_text(
         "import subprocess, time\n"
-        "from sharpness.workflow import forkserver\n"
-        "function = forkserver.start({})\n"
+        "from sharpness.workflow import forkserver, jobserver\n"
+        "function = jobserver.start({})\n"
         "name = function.split()[-3]\n"
         "while not (connection := forkserver._connected(name)): time.sleep(0.01)\n"
         "connection.close()\n"
@@ -330,8 +330,8 @@ def test_a_server_ends_with_the_process_that_started_it_and_its_time_counts(tmp_
 def test_nothing_stays_behind_whoever_is_killed(tmp_path):
     (tmp_path / "workflow.py").write_text(
         "import sys, time\n"
-        "from sharpness.workflow import forkserver\n"
-        "print(forkserver.start({}).split()[-3], flush=True)\n"
+        "from sharpness.workflow import jobserver\n"
+        "print(jobserver.start({}).split()[-3], flush=True)\n"
         "time.sleep(60)\n",
         encoding="utf-8",
     )

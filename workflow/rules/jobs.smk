@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError
 from shlex import quote
 
 from sharpness.runtime import closure
-from sharpness.workflow import failures, forkserver
+from sharpness.workflow import failures, forkserver, jobserver
 
 # Relative, so that a project may be moved with its results: inputs of another name are other inputs.
 PROJECT = Path(os.path.relpath(workflow.basedir))
@@ -39,13 +39,13 @@ def run_jobs_by(python):
     shell.prefix((EXPORT + python).replace("{", "{{").replace("}", "}}"))
 
 
-run_jobs_by(forkserver.through(forkserver.NOBODY))
+run_jobs_by(jobserver.through(forkserver.NOBODY))
 
 
 # Jobs of this process, not those that it submits: theirs are other machines and other environments.
 onstart:
     if not workflow.deployment_settings.deployment_method:
-        run_jobs_by(forkserver.start(JOB_ENVIRONMENT))
+        run_jobs_by(jobserver.start(JOB_ENVIRONMENT))
 
 
 onerror:

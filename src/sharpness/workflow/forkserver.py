@@ -17,7 +17,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -32,43 +32,7 @@ _ENDED = struct.Struct("iQ")  # how a job ended: exit status and peak memory in 
 NOBODY = "nobody"
 """Name that stands for no server: each job starts Python itself."""
 # Numerical libraries read these when loaded; the server loads them with one thread.
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-def start(environment: Mapping[str, str]) -> str:
-    """Start a server that ends with this process; return a shell function ``python`` that runs jobs through it.
-
-    Args:
-        environment: variables to add to this process's, for libraries that read them when loaded.
-    """
-    import atexit
-    import secrets
-    import subprocess
-
-    name = f"sharpness-{os.getpid()}-{secrets.token_hex(8)}"
-    # Closed when this process ends, even if it is killed.
-    server_reads, ours = os.pipe()
-    server = subprocess.Popen(
-        ["python", "-P", __file__, "--serve", name],
-        stdin=server_reads,
-        env={**os.environ, **environment, **dict.fromkeys(_THREADS, "1")},
-        process_group=0,  # Ctrl-C must reach the clients only, which pass it on
-    )
-    os.close(server_reads)
-
-    def end() -> None:
-        os.close(ours)
-        server.wait()
-
-    atexit.register(end)
-    return through(name)
-
-
-def through(name: str) -> str:
-    """Return a shell function ``python`` that runs jobs through the named server, if it can be reached."""
-    import shlex
-
-    return f'python() {{ command python -X utf8 -I -S {shlex.quote(__file__)} {name} "$@"; }}; '
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def hand_over(connection: socket.socket, words: list[str]) -> tuple[int, int]:
@@ -84,11 +48,7 @@ def hand_over(connection: socket.socket, words: list[str]) -> tuple[int, int]:
     socket.send_fds(connection, [len(request).to_bytes(_LENGTH, "big")], [0, 1, 2])
     connection.sendall(request)
 
-    def forward(number: int, _: object) -> None:
-        connection.sendall(bytes([number]))
-
-    for number in _FORWARDED:
-        signal.signal(number, forward)
+    _forward_signals(lambda number: connection.sendall(bytes([number])))
     ended = connection.recv(_ENDED.size)
     if not ended:
         raise EOFError("it closed the connection")
@@ -112,14 +72,18 @@ def start_itself(words: list[str]) -> tuple[int, int]:
             os.execvp("python", ["python", *words])
         os._exit(1)
 
+    _forward_signals(lambda number: os.kill(job, number))
+    _, status, usage = os.wait4(job, 0)
+    return os.waitstatus_to_exitcode(status), usage.ru_maxrss
+
+
+def _forward_signals(send: Callable[[int], None]) -> None:
     def forward(number: int, _: object) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(job, number)
+        with suppress(ProcessLookupError):  # the job has just ended
+            send(number)
 
     for number in _FORWARDED:
         signal.signal(number, forward)
-    _, status, usage = os.wait4(job, 0)
-    return os.waitstatus_to_exitcode(status), usage.ru_maxrss
 
 
 def serve(name: str) -> list[str]:
@@ -219,7 +183,7 @@ def _become(request: dict[str, Any], streams: list[int]) -> list[str]:
 
 def _is_forked() -> bool:
     """Whether a fork of the server would equal a new Python process, whose numerical libraries use one thread."""
-    return all(os.environ.get(name) == "1" for name in _THREADS)
+    return all(os.environ.get(name) == "1" for name in THREADS)
 
 
 def _connected(name: str) -> socket.socket | None:
