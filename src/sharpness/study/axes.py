@@ -36,6 +36,6 @@ def runs_of(defaults: Mapping[str, Any], axes: Mapping[str, Any]) -> list[Run]:
 
 
 def values_of(field: str, value: Any) -> list[Any]:
-    """All values of an axis, which may be given by its only one; some fields have lists for values."""
+    """List all values of an axis; a single value may stand alone, and some fields have lists for values."""
     is_axis = any(isinstance(item, list) for item in value) if field == "learning_rate_epochs" else True
     return value if isinstance(value, list) and is_axis else [value]

@@ -64,7 +64,7 @@ _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusi
 
 
 def page() -> str:
-    """The page, in Markdown."""
+    """Write the page on measurements, in Markdown."""
     sections = ["\n".join(_section(name, found)) for name, found in MEASUREMENTS.items()]
     return "\n".join([_HEAD, *sections, _HISTORY, *_columns(columns_of("history")), "", _RUNS])
 
@@ -78,7 +78,7 @@ def _section(name: str, measurement: type[Measurement]) -> Iterator[str]:
 
 
 def configuration() -> str:
-    """The page on a study's file, in Markdown."""
+    """Write the page on a study's file, in Markdown."""
     return "\n".join([_CONFIGURATION, *_sections()])
 
 
@@ -121,7 +121,7 @@ def _sections() -> Iterator[str]:
 
 
 def _keys(properties: dict[str, Any], settings: dict[str, Setting]) -> Iterator[str]:
-    """A table of settings."""
+    """Write a table of settings."""
     rows = [
         [
             f"`{key}`",

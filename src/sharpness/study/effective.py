@@ -26,7 +26,7 @@ class Effective:
     origins: dict[Path, Path] = field(default_factory=dict)  # of what the file says: where it does; others are defaults
 
     def take(self, path: Path, layers: Iterable[tuple[Path | None, Mapping[str, Any]]], known: Iterable[str]) -> Any:
-        """A mapping in which later layers take the place of earlier ones; its keys in the order of ``known``."""
+        """Merge mappings, later ones overriding earlier ones; keys in the order of ``known``."""
         values: dict[str, Any] = {}
         for origin, layer in layers:
             for key, value in layer.items():
@@ -86,7 +86,7 @@ def _experiment(whole: Effective, name: str, section: Mapping[str, Any], default
 
 
 def _block(whole: Effective, path: Path, block: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The axes of a grid, with the fields whose defaults follow from these: the least, if an axis has many values."""
+    """Add to a grid's axes the fields whose defaults derive from them; an axis of many values counts by its least."""
     axes = dict(block)
     whole.origins.update({(*path, key): (*path, key) for key in block})
     for name, found in settings_in(Run).items():
@@ -100,7 +100,7 @@ def _block(whole: Effective, path: Path, block: Mapping[str, Any], defaults: Map
 
 
 def _extremes(defaults: Mapping[str, Any], experiments: Mapping[str, Any]) -> dict[str, Any]:
-    """The least of what other defaults follow from, over all runs of a study."""
+    """Return the least values, over all runs of a study, of the fields that other defaults derive from."""
     blocks = [axes for section in experiments.values() for blocks in section["grids"].values() for axes in blocks]
     return {
         name: min(min(values_of(name, axes.get(name, defaults[name]))) for axes in [*blocks] or [{}])
@@ -115,7 +115,7 @@ def _settings(
     experiments: Mapping[str, Any],
     extremes: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The named settings of a measurement: those that the file has, and those that experiments name."""
+    """Collect the named settings of a measurement: those in the file, and those that experiments name."""
     given, always = study.get(measurement, {}), MEASUREMENTS[measurement].named
     known = measurement_settings(measurement)
     used = dict.fromkeys(name for section in experiments.values() for name in section["measure"].get(measurement, ()))
@@ -133,7 +133,7 @@ def _settings(
 
 
 def _schedules(whole: Effective, given: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
-    """The schedules that the file has, and those that measurements name."""
+    """Collect the schedules in the file, and those that measurements name."""
     used = dict.fromkeys(settings["checkpoints"] for section in sections.values() for settings in section.values())
     names = [*given, *(name for name in used if name in SCHEDULES and name not in given)]
     keys = settings_in(Schedule)

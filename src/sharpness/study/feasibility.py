@@ -84,7 +84,7 @@ def check_run(run: Run) -> Iterator[str]:
 
 
 def _check_command(study: Study, run: str) -> Iterator[str]:
-    """A training job has the files and the steps of all its checkpoints in its command."""
+    """Check the length of the training command, which lists the files and the steps of all checkpoints."""
     file = len(StudyFolder.of(study.name).run(run).checkpoints(study.num_chunks)) + 1
     length = file * study.num_chunks + sum(len(f"{step} ") for chunk in study.chunks[run] for step in chunk)
     if length > _LONGEST_COMMAND:
@@ -145,7 +145,7 @@ def check_names(study: Study) -> Iterator[str]:
 
 
 def _products(experiment: Experiment) -> Iterator[tuple[str, str]]:
-    """What files an experiment writes, or a rule could be asked to write for it: product and name."""
+    """Yield product and name of each file that an experiment writes, or that a rule could write for it."""
     yield from (("figure", name) for name in experiment.figures)
     yield from (("table", f"{experiment.name}_{measurement}") for measurement in ("history", *MEASUREMENTS))
     if KINDS[experiment.kind].result_table:
@@ -153,7 +153,7 @@ def _products(experiment: Experiment) -> Iterator[tuple[str, str]]:
 
 
 def _is_seen(grid: str, kind: str) -> bool:
-    """Whether what a kind of experiments shows has a place for a grid of this name."""
+    """Whether figures and tables of this kind show a grid of this name."""
     return not KINDS[kind].grids or grid in KINDS[kind].grids
 
 
@@ -202,7 +202,7 @@ def check_references(experiment: Experiment, config: Mapping[str, Any]) -> Itera
 
 
 def _check_settings(experiment: Experiment, measurement: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """What the products of an experiment demand of the settings it is measured with."""
+    """Check the settings of a measurement against what the experiment's figures and tables need."""
     place, kind = f"experiments.{experiment.name}.measure.{measurement}", KINDS[experiment.kind]
     names = experiment.measure[measurement]
     if len(names) > 1 and not kind.compares_settings:
@@ -237,7 +237,7 @@ def _check_settings(experiment: Experiment, measurement: str, config: Mapping[st
 
 
 def _check_bowls(experiment: Experiment, name: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """The width of a bowl is a mean over the checkpoints of the later epochs."""
+    """Check that each run has a late checkpoint: a bowl's width is a mean over the later epochs."""
     schedule = config["slices"][name]["checkpoints"]
     for run in experiment.runs.values():
         steps = Schedule.of(config["checkpoints"][schedule]).steps(run) if schedule != ENDS else []
@@ -262,7 +262,7 @@ def _check_evaluation(run: Run, config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _check_block(run: Run, place: str, settings: Mapping[str, Any]) -> Iterator[str]:
-    """The block of the Hessian that is measured, which a pattern over the names of parameters chooses."""
+    """Check the measured block of the Hessian, chosen by a pattern over parameter names."""
     facts, pattern = catalogue.facts_of(run.data), settings.get("parameters", "*")
     sizes = networks.parameter_sizes(run.model, facts.input_shape, facts.num_classes, padding=run.padding)
     size = sum(number for parameter, number in sizes.items() if fnmatchcase(parameter, pattern))

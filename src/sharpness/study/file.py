@@ -27,7 +27,7 @@ class Parsed:
 
 
 def read_study(path: Path) -> Any:
-    """The study in a file, as YAML (or JSON) says it; whether it is a good one, ``study_of`` tells.
+    """Read a study's file as plain YAML (or JSON) values; ``study_of`` checks them.
 
     Raises:
         StudyError: as ``parse_study``, or a key is given twice, of which YAML keeps the last.
@@ -71,7 +71,7 @@ def only_study(paths: Sequence[str | Path]) -> None:
 
 
 def study_name(path: Path) -> str:
-    """The name of the study in a file.
+    """Read the name of the study in a file.
 
     Raises:
         StudyError: as ``read_study``, or the study has no name.
@@ -84,7 +84,7 @@ def study_name(path: Path) -> str:
 
 
 def key_lines(path: Path) -> dict[tuple[str | int, ...], int]:
-    """The line of every key of a study that ``parse_study`` can read, by its path; of a merged one, where it stands."""
+    """Map the path of every key of a readable study to its line; merged keys have the line where they are written."""
     loader = _Loader(path.read_text(encoding="utf-8").expandtabs())
     try:
         node = loader.get_single_node()
@@ -116,7 +116,7 @@ def _lines(loader: _Loader, node: yaml.Node | None, path: tuple[str | int, ...])
 
 
 def _as_json(text: str, path: Path, error: yaml.YAMLError) -> Parsed:
-    """The study in JSON that is no YAML (indented by tabs), as Snakemake reads it too."""
+    """Parse JSON that is not YAML (indented by tabs), which Snakemake reads too."""
     try:
         study = json.loads(text)
         parsed = _parsed(text.expandtabs())
@@ -129,7 +129,7 @@ def _as_json(text: str, path: Path, error: yaml.YAMLError) -> Parsed:
 
 
 def _nearest(path: Path) -> str:
-    """What may have been meant by a file that is not there."""
+    """Suggest names for a file that does not exist."""
     names = sorted(other.stem for other in path.parent.glob("*.yaml"))
     nearest = get_close_matches(path.stem, names) or names
     return f"; nearest in {path.parent}: {', '.join(nearest)}" if nearest and not path.exists() else ""

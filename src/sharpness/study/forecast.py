@@ -72,7 +72,7 @@ def work_of(study: Study, *, auto: Precision = "float32") -> list[Job]:
 
 
 def summed(work: Iterable[Job], rates: Mapping[Run, Rates]) -> list[Sum]:
-    """The jobs of each part together, in the order of their first; ``rates`` has those of every run."""
+    """Sum the jobs of each part, in the order of their first jobs; ``rates`` has the rates of every run."""
     parts: dict[str, list[Job]] = {}
     for job in work:
         parts.setdefault(job.part, []).append(job)

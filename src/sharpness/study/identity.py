@@ -10,7 +10,7 @@ SIZE = "table_size"  # rows x columns of the table as it was written, in every r
 
 
 def settings_digest(settings: Mapping[str, Any], later: Mapping[str, Any] | None = None) -> str:
-    """A hash of settings that is the same for 1 and 1.0, and for any order of the keys.
+    """Hash settings, the same for 1 and 1.0, and for any order of the keys.
 
     Args:
         settings: by key.
@@ -29,7 +29,7 @@ def _canonical(value: Any) -> str:
 
 
 def sized(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with the size of their table in each."""
+    """Add the size of the table to each row."""
     rows = list(rows)
     columns = {column for row in rows for column in row} | {SIZE}
     return [{**row, SIZE: f"{len(rows)}x{len(columns)}"} for row in rows]

@@ -35,7 +35,7 @@ class Jobs:
 
 
 def jobs(study: Study) -> Jobs:
-    """The jobs of a study."""
+    """List the jobs of a study."""
     of_runs = {run: ["train"] for run in study.runs}
     for run, measurement, settings in study.measured:
         of_runs[run] += [job_of(measurement, settings, part) for part in study.parts(run, measurement, settings)]

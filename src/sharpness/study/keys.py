@@ -21,7 +21,7 @@ _NAME = {"pattern": "^[a-z][a-z0-9_]*$", "maxLength": 100}
 
 
 def _early(epochs: int, evaluation_epochs: list[int]) -> int:
-    """A quarter of the epochs, or the last epoch until then that is evaluated."""
+    """Return a quarter of the epochs, or the last evaluated epoch until then."""
     quarter = max(1, epochs // 4)
     return max((epoch for epoch in evaluation_epochs if epoch <= quarter), default=min([quarter, *evaluation_epochs]))
 
@@ -73,7 +73,7 @@ class Whole:
 
 
 def measurement_settings(measurement: str) -> dict[str, Setting]:
-    """The settings of a measurement, with the schedule of its checkpoints."""
+    """Return the settings of a measurement, with the schedule of its checkpoints."""
     schedule = Setting(
         MEASUREMENTS[measurement].checkpoints,
         f"the named schedule of checkpoints to measure, or {ENDS} for the best and the last",
@@ -83,13 +83,13 @@ def measurement_settings(measurement: str) -> dict[str, Setting]:
 
 
 def default_grids(kind: str) -> dict[str, list[dict[str, Any]]]:
-    """One run of the study's defaults."""
+    """Return the grid of one run with the study's defaults."""
     return {next(iter(KINDS[kind].grids), "run"): [{}]}
 
 
 @cache
 def study_schema() -> dict[str, Any]:
-    """The JSON schema of a study's file."""
+    """Build the JSON schema of a study's file."""
     whole, runs = schema_of(Whole)["properties"], schema_of(Run)
     schedule = schema_of(Schedule) | {"minProperties": 1, "dependentRequired": {"dense_images": ["dense_epochs"]}}
     study = {"type": "string", **_NAME, "description": "name of the study: its results go to results/<study>/"}
@@ -118,7 +118,7 @@ def _named(schema: Mapping[str, Any], description: str, **rules: Any) -> dict[st
 
 
 def settings_schema(measurement: str) -> dict[str, Any]:
-    """The JSON schema of one of a measurement's settings."""
+    """Build the JSON schema of one of a measurement's settings."""
     schedule = measurement_settings(measurement)["checkpoints"]
     first = {"type": "string", **schedule.rules, "default": schedule.default, "description": schedule.description}
     properties = schema_of(MEASUREMENTS[measurement])["properties"]

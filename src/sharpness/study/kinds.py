@@ -51,12 +51,12 @@ class Kind:
 
     @property
     def default_measure(self) -> dict[str, list[str]]:
-        """What an experiment measures that does not say."""
+        """The measurements, with settings, of an experiment that names none."""
         return {name: list(self.settings) for name in self.measurements if name != "history"}
 
 
 def first_change(run: Run) -> int | None:
-    """The epoch after which the learning rate changes first; None for never."""
+    """Return the epoch after which the learning rate first changes; None if it never does."""
     return run.learning_rate_epochs[0] if run.learning_rate_epochs else None
 
 
@@ -128,5 +128,5 @@ KINDS = {
 
 
 def kinds_for(claim: str) -> tuple[str, ...]:
-    """The kinds whose experiments are evidence on a claim of the poster, by its letter."""
+    """List the kinds whose experiments are evidence on a claim of the poster, by its letter."""
     return tuple(name for name, kind in KINDS.items() if claim in kind.claims)

@@ -62,7 +62,7 @@ def check(
 
 
 def smallest_size(name: str, padding: str = "alternating") -> int:
-    """The least height and width of an image that every layer of the network can work on."""
+    """Return the least height and width of an image that every layer of the network can take."""
     if name in SIMPLE_CNNS:
         # From the last layer to the first: a pool doubles, a valid convolution adds its kernel size less one.
         margin = SIMPLE_CNNS[name][0] - 1 if padding == "alternating" else 0
@@ -71,12 +71,12 @@ def smallest_size(name: str, padding: str = "alternating") -> int:
 
 
 def smallest_batch(name: str) -> int:
-    """The fewest images of a training step: batch norm of a vector needs two."""
+    """Return the fewest images in a training step: batch norm of a vector needs two."""
     return 2 if VGGS.get(name, False) else 1
 
 
 def default_init_scale(name: str) -> float:
-    """The factor on the variance of a ResNet's first weights where none is given.
+    """Return the default factor on the variance of a ResNet's first weights.
 
     Without batch norm it is one over the number of residual blocks, 1/15 for the authors' ResNet-32 (configuration
     ``cifar10_resnet32_nobn_nodrop_3``), and so 1/3 for ``resnet8`` with its one block in each of three stages.
@@ -88,7 +88,7 @@ def default_init_scale(name: str) -> float:
 def parameter_sizes(
     name: str, input_shape: tuple[int, int, int], num_classes: int, *, padding: str = "alternating"
 ) -> dict[str, int]:
-    """The number of entries of each parameter, by its name in the network, in order."""
+    """Return the number of entries of each parameter, by its name in the network, in order."""
     if name in SIMPLE_CNNS:
         return dict(_simple_cnn(name, input_shape, num_classes, padding))
     if name in RESNETS:

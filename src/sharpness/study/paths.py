@@ -113,5 +113,5 @@ class StudyFolder(_Folder):
 
 
 def job_of(measurement: str, settings: str, part: str) -> str:
-    """The name of the job that measures one part of a run, among those of the run."""
+    """Name the job that measures one part of a run; unique within the run."""
     return f"{measurement}-{settings}-{part}"

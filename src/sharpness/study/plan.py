@@ -107,13 +107,13 @@ class Study:
         }
 
     def settings(self, measurement: str, name: str) -> dict[str, Any]:
-        """The named settings of a measurement, without the schedule, which only plans."""
+        """Return the named settings of a measurement, without the schedule, which only planning needs."""
         section = self.config[measurement][name]
         # Sorted, so that the order of lines in the file changes nothing.
         return {key: value for key, value in sorted(section.items()) if key != "checkpoints"}
 
     def measurement(self, measurement: str, name: str) -> Measurement:
-        """A measurement with its named settings."""
+        """Return a measurement with its named settings."""
         return MEASUREMENTS[measurement](**self.settings(measurement, name))
 
     @property
@@ -122,7 +122,7 @@ class Study:
         return json.dumps({name: self.settings("spectrum", name) for name in self.config.get("spectrum", {})})
 
     def schedule_steps(self, measurement: str, name: str, run: Run) -> list[int]:
-        """The steps of ``run`` that a measurement is planned at; none where it looks at the ends."""
+        """List the steps of ``run`` that a measurement is planned at; empty if it measures the ends."""
         schedule = self.config[measurement][name]["checkpoints"]
         return [] if schedule == ENDS else self._schedules[schedule].steps(run)
 
@@ -139,7 +139,7 @@ class Study:
         return {run: chunks_of(sorted(planned), self.num_chunks) for run, planned in steps.items()}
 
     def parts(self, run: str, measurement: str, settings: str) -> dict[str, list[int]]:
-        """The parts of a run that a measurement reads, each with the steps it measures there."""
+        """Return the parts of a run that a measurement reads, each with the steps it measures there."""
         if self.config[measurement][settings]["checkpoints"] == ENDS:
             return {ENDS: []}
         wanted = set(self.schedule_steps(measurement, settings, self.runs[run]))
@@ -147,7 +147,7 @@ class Study:
         return {str(index): steps for index, steps in enumerate(chosen) if steps}
 
     def tables(self, experiment: str, run: str, measurement: str) -> list[str]:
-        """The tables of one measurement of a run, for an experiment, from the folder that has all runs."""
+        """List the tables of one measurement of a run, for an experiment, relative to the folder of all runs."""
         if measurement == "history":
             return [RunFolder(run).history]
         return [
@@ -157,7 +157,7 @@ class Study:
         ]
 
     def part_before(self, run: str, measurement: str, settings: str, part: str) -> tuple[str, int] | None:
-        """The part and the step of the measured checkpoint before a part's first one; None at the start of a run."""
+        """Return part and step of the measured checkpoint before a part's first one; None at the start of a run."""
         steps = {name: of_part for name, of_part in self.parts(run, measurement, settings).items() if name != ENDS}
         earlier = [name for name in steps if part != ENDS and int(name) < int(part)]
         return (earlier[-1], steps[earlier[-1]][-1]) if earlier else None
@@ -217,7 +217,7 @@ class Study:
 
 
 def study_in(path: Path) -> Study:
-    """The study in a file.
+    """Read and check the study in a file.
 
     Raises:
         StudyError: as ``parse_study`` and ``study_of``.
@@ -252,7 +252,7 @@ def study_of(config: Any, *, source: str, known: Sequence[str] = ()) -> Study:
 
 
 def _expanded(whole: Effective) -> tuple[Study, list[str]]:
-    """A study with all of its runs, and everything that is wrong with it though each of its values is right."""
+    """Expand a study into its runs, and find what is wrong although each value by itself is right."""
     experiments, sound, sentences = {}, {}, []
     for name, section in whole.config["experiments"].items():
         grids, impossible = _grids(name, section, whole.config["defaults"])
@@ -275,7 +275,7 @@ def _expanded(whole: Effective) -> tuple[Study, list[str]]:
 def _grids(
     name: str, section: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> tuple[dict[str, list[Run]], list[str]]:
-    """The possible runs of an experiment by grid, and why others are not."""
+    """Expand an experiment's grids into the possible runs, and say why others are impossible."""
     grids: dict[str, list[Run]] = {}
     sentences = []
     for grid, blocks in section["grids"].items():

@@ -26,7 +26,7 @@ _EARLY = re.compile(r"% at epoch ([^,]+),|runs of (\S+) epochs with gamma 1 ")
 
 
 def wanted(study: Study, experiment: Experiment, measurement: str) -> list[tuple[str, Wanted]]:
-    """The tables of one measurement of an experiment's runs, from the folder that has all runs, and what each holds."""
+    """List the tables of one measurement of an experiment, under the folder of all runs, with what each must hold."""
     return [
         (table, asked)
         for run in experiment.runs
@@ -56,7 +56,7 @@ def _of_run(study: Study, experiment: Experiment, run: str, measurement: str) ->
 
 
 def digest(study: Study) -> str:
-    """A hash of what the verdicts and the report are of: experiments, their runs, and how these are measured."""
+    """Hash what verdicts and report depend on: experiments, their runs, and how these are measured."""
     asked = {
         f"{experiment.name} {experiment.kind}": [
             *(f"{grid} {settings_digest(asdict(run))}" for grid, run in experiment.pairs),
@@ -119,7 +119,7 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
 
 
 def _of_all(stale: Mapping[Path, RecordError]) -> str:
-    """What is wrong with the first table, and which others are no better."""
+    """Say what is wrong with the first table, and which others are wrong too."""
     (_, first), *others = stale.items()
     named = [str(path) for path, _ in others[:NAMED]] + [f"{len(others) - NAMED} more"] * (len(others) > NAMED)
     return f"{first}; so it is with {', '.join(named)}" if named else str(first)
@@ -163,7 +163,7 @@ def _epochs_of_results(path: Path) -> set[str]:
 
 
 def epochs_of_verdicts(path: Path) -> set[str]:
-    """The early epochs that a table of verdicts names; none where no claim was decided by one."""
+    """Find the early epochs that a table of verdicts names; empty if no claim was decided by one."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         texts = [text for row in csv.DictReader(file) for text in (row.get("measured"), row.get("would_decide"))]
     return {match[1] or match[2] for text in texts for match in _EARLY.finditer(text or "")}

@@ -45,5 +45,5 @@ def tables_of(study: Study, experiment: Experiment, run: str) -> list[str]:
 
 
 def are_in(folder: Path, tables: list[str]) -> bool:
-    """Whether all of them are in a folder."""
+    """Whether a folder has all of these files."""
     return all((folder / table).exists() for table in tables)

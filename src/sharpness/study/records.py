@@ -65,7 +65,7 @@ class Wanted:
 
     @classmethod
     def of(cls, words: str, runs: Sequence[str], measurement: str) -> Wanted:
-        """What ``words`` made short."""
+        """Parse the output of ``words``."""
         run, data, training, may_stop, settings, digest, *ranges = words.split()
         steps = _from_ranges(ranges)
         return cls(runs[int(run)], measurement, settings.strip("-"), digest, steps, data, training, may_stop == "1")
@@ -112,17 +112,17 @@ class Origins:
 
 
 def training_stage(gamma: float, gamma_outside: float) -> str:
-    """The stage that trains a run: plain SGD never needs an eigenvector."""
+    """Name the stage that trains a run: ``train`` for plain SGD, which needs no eigenvectors."""
     return "train" if (gamma, gamma_outside) == (1, 1) else "train_nudged"
 
 
 def columns_of(name: str) -> Mapping[str, Column]:
-    """The columns of a measurement, or of a history."""
+    """Return the columns of a measurement, or of a history."""
     return _HISTORY if name == "history" else measurement(name).columns
 
 
 def read_rows(path: Path, measurement: str) -> list[dict[str, str]]:
-    """The rows of a table, as text.
+    """Read the rows of a table, as text.
 
     Raises:
         RecordError: it is empty, cut short, lacks a column, or a number in it is none and its run has not diverged.
@@ -197,7 +197,7 @@ def _step(row: Mapping[str, str], column: str) -> int:
 
 
 def _is_end(row: Mapping[str, str]) -> bool:
-    """Whether the run was lost or stopped there; the divergence of a variant is its own."""
+    """Whether the run diverged or stopped at this row; a variant that diverges does not end its run."""
     return row.get("stopped") == "True" or (row.get("diverged") == "True" and not row.get("start_step"))
 
 

@@ -152,7 +152,7 @@ class Run:
                 yield f"{field} {demand}, got {value}"
 
     def _impossible(self) -> Iterator[str]:
-        """What is wrong though each value is in its range."""
+        """Say what is wrong although each value is in its range."""
         if self.batch_size != "full" and self.batch_size > self.num_training:
             yield (
                 f"batch_size must be at most num_training, got batch_size {self.batch_size} "
@@ -192,7 +192,7 @@ class Run:
 
     @property
     def without_epochs(self) -> Run:
-        """What all lengths of the run share."""
+        """The run without its length: the same for all lengths."""
         return dataclasses.replace(self, epochs=0)
 
     @property
@@ -242,7 +242,7 @@ class Run:
         )
 
     def canonical(self) -> Run:
-        """The same run with its settings spelt in one way, those without effect at zero: equal runs are equal."""
+        """Return the same run in its one canonical spelling, with settings of no effect at zero."""
         idle: dict[str, Any] = {}
         if not self.is_nudged:
             idle |= {"num_directions": 0, "direction_examples": 0, "direction_tolerance": 0.0, "direction_products": 0}
@@ -260,7 +260,7 @@ class Run:
 
 @cache
 def _ranges() -> dict[str, dict[str, Any]]:
-    """The JSON schema of every field, without what only guards a study's file from slips of the pen."""
+    """Return the JSON schema of every field, without limits that only guard a study's file against typing errors."""
     properties: dict[str, dict[str, Any]] = schema_of(Run)["properties"]
     return {
         name: {**schema, "uniqueItems": False, **({"maximum": sys.float_info.max} if "maximum" in schema else {})}

@@ -60,7 +60,7 @@ def problems(value: Any, schema: Mapping[str, Any], path: tuple[str | int, ...] 
 
 
 def without(study: Any, paths: Iterable[tuple[str | int, ...]]) -> dict[str, Any] | None:
-    """Take the values at some paths out of a study, an item with its whole list; None if no experiment is left."""
+    """Remove the values at some paths from a study, a list as a whole; return None if no experiment is left."""
     rest = copy.deepcopy(study)
     for path in paths:
         node, holder, last = rest, None, ""
@@ -80,7 +80,7 @@ def without(study: Any, paths: Iterable[tuple[str | int, ...]]) -> dict[str, Any
 
 
 def follows(sentence: str, problem: Problem) -> bool:
-    """Whether a sentence may only be true because the value of another problem was taken out."""
+    """Whether a sentence may be a mere consequence of removing another problem's value."""
     if problem.is_needless:
         return False
     text = re.sub(r"grids\.\w+", "", sentence)
@@ -108,7 +108,7 @@ def _has_one_of(text: str, words: Iterable[str]) -> bool:
 
 
 def by_subject(sentences: Iterable[str]) -> list[str]:
-    """The first sentence about each key, and of those that say the same of runs in several grids."""
+    """Keep the first sentence about each key, and one of those that repeat themselves for several grids."""
     first: dict[str, str] = {}
     for sentence in sentences:
         subject = re.split(r" (?:is|must|has|lacks|names) ", sentence)[0]
@@ -153,7 +153,7 @@ def _place(path: tuple[str | int, ...]) -> str:
 
 
 def _demand(value: Any, schema: Mapping[str, Any], demand: str) -> str:
-    """What the schema demands of a value, with a hint, and what the key is."""
+    """Say what the schema demands of a value, with a hint and the key's description."""
     if "enum" in schema:
         demand = known_words(str(value), map(str, schema["enum"]))
     if demand.startswith("must be of type") and isinstance(value, str) and _is_number(value):
@@ -176,7 +176,7 @@ def _as_yaml(number: float) -> str:
 
 
 def known_words(word: str, known: Iterable[str]) -> str:
-    """The words that are known, and the one that may have been meant."""
+    """List the known words, and the nearest one."""
     known = list(known)
     near = difflib.get_close_matches(word, known, n=1)
     return f"known are {', '.join(known)}" + (f" (did you mean {near[0]}?)" if near else "")

@@ -58,7 +58,7 @@ class Setting:
 
 
 def a_twentieth(num_training: int) -> int:
-    """A twentieth of the training set, but not below 250 examples where there are so many."""
+    """Return 5 % of the training set, at least 250 examples or all."""
     return min(num_training, max(250, num_training // 20))
 
 
@@ -83,12 +83,12 @@ def setting(default: Any, description: str, *, in_code: bool = False, **rules: A
 
 
 def settings_in(settings: type) -> dict[str, Setting]:
-    """The fields of a dataclass that are settings, by name, in order."""
+    """Return the fields of a dataclass that are settings, by name, in order."""
     return {field.name: field.metadata[_KEY] for field in dataclasses.fields(settings) if _KEY in field.metadata}
 
 
 def schema_of(settings: type) -> dict[str, Any]:
-    """The JSON schema of a mapping of settings; no key is required, since each has a default."""
+    """Build the JSON schema of a mapping of settings; no key is required, since each has a default."""
     hints = get_type_hints(settings)
     return {
         "type": "object",
@@ -133,7 +133,7 @@ def unmet(value: Any, schema: Mapping[str, Any]) -> str:
 
 
 def _type_schema(hint: Any) -> dict[str, Any]:
-    """The JSON schema of a type.
+    """Build the JSON schema of a type.
 
     Raises:
         TypeError: no value in YAML has this type.

@@ -56,7 +56,7 @@ def _commented(text: str, comment: str) -> str:
 
 
 def _flow(value: Any) -> str:
-    """A value on one line."""
+    """Write a value on one line."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {_flow(item)}' for key, item in value.items())}}}"
     if isinstance(value, list | tuple):
