@@ -46,6 +46,8 @@ def claims_table():
         "test": "Student",
         "seeds": 3,
         "diverged": 0,
+        "seeds_are": "confirming",
+        "exploring": "",
         "would_decide": "",
     }
     rows = [
@@ -177,14 +179,14 @@ def test_every_claim_is_shown_with_its_verdict_in_words_and_as_a_symbol():
         shown = " ".join(Read(row).text.split())
         assert shown.startswith(f"{symbol}{verdict}")
         assert effect in shown
-    assert "3 seeds; 1 diverged run left out" in rows[1]
+    assert "3 confirming seeds; 1 diverged run" in rows[1]
     assert "nan" not in Read(rows[2]).text
 
 
 def test_networks_and_data_have_the_names_that_people_know():
     text = Read(page()).text
 
-    assert "SimpleCNN, digits; 3 seeds" in text
+    assert "SimpleCNN, digits; 3 confirming seeds" in text
     assert "training runs: SimpleCNN, digits, 1,300 images." in " ".join(text.split())
     assert "simple_cnn" not in text
 

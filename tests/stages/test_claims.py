@@ -28,12 +28,11 @@ def test_the_stage_reads_collected_tables_and_writes_the_same_verdicts(tmp_path)
         tables=paths,
         runs=tmp_path / "runs.csv",
         settings="{}",
-        validation_epoch=1,
         markdown=tmp_path / "claims.md",
         csv=tmp_path / "claims.csv",
     )
 
-    expected = decide(collected(tables), validation_epoch=1)
+    expected = decide(collected(tables))
     written = pd.read_csv(tmp_path / "claims.csv", keep_default_na=False)
     assert written["verdict"].tolist() == expected["verdict"].tolist()
     assert written["measured"].tolist() == expected["measured"].tolist()

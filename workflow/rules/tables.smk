@@ -113,9 +113,8 @@ rule claims:
         measurements=[measurement for _, measurement in collected_tables()],
         settings=STUDY.settings_of_spectra,
         study=DIGEST,
-        validation_epoch=STUDY.config["validation_epoch"],
     shell:
         "python -m sharpness.stages.claims --kinds {params.kinds} --measurements {params.measurements}"
-        " --tables {input.tables:q} --runs {input.runs:q} --settings {params.settings:q} --validation-epoch {params.validation_epoch}"
+        " --tables {input.tables:q} --runs {input.runs:q} --settings {params.settings:q}"
         " --markdown {output.markdown:q} --csv {output.csv:q} --study={params.study}"
         " --benchmark {output.cost:q} 2> {log:q}"

@@ -98,7 +98,7 @@ def render(
     Args:
         study: its name.
         claims: columns claim, finding, model, data, configuration, quantity, measured, effect, low, high, test, seeds,
-            diverged, verdict, would_decide.
+            seeds_are, exploring, diverged, verdict, would_decide.
         claims_caption: what to look at in them.
         pictures: all figures, in order.
         tables: all tables of results, in order.

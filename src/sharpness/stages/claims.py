@@ -19,7 +19,6 @@ def claims(
     tables: list[Path],
     runs: Path,
     settings: str,
-    validation_epoch: int,
     markdown: Path,
     csv: Path,
     study: str = "",
@@ -32,7 +31,6 @@ def claims(
         tables: collected tables of all experiments.
         runs: the study's.
         settings: of the spectra, by name, in JSON.
-        validation_epoch: the early epoch at which speeds of training are compared.
         markdown: output.
         csv: output.
         study: a digest of it, by which its verdicts are known where nobody has a record of them; empty: none is kept.
@@ -41,7 +39,7 @@ def claims(
     frames = [read_measured(path, name, trained) for path, name in zip(tables, measurements, strict=True)]
     check_origins(zip(measurements, tables, frames, strict=True))
     of_study = collected(zip(kinds, measurements, frames, strict=True), json.loads(settings))
-    verdicts = decide(of_study, validation_epoch=validation_epoch)
+    verdicts = decide(of_study)
     source = made_by(frames)
     write_text(f"{as_markdown(verdicts)}\nComputed by {source}.\n", markdown)
     known_by = {"made_by": source, "study_digest": study} if study else {"made_by": source}

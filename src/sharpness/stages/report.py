@@ -29,7 +29,7 @@ from sharpness.study.records import RecordError
 Content = TypeVar("Content")
 CLAIMS_COLUMNS = (
     *("claim", "finding", "model", "data", "configuration", "quantity", "measured", "effect", "low", "high"),
-    *("test", "seeds", "diverged", "verdict", "would_decide"),
+    *("test", "seeds", "seeds_are", "exploring", "diverged", "verdict", "would_decide"),
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,8 +20,6 @@ from sharpness.study.runs import RUNS, as_csv
 
 _UNRECORDED = "and Snakemake has no record of it: remove it, and it is made anew"
 NAMED = 3  # stale tables beside the first, by their names; the others are counted
-# In the words of a verdict: the early epoch that it is about.
-_EARLY = re.compile(r"% at epoch ([^,]+),|runs of (\S+) epochs with gamma 1 ")
 
 
 def wanted(study: Study, experiment: Experiment, measurement: str) -> list[tuple[str, Wanted]]:
@@ -130,7 +127,7 @@ def _check_products(study: Study, folder: StudyFolder, is_recorded: Callable[[st
     path = Path(folder.table(RUNS))
     if path.exists() and not is_recorded(str(path)) and path.read_bytes() != as_csv(study.runs.values()).encode():
         raise RecordError(f"{path} is not the table of the study's runs, {_UNRECORDED}")
-    epoch, told = f"{study.config['validation_epoch']:g}", {CLAIMS: epochs_of_verdicts}
+    epoch = f"{study.config['validation_epoch']:g}"
     for experiment in study.experiments.values():
         path = Path(folder.table(experiment.name, "md"))
         is_told = KINDS[experiment.kind].result_table is not None and path.exists() and not is_recorded(str(path))
@@ -138,11 +135,9 @@ def _check_products(study: Study, folder: StudyFolder, is_recorded: Callable[[st
             (study.caption(experiment.name), study.caption_for_people(experiment.name))
         ):
             raise RecordError(f"{path} does not begin with what the study measures, {_UNRECORDED}")
-        if experiment.kind == "table":
-            told[experiment.name] = _epochs_of_results
-    for name, epochs in told.items():
-        path = Path(folder.table(name))
-        if path.exists() and not is_recorded(str(path)) and (others := epochs(path) - {epoch}):
+        path = Path(folder.table(experiment.name))
+        is_early = experiment.kind == "table" and path.exists() and not is_recorded(str(path))
+        if is_early and (others := _epochs_of_results(path) - {epoch}):
             raise RecordError(f"{path} is of the validation_epoch {min(others)}, the study's is {epoch}, {_UNRECORDED}")
 
 
@@ -160,13 +155,6 @@ def _check_last(study: Study, folder: StudyFolder, is_recorded: Callable[[str], 
 def _epochs_of_results(path: Path) -> set[str]:
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         return {row.get("validation_epoch") or "nobody knows" for row in csv.DictReader(file)}
-
-
-def epochs_of_verdicts(path: Path) -> set[str]:
-    """Find the early epochs that a table of verdicts names; empty if no claim was decided by one."""
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        texts = [text for row in csv.DictReader(file) for text in (row.get("measured"), row.get("would_decide"))]
-    return {match[1] or match[2] for text in texts for match in _EARLY.finditer(text or "")}
 
 
 def _check_code(asked: Wanted, row: dict[str, str], path: Path, torch: str) -> None:

@@ -34,7 +34,7 @@ RUN = {
 RATES = (0.1, 0.2, 0.4)
 
 
-BATCHES = ("full", "128", "8")  # from the largest to the smallest
+BATCHES = ("8", "64", "512")
 
 
 KS = (-8, -4, -2, -1, 0, 1, 2, 4, 8)
@@ -69,15 +69,15 @@ def spectrum_rows(largest, *, epochs=None, share=0.5, checkpoint="planned", sett
     return pd.DataFrame([fields(**run) | row for row in rows])
 
 
-def history_rows(validation, test, *, diverged=False, **run):
-    """Accuracies in per cent at epochs 0, 1, 2, ..."""
+def history_rows(validation, test, *, losses=None, diverged=False, **run):
+    """Accuracies in per cent and training losses, by default all 0.1, at epochs 0, 1, 2, ..."""
     rows = [
         {
             "step": 10 * epoch,
             "epoch": epoch,
             "validation_accuracy": accuracy / 100,
             "test_accuracy": tested / 100,
-            "training_loss": 0.1,
+            "training_loss": 0.1 if losses is None else losses[epoch],
             "diverged": diverged and epoch == len(test) - 1,
         }
         for epoch, (accuracy, tested) in enumerate(zip(validation, test, strict=True))
@@ -143,38 +143,59 @@ def course(height, *, at=3, num=11):
     return [0.2 * height if epoch == 0 else height if epoch == at else 0.3 * height for epoch in range(num)]
 
 
-def peaks_along(setting, values, strengths, *, quantity):
-    """Peaks that become lower, or earlier, by the strength from one setting to the next, in both eigenvalues."""
-    parts = []
-    for seed, strength in enumerate(strengths):
-        for index, value in enumerate(values):
-            height = 100 * math.exp(-strength * index) if "height" in quantity else 100
-            at = 5 - 2 * round(strength) * index if "time" in quantity else 3
-            parts.append(spectrum_rows(course(height, at=at), grid=setting, seed=seed, **{setting: value}))
+def along(setting, values, strengths, course_of):
+    """A spectrum of one run per seed and setting; ``course_of`` makes it of the strength and the setting's place."""
+    parts = [
+        spectrum_rows(course_of(strength, place), grid=setting, seed=seed, **{setting: value})
+        for seed, strength in enumerate(strengths)
+        for place, value in enumerate(values)
+    ]
     return [("eigenvalues", "spectrum", together(*parts))]
 
 
-def second_peaks(strengths):
-    parts = []
-    for setting, values in (("learning_rate", RATES), ("batch_size", BATCHES)):
-        parts += peaks_along(setting, values, strengths, quantity=("height", "time"))
-    return parts
+def heights_along(setting, values, strengths, *, rises=False):
+    """Peaks that become lower (or higher) by a decade times the strength from one setting to the next."""
+    sign = 1 if rises else -1
+    return along(setting, values, strengths, lambda strength, place: course(100 * 10 ** (sign * strength * place)))
+
+
+def peak_time(strength, place):
+    """Epochs 7, 5, 3 where the strength is near one, the other way round where it is near minus one."""
+    return 5 - 2 * round(strength) * (place - 1)
+
+
+def times_along(setting, values, strengths, *, rises=False):
+    """Peaks that become earlier (or later) with the strength from one setting to the next."""
+    sign = -1 if rises else 1
+    return along(setting, values, strengths, lambda strength, place: course(100, at=peak_time(sign * strength, place)))
+
+
+def second_peaks(strengths, settings=("learning_rate", "batch_size")):
+    """Both eigenvalues peak lower and earlier with the strength, along the rates and from large to small batches."""
+    axes = {"learning_rate": (RATES, 1), "batch_size": (BATCHES, -1)}
+    return [
+        table
+        for setting in settings
+        for table in along(
+            setting,
+            axes[setting][0],
+            strengths,
+            lambda strength, place, sign=axes[setting][1]: course(
+                100 * 10 ** (-sign * strength * place), at=peak_time(sign * strength, place)
+            ),
+        )
+    ]
 
 
 def bowls(strengths):
     """In every seed four slices after epoch 2, bowls where the strength is positive; before it, there are none."""
-    bowl, slope = [k**2 for k in KS], [-k for k in KS]
-    return [
-        (
-            "slices",
-            "slices",
-            together(
-                *(slice_rows(slope if strength > 0 else bowl, epoch=epoch, seed=seed) for epoch in (0, 1)),
-                *(slice_rows(bowl if strength > 0 else slope, epoch=epoch, seed=seed) for epoch in (2, 2.5, 3, 4)),
-            ),
-        )
-        for seed, strength in enumerate(strengths)
-    ]
+    slope, parts = [10.0 - k for k in KS], []
+    for seed, strength in enumerate(strengths):
+        bowl = [1 + (1 + 0.1 * seed) * k**2 / 10 for k in KS]
+        early, late = (slope, bowl) if strength > 0 else (bowl, slope)
+        parts += [slice_rows(early, epoch=epoch, seed=seed) for epoch in (0, 1)]
+        parts += [slice_rows(late, epoch=epoch, seed=seed) for epoch in (2, 2.5, 3, 4)]
+    return [("slices", "slices", together(*parts))]
 
 
 def scaled_steps(changes):
@@ -183,65 +204,74 @@ def scaled_steps(changes):
     ]
 
 
+def parabola(best):
+    """Changes in per cent along a parabola with its minimum at ``best``."""
+    return {alpha: 3 * (alpha**2 - 2 * best * alpha) for alpha in (0.5, 1, 2)}
+
+
 def variants_of(name, sign, *, losses=(1.0, 1.0, 1.0)):
+    """A variant that is sharper or flatter than SGD by the strength, in decades."""
+
     def tables(strengths):
         parts = []
         for seed, strength in enumerate(strengths):
             parts.append(variant_rows("sgd", 10.0, 0.5, seed=seed))
-            parts.append(variant_rows(name, 10 * math.exp(sign * strength), 0.5 * losses[seed], seed=seed))
+            parts.append(variant_rows(name, 10 ** (1 + sign * strength), 0.5 * losses[seed], seed=seed))
         return [("variants", "variants", together(*parts))]
 
     return tables
 
 
-def nudged_norms(gammas, log_ratio):
+LOSSES = [2.0, 1.0, 0.5]  # of every nudged run, at its three epochs
+
+
+def nudged_norms(gammas, decades):
     """Norms at gamma 1 and at others; the one that counts is the first, at the last of three epochs."""
 
     def tables(strengths):
-        parts = []
+        spectra, histories = [], []
         for seed, strength in enumerate(strengths):
-            parts.append(spectrum_rows([1.0, 50.0, 20.0], gamma=1.0, grid="gamma", seed=seed))
-            for gamma in gammas:
-                value = 20 * math.exp(log_ratio(strength)) if gamma == gammas[0] else 21.0
-                parts.append(spectrum_rows([1.0, 3.0, value], gamma=gamma, grid="gamma", seed=seed))
-        return [("nudged", "spectrum", together(*parts))]
+            for gamma in (1.0, *gammas):
+                value = 20 * 10 ** decades(strength) if gamma == gammas[0] else 20.0 if gamma == 1 else 21.0
+                run = {"gamma": gamma, "grid": "gamma", "seed": seed}
+                spectra.append(spectrum_rows([1.0, 50.0, value], **run))
+                histories.append(history_rows([9] * 3, [9] * 3, losses=LOSSES, **run))
+        return [("nudged", "spectrum", together(*spectra)), ("nudged", "history", together(*histories))]
 
     return tables
 
 
-def nudged_accuracies(*, tested=lambda _: 0.0, early=lambda _: 0.0):
-    """Accuracies of gamma 0.01, 0.1 and 1; the best validation accuracy is in the middle, the early one at epoch 1."""
+def nudged_accuracies(*, best=lambda _: 0.0, last=lambda _: 0.0, early=lambda _: 0.0):
+    """Accuracies of gamma 0.01, 0.1 and 1 over ten epochs: by validation the fourth is the best; 1 and 2 are early."""
 
     def tables(strengths):
         parts = []
         for seed, strength in enumerate(strengths):
             for gamma in (0.01, 0.1, 1.0):
-                test = 80 + seed + (tested(strength) if gamma == 0.01 else 0)
-                first = 50 + seed + (early(strength) if gamma == 0.01 else 0)
-                rows = history_rows([9, first, 90, 90], [9, 9, test, 1], gamma=gamma, grid="gamma", seed=seed)
-                parts.append(rows)
+                at_best, at_last, first = (
+                    (change(strength) if gamma == 0.01 else 0.0) for change in (best, last, early)
+                )
+                validation = [1, 40 + seed + 2 * first, 60, 70, 90, *[90] * 6]
+                test = [9] * 4 + [80 + seed + at_best] + [9] * 5 + [70 + seed + at_last]
+                parts.append(history_rows(validation, test, gamma=gamma, grid="gamma", seed=seed))
         return [("nudged", "history", together(*parts))]
 
     return tables
 
 
 def final_eigenvalues(strengths):
-    """The largest rate ends below the flattest of the others by the strength."""
-    parts = []
-    for seed, strength in enumerate(strengths):
-        for rate, value in zip(RATES, (12.0, 10.0, 10 * math.exp(-strength)), strict=True):
-            parts.append(spectrum_rows([1.0, 100.0, value], grid="learning_rate", learning_rate=rate, seed=seed))
-    return [("eigenvalues", "spectrum", together(*parts))]
+    """Larger rates end flatter by a decade times the strength from one to the next."""
+    return along("learning_rate", RATES, strengths, lambda strength, place: [1.0, 1e3, 10 ** (-strength * place)])
 
 
 def widths_along(strengths):
-    """Slices that have risen by half at k = 1, so that the width is the expected step."""
-    vees = [1 + 0.5 * abs(k) for k in KS]
+    """Slices that have risen by 0.1 at k = 1, so that the width is the scale."""
+    vees = [1 + 0.1 * abs(k) for k in KS]
     parts = []
-    for setting, values in (("learning_rate", RATES), ("batch_size", BATCHES)):
+    for setting, values in (("learning_rate", RATES), ("batch_size", BATCHES[::-1])):
         for seed, strength in enumerate(strengths):
             for index, value in enumerate(values):
-                scale = math.exp(strength * index)
+                scale = 10 ** (strength * index)
                 run = {"grid": setting, "seed": seed, "learning_rate": 0.3, setting: value}
                 parts += [slice_rows(vees, epoch=epoch, scale=scale, **run) for epoch in (2, 3)]
                 parts.append(slice_rows(vees, epoch=1, scale=100.0, **run))
@@ -265,39 +295,60 @@ def schedules_of(strengths, *, factor=10.0, late=2.0):
     return [("schedules", "spectrum", together(*parts))]
 
 
-def ends_of_runs(accuracies):
-    """Twelve runs of two seeds whose last eigenvalue doubles from run to run, with the given test accuracies."""
+def ends_of_runs(*, sharpness, accuracy, losses, seeds=(0, 1, 2)):
+    """Runs of some seeds with these last eigenvalues, test accuracies in per cent and training losses."""
     spectra, histories = [], []
-    for index, accuracy in enumerate(accuracies):
-        run = {"grid": "learning_rate", "learning_rate": 0.1 / 2 ** (index // 2), "seed": index % 2}
-        spectra.append(spectrum_rows([1.0, 2.0**index], **run))
-        histories.append(history_rows([10, 10], [5, accuracy], **run))
+    for seed in seeds:
+        for index, (value, tested, loss) in enumerate(zip(sharpness(seed), accuracy(seed), losses, strict=True)):
+            run = {"grid": "run", "learning_rate": 0.1 / 2**index, "seed": seed}
+            spectra.append(spectrum_rows([1.0, value], **run))
+            histories.append(history_rows([10, 10], [5, tested], losses=[2.0, loss], **run))
     return [("eigenvalues", "spectrum", together(*spectra)), ("eigenvalues", "history", together(*histories))]
 
 
-def runs_of_courses(courses):
-    """A run for each course of the largest eigenvalue, at three learning rates in turn, and two seeds."""
-    parts = [
-        spectrum_rows(values, grid="learning_rate", learning_rate=RATES[index % 3] * (1 + index // 6), seed=index % 2)
-        for index, values in enumerate(courses)
-    ]
-    return [("eigenvalues", "spectrum", together(*parts))]
+def flat_runs_generalise(strengths):
+    """Eight pairs of runs a seed, each of one training loss: the flatter is the better, but in one pair or in two."""
+    pairs = np.repeat(np.arange(8), 2)
+    is_sharper = np.tile([0, 1], 8)
+
+    def accuracy(seed):
+        follows = np.where(pairs >= 1 + (seed == 2), 1, -1) * math.copysign(1, strengths[seed])
+        return 90 - 5 * pairs - follows * is_sharper
+
+    return ends_of_runs(
+        sharpness=lambda _: 10.0 + 2 * pairs + is_sharper,
+        accuracy=accuracy,
+        losses=0.1 + 0.1 * pairs,
+        seeds=range(len(strengths)),
+    )
 
 
-FOLLOWS = [1.0, 4.0, 3.0, 2.0, 2.0]
+def declining_courses(strengths):
+    """Three configurations that rise tenfold, fall to half, and on by 0.1 decades times the strength an epoch."""
+
+    def course_of(strength, place):
+        peak = (10.0 + strength) * (place + 1)
+        return [1.0, peak, *(0.5 * peak * 10 ** (-0.1 * strength * epoch) for epoch in range(8))]
+
+    return along("learning_rate", RATES, strengths, course_of)
 
 
-def rows_of(tables, claim, *, validation_epoch=1):
-    table = decide(collected(tables), validation_epoch=validation_epoch)
+def rows_of(tables, claim):
+    table = decide(collected(tables))
     return table[table["claim"] == claim].to_dict("records")
 
 
-def verdict_of(tables, claim, **settings):
-    (row,) = rows_of(tables, claim, **settings)
+def verdict_of(tables, claim):
+    (row,) = rows_of(tables, claim)
     return row
 
 
-ABOUT_TEN = math.log(10) / 2
+def with_seeds(tables, shift):
+    """The same tables of other seeds, and runs of other names."""
+    return [
+        (kind, name, table.assign(seed=table["seed"] + shift, run=table["run"] + f"-shift{shift}"))
+        for kind, name, table in tables
+    ]
 
 
 def table_of_results(ends, seeds=(0, 1, 2)):
@@ -315,17 +366,17 @@ def table_of_results(ends, seeds=(0, 1, 2)):
 
 
 def whole_study():
+    holds = STRENGTHS["holds"]
     return [
-        *peaks_along("learning_rate", RATES, STRENGTHS["holds"], quantity=("height", "time")),
-        *peaks_along("batch_size", BATCHES, STRENGTHS["holds"], quantity=("height", "time")),
-        *bowls(STRENGTHS["holds"]),
-        *widths_along(STRENGTHS["holds"]),
-        *scaled_steps(lambda s: {0.5: -s, 1: -0.5, 2: s})(STRENGTHS["holds"]),
-        *variants_of("top_only", -1)(STRENGTHS["holds"]),
-        *variants_of("top_removed", 1)(STRENGTHS["holds"]),
-        *nudged_norms((0.1, 10.0), lambda s: 2 * s)(STRENGTHS["holds"]),
-        *nudged_accuracies(early=lambda s: s)(STRENGTHS["holds"]),
-        *schedules_of(STRENGTHS["holds"]),
-        *ends_of_runs(np.linspace(90, 60, 12)),
+        *second_peaks(holds),
+        *bowls(holds),
+        *widths_along(holds),
+        *scaled_steps(lambda s: parabola(10 ** (-0.2 * s)))(holds),
+        *variants_of("top_only", -1)(holds),
+        *variants_of("top_removed", 1)(holds),
+        *nudged_norms((0.1, 10.0), lambda s: s)(holds),
+        *nudged_accuracies(early=lambda s: s)(holds),
+        *schedules_of(holds),
+        *flat_runs_generalise(holds),
         *table_of_results({("sgd", 0.5): 1.0, ("sgd", 0.05): 9.0, ("gamma", 1.0): 5.0, ("gamma", 0.1): 20.0}),
     ]

@@ -1,94 +1,126 @@
 """The claims on where runs end."""
 
+import math
+
 import numpy as np
+import pandas as pd
 import pytest
-from claims.invented import FOLLOWS, ends_of_runs, history_rows, runs_of_courses, table_of_results, together, verdict_of
+from claims.invented import (
+    ends_of_runs,
+    flat_runs_generalise,
+    spectrum_rows,
+    table_of_results,
+    together,
+    verdict_of,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from sharpness.analysis.claims.collected import collected
 from sharpness.analysis.claims.deciding import decide
+from sharpness.analysis.claims.ends import partial_rank_correlation
+
+RUNS = st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=5, max_size=12)
 
 
-@pytest.mark.parametrize(
-    ("accuracies", "answer"),
-    [
-        (np.linspace(90, 60, 12), "holds"),
-        (np.linspace(60, 90, 12), "does not hold"),
-        ([70, 70, 75, 75] * 3, "undecided"),
-        ([70] * 12, "undecided"),
-    ],
-)
-def test_flat_runs_generalise_where_accuracy_falls_with_the_eigenvalue(accuracies, answer):
-    row = verdict_of(ends_of_runs(accuracies), "s")
+@given(RUNS)
+def test_the_partial_rank_correlation_is_that_of_what_a_regression_on_the_losss_ranks_leaves(runs):
+    sharp, losses, accuracies = (stats.rankdata(column) for column in zip(*runs, strict=True))
+    rho, z = partial_rank_correlation(pd.DataFrame(runs, columns=["eigenvalue", "training_loss", "test_accuracy"]))
 
-    assert row["verdict"] == answer
-    assert row["seeds"] == 2
-    if np.ptp(accuracies):
-        assert row["effect"] == pytest.approx(stats.spearmanr(np.arange(12), accuracies).statistic)
-    else:
-        assert row["would_decide"] == "runs that differ"
-
-
-@pytest.mark.parametrize("claim", ["a", "s"])
-def test_many_runs_of_one_seed_decide_nothing(claim):
-    runs = [*runs_of_courses([FOLLOWS] * 6), *ends_of_runs(np.linspace(90, 60, 12))]
-    one = [(kind, name, table.assign(seed=4)) for kind, name, table in runs]
-
-    row = verdict_of(one, claim)
-
-    assert (row["verdict"], row["seeds"], row["would_decide"]) == ("undecided", 1, "a second seed")
-    assert np.isfinite(row["low"])
+    if np.ptp(losses) == 0:
+        assert math.isnan(rho)
+        return
+    basis = np.stack([np.ones_like(losses), losses], axis=1)
+    rests = [ranks - basis @ np.linalg.lstsq(basis, ranks, rcond=None)[0] for ranks in (sharp, accuracies)]
+    if min(np.abs(rest).max() for rest in rests) < 1e-6:
+        assert math.isnan(rho)
+        return
+    assert rho == pytest.approx(np.corrcoef(*rests)[0, 1], abs=1e-6)
+    # A perfect one counts as half a step of Spearman's less: a step is 12 / (n (n² - 1)).
+    bound = 1 - 6 / (len(runs) * (len(runs) ** 2 - 1))
+    assert z == pytest.approx(math.atanh(np.clip(rho, -bound, bound)))
 
 
-def test_the_correlation_is_that_of_the_last_checkpoint_of_a_table_too():
-    ends = {("gamma", gamma): gamma for gamma in (1.0, 2.0, 4.0, 8.0, 16.0)}
-    histories = [
-        history_rows([10, 10], [50 + gamma, 90 - gamma], grid="gamma", gamma=gamma, seed=seed)
-        for _, gamma in ends
-        for seed in range(3)
-    ]
-    tables = [*table_of_results(ends), ("table", "history", together(*histories))]
-
+def test_accuracy_that_follows_training_alone_is_no_correlation():
+    """Flat and accurate go together over all runs, and not at all given the training loss."""
+    losses = np.repeat([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 2)
+    swap = np.tile([1, 0, 0, 1], 3)  # which of a pair is the sharper one
+    tables = ends_of_runs(
+        sharpness=lambda seed: 100 * losses + swap + 0.01 * seed,
+        accuracy=lambda seed: 90 - 50 * losses + np.tile([0.0, 0.1], 6) * (1 - 2 * (np.arange(12) == seed)),
+        losses=losses,
+    )
     row = verdict_of(tables, "s")
 
-    assert row["verdict"] == "holds"
-    assert "largest eigenvalue 1.00 to" in row["measured"]
+    overall = stats.spearmanr(100 * losses + swap, 90 - 50 * losses).statistic
+    assert overall < -0.9
+    assert row["verdict"] == "undecided"
+    assert abs(row["effect"]) < 0.5
+
+
+def test_many_runs_of_one_seed_decide_nothing():
+    row = verdict_of(flat_runs_generalise([1.0]), "s")
+    assert (row["verdict"], row["seeds"], row["would_decide"]) == ("undecided", 1, "a second seed")
+
+
+def test_a_run_that_diverged_enters_as_the_flattest_and_the_worst():
+    tables = flat_runs_generalise([1.0, 1.1, 0.9])
+    lost = spectrum_rows([1.0, np.nan], grid="run", learning_rate=99.0, seed=1)
+    row = verdict_of([*tables, ("eigenvalues", "spectrum", lost)], "s")
+    alone = verdict_of(tables, "s")
+    assert (row["diverged"], row["seeds"]) == (1, 3)
+    assert row["measured"].startswith("49 runs")
+    assert row["effect"] > alone["effect"]
 
 
 def test_each_distinct_run_counts_once_in_the_correlation_over_kinds():
-    tables = ends_of_runs(np.linspace(90, 60, 12))
+    tables = flat_runs_generalise([1.0, 1.1, 0.9])
     twice = [*tables, *(("nudged", name, table.assign(grid="gamma")) for _, name, table in tables)]
     elsewhere = [("agreement", name, table.assign(seed=9, run="other")) for _, name, table in tables]
 
-    assert verdict_of([*twice, *elsewhere], "s")["measured"].startswith("12 runs")
+    assert verdict_of([*twice, *elsewhere], "s")["measured"].startswith("48 runs")
 
 
-def test_the_largest_rate_of_a_table_is_compared_with_all_its_rows():
-    ends = {("sgd", 0.5): 1.0, ("sgd", 0.05): 9.0, ("gamma", 1.0): 5.0, ("gamma", 0.1): 20.0, ("gamma", 10.0): 2.0}
+def test_the_rows_of_plain_sgd_in_a_table_of_results_are_ordered_and_no_others():
+    ends = {("sgd", 0.5): 1.0, ("sgd", 0.05): 9.0, ("gamma", 1.0): 5.0, ("gamma", 0.1): 20.0, ("gamma", 10.0): 0.2}
     row = verdict_of(table_of_results(ends), "o")
+
+    # The row of gamma 1 is plain SGD too, at the rate of all others.
+    norms = {0.05: 9.0, 0.1: 5.0, 0.5: 1.0}
+    tables = {
+        rate: [norm * (1 + 0.01 * seed * (2 if rate == 0.1 else 1 + rate)) for seed in range(3)]
+        for rate, norm in norms.items()
+    }
+    slopes = [
+        np.polyfit(np.log10(list(norms)), np.log10([tables[rate][seed] for rate in norms]), 1)[0] for seed in range(3)
+    ]
     assert row["verdict"] == "holds"
-    expected = [(1 + 0.015 * seed) / (2 * (1 + 0.11 * seed)) for seed in range(3)]
-    assert row["effect"] == pytest.approx(stats.gmean(expected))
-    row = verdict_of(table_of_results(ends | {("gamma", 10.0): 0.2}), "o")
-    assert row["verdict"] == "does not hold"
-    # The rows of gamma are compared too, each with that of the same seed.
-    assert verdict_of(table_of_results(ends), "k")["verdict"] == "holds"
+    assert row["effect"] == pytest.approx(np.mean(slopes))
+    assert row["p"] == pytest.approx(2 / 216)
+    assert "20" not in row["measured"].split(": ", 1)[0]
 
 
 def test_eigenvalues_of_one_hessian_are_correlated_together_and_of_two_apart():
-    tables = ends_of_runs([90 - 5 * index for index in range(12)])
+    tables = flat_runs_generalise([1.0, 1.1, 0.9])
     spectrum = tables[0][2]
-    again = spectrum.assign(settings=np.where(spectrum["learning_rate"] < 0.05, "more", "leading"))
+    again = spectrum.assign(settings=np.where(spectrum["learning_rate"] < 0.01, "more", "leading"))
     tables[0] = (*tables[0][:2], again)
     whole = {"num_examples": 65, "resample": False, "augment": False, "parameters": "*"}
 
     def rows(known):
-        table = decide(collected(tables, known), validation_epoch=1)
+        table = decide(collected(tables, known))
         return table[table["claim"] == "s"].to_dict("records")
 
     (row,) = rows({"leading": {**whole, "num_eigenvalues": 2}, "more": {**whole, "num_eigenvalues": 9}})
     assert row["verdict"] == "holds"
-    assert row["measured"].startswith("12 runs")
+    assert row["measured"].startswith("48 runs")
     apart = rows({"leading": whole, "more": {**whole, "num_examples": 1300}})
     assert {row["configuration"] for row in apart} == {"settings leading", "settings more"}
-    assert sum(int(row["measured"].split()[0]) for row in apart) == 12
+    assert sum(int(row["measured"].split()[0]) for row in apart) == 48
+
+
+def test_a_table_of_one_rate_has_no_order():
+    assert verdict_of(table_of_results({("sgd", 0.1): 1.0}), "o")["verdict"] == "undecided"
+    assert len(together(spectrum_rows([1.0]))) == 3

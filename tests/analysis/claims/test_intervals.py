@@ -1,19 +1,22 @@
-"""Estimates and their intervals, against closed forms, enumeration and scipy."""
+"""Means with their intervals and tests, and the trend, against closed forms, enumeration and scipy."""
 
 import itertools
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from sharpness.analysis.claims import intervals
+from sharpness.analysis.claims.intervals import mean_of
+
+NUMBERS = st.lists(st.integers(-1000, 1000), min_size=2, max_size=9).map(lambda numbers: [n / 100 for n in numbers])
 
 
 def test_students_interval_of_two_numbers_is_the_closed_form():
-    found = intervals.of_mean([1.0, 3.0])
+    found = mean_of([1.0, 3.0]).interval()
 
     # The 97.5 % quantile of Cauchy's distribution, Student's with one degree of freedom.
     half = math.tan(math.pi * 0.475)
@@ -21,31 +24,63 @@ def test_students_interval_of_two_numbers_is_the_closed_form():
     assert found.num == 2
 
 
-@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=9), st.floats(-100, 100))
-def test_students_interval_is_scipys_and_moves_with_its_numbers(numbers, shift):
-    found, moved = intervals.of_mean(numbers), intervals.of_mean([number + shift for number in numbers])
+@given(NUMBERS, st.floats(-3, 3), st.sampled_from([0.9, 0.95]))
+def test_the_mean_is_tested_as_scipy_does(numbers, threshold, level):
+    if np.ptp(numbers) == 0:
+        return
+    mean, expected = mean_of(numbers), stats.ttest_1samp(numbers, threshold)
+    interval = expected.confidence_interval(level)
 
-    deviation = np.std(numbers, ddof=1) / math.sqrt(len(numbers))
-    low, high = np.mean(numbers) + np.array(stats.t(len(numbers) - 1).interval(0.95)) * deviation
-    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9, abs=1e-9)
-    assert (moved.low, moved.high) == pytest.approx((low + shift, high + shift), rel=1e-6, abs=1e-6)
-
-
-def test_numbers_that_are_not_finite_have_no_part_in_an_interval():
-    assert intervals.of_mean([1.0, np.nan, 3.0, np.inf]) == intervals.of_mean([1.0, 3.0])
-    assert intervals.of_mean([np.nan]).num == 0
-    assert np.isnan(intervals.of_mean([5.0]).low)
+    assert mean.p(threshold) == pytest.approx(expected.pvalue)
+    assert (mean.interval(level).low, mean.interval(level).high) == pytest.approx((interval.low, interval.high))
 
 
-@given(st.integers(1, 60).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
-def test_wilsons_interval_is_the_closed_form(counts):
-    num_true, total = counts
-    found = intervals.of_fraction(num_true, total)
+@given(NUMBERS)
+def test_being_the_same_within_a_margin_is_the_worse_of_two_one_sided_tests(numbers):
+    if np.ptp(numbers) == 0:
+        return
+    above = stats.ttest_1samp(numbers, -1, alternative="greater").pvalue
+    below = stats.ttest_1samp(numbers, 1, alternative="less").pvalue
 
-    z, p = 1.959963984540054, num_true / total
-    centre = (p + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * math.sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
-    assert (found.estimate, found.low, found.high) == pytest.approx((p, centre - half, centre + half), abs=1e-9)
+    assert mean_of(numbers).p_same(1.0) == pytest.approx(max(above, below))
+    # Both reject at 5 % where the 90 % interval lies within.
+    if abs(max(above, below) - 0.05) > 1e-6:
+        interval = mean_of(numbers).interval(0.9)
+        assert (interval.low > -1 and interval.high < 1) == (max(above, below) < 0.05)
+
+
+@given(NUMBERS, st.floats(0.01, 3))
+def test_rounding_widens_an_interval_on_both_sides_and_gives_equal_numbers_one(numbers, rounding):
+    exact, rounded = mean_of(numbers).interval(), mean_of(numbers, rounding=rounding).interval()
+    if np.ptp(numbers) == 0:
+        assert np.isnan(exact.low)
+        expected = (numbers[0] - rounding, numbers[0] + rounding)
+    else:
+        expected = (exact.low - rounding, exact.high + rounding)
+    assert (rounded.low, rounded.high) == pytest.approx(expected)
+
+
+@given(NUMBERS, st.sampled_from([0.0, 0.5]), st.floats(-3, 3))
+def test_p_is_small_exactly_where_the_interval_lies_beyond(numbers, rounding, threshold):
+    mean = mean_of(numbers, rounding=rounding)
+    interval = mean.interval()
+    if np.isnan(interval.low) or abs(mean.p(threshold) - 0.05) < 1e-6:
+        return
+    assert (mean.p(threshold) < 0.05) == (interval.low > threshold or interval.high < threshold)
+
+
+def test_a_seed_without_a_number_has_no_part_and_an_infinite_one_leaves_the_mean_open():
+    assert mean_of([1.0, np.nan, 3.0]).interval() == mean_of([1.0, 3.0]).interval()
+    assert mean_of([np.nan]).num == 0
+    assert np.isnan(mean_of([5.0]).interval().low)
+    assert np.isnan(mean_of([5.0]).p())
+    infinite = mean_of([1.0, np.inf, 3.0])
+    assert (infinite.interval().low, infinite.interval().high, infinite.num) == (-np.inf, np.inf, 3)
+    assert (infinite.p(), infinite.p_same(1.0)) == (1.0, 1.0)
+
+
+def test_numbers_that_are_equal_but_for_their_arithmetic_are_equal():
+    assert np.isnan(mean_of([0.1 + 0.2, 0.3, 0.3]).interval().low)
 
 
 @pytest.mark.parametrize(("num_seeds", "num_settings"), [(2, 3), (3, 3), (2, 4)])
@@ -62,6 +97,7 @@ def test_the_trends_p_value_counts_every_permutation_of_the_ranks_ties_included(
 
     assert found.rising == pytest.approx((sums >= observed).mean())
     assert found.falling == pytest.approx((sums <= observed).mean())
+    assert found.p == pytest.approx(min(1, 2 * min((sums >= observed).mean(), (sums <= observed).mean())))
     perfect = intervals.trend(np.tile(places, (num_seeds, 1)))
     assert perfect.rising == pytest.approx(1 / math.factorial(num_settings) ** num_seeds)
 
@@ -76,47 +112,15 @@ def test_ten_settings_are_tested_without_listing_their_orders():
     assert intervals.trend(np.tile(np.arange(10.0), (2, 1))).rising < 1e-4
 
 
-@settings(max_examples=15)
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=5, max_size=20))
-def test_the_rank_correlation_is_scipys_inside_an_interval_that_never_changes(pairs):
-    first, second = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
-    alone = range(len(first))
-    found = intervals.of_rank_correlation(first, second, alone)
-
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        assert np.isnan(found.estimate)
-        return
-    assert found.estimate == pytest.approx(stats.spearmanr(first, second).statistic)
-    assert -1 - 1e-9 <= found.low <= found.high <= 1 + 1e-9
-    assert intervals.of_rank_correlation(first, second, alone) == found
-
-
-def test_the_interval_of_a_rank_correlation_is_that_of_fishers_transformation():
-    generator = np.random.default_rng(3)
-    first = generator.normal(size=400)
-    second = -first + generator.normal(size=400)
-    found = intervals.of_rank_correlation(first, second, range(400))
-
-    # Bonett and Wright, "Sample size requirements for estimating Pearson, Kendall and Spearman correlations", 2000.
-    half = 1.96 * math.sqrt((1 + found.estimate**2 / 2) / (400 - 3))
-    expected = np.tanh(np.arctanh(found.estimate) + np.array([-half, half]))
-    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.02)
-
-
-def test_copies_of_a_run_make_no_rank_correlation_surer():
-    generator = np.random.default_rng(5)
-    first = generator.normal(size=40)
-    second = -first + generator.normal(size=40)
-    alone = intervals.of_rank_correlation(first, second, range(40))
-    copied = intervals.of_rank_correlation(np.repeat(first, 4), np.repeat(second, 4), np.repeat(range(40), 4))
-
-    assert copied.estimate == pytest.approx(alone.estimate)
-    assert copied.high - copied.low == pytest.approx(alone.high - alone.low, rel=0.05)
-    taken_for_independent = intervals.of_rank_correlation(np.repeat(first, 4), np.repeat(second, 4), range(160))
-    assert taken_for_independent.high - taken_for_independent.low < 0.7 * (alone.high - alone.low)
-
-
-def test_one_configuration_has_a_rank_correlation_without_an_interval():
-    found = intervals.of_rank_correlation([1.0, 2.0, 3.0], [3.0, 2.0, 1.0], ["same"] * 3)
-
-    assert (found.estimate, np.isnan(found.low), np.isnan(found.high)) == (-1, True, True)
+@pytest.mark.parametrize("seed", range(3))
+def test_more_settings_than_can_be_counted_are_tested_by_the_normal_distribution(seed, monkeypatch):
+    values = np.random.default_rng(seed).normal(size=(4, 9)) + 0.05 * np.arange(9)
+    exact = intervals.trend(values)
+    monkeypatch.setattr(intervals, "MOST_EXACT", 8)
+    normal = intervals.trend(values)
+    assert (normal.rising, normal.falling) == pytest.approx((exact.rising, exact.falling), abs=5e-3)
+    # scipy's own approximation has no correction for continuity.
+    many = np.random.default_rng(seed).normal(size=(5, 30))
+    expected = stats.page_trend_test(many, method="asymptotic").pvalue
+    assert intervals.trend(many).rising == pytest.approx(expected, abs=2e-3)
+    assert intervals.trend(np.ones((3, 30))).p == 1

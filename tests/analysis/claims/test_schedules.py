@@ -1,5 +1,7 @@
 """The claim on changes of the learning rate."""
 
+import numpy as np
+import pytest
 from claims.invented import STRENGTHS, rows_of, schedules_of, verdict_of
 
 
@@ -19,6 +21,13 @@ def test_raising_and_lowering_the_rate_are_rows_of_their_own():
     assert all("in 3 epochs" in row["measured"] for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("strengths", "answer"), [([0.01, -0.02, 0.01], "does not hold"), ([0.2, -0.2, 0.1], "undecided")]
+)
+def test_changes_that_do_the_same_early_and_late_show_that_the_claim_does_not_hold(strengths, answer):
+    assert verdict_of(schedules_of(strengths), "r")["verdict"] == answer
+
+
 def test_a_change_at_one_time_only_or_without_the_steady_run_decides_nothing():
     (_, _, rows), *_ = schedules_of(STRENGTHS["holds"])
     for part in (rows[rows["learning_rate_epochs"] != "7"], rows[rows["learning_rate_epochs"] != ""]):
@@ -27,12 +36,14 @@ def test_a_change_at_one_time_only_or_without_the_steady_run_decides_nothing():
         assert "early, late and never" in row["would_decide"]
 
 
-def test_a_run_that_diverges_after_its_change_is_left_out():
-    (_, _, rows), *_ = schedules_of([1.0, 1.1, 0.9, 5.0])
-    hit = (rows["seed"] == 3) & (rows["learning_rate_epochs"] == "1") & (rows["epoch"] == 3)
+@pytest.mark.parametrize("epochs", ["", "1", "7"])
+def test_a_run_that_diverges_makes_a_seed_without_a_difference(epochs):
+    (_, _, rows), *_ = schedules_of([1.0, 1.1, 5.0])
+    hit = (rows["seed"] == 2) & (rows["learning_rate_epochs"] == epochs) & (rows["epoch"] == 3)
 
     row = verdict_of(
         [("schedules", "spectrum", rows.assign(eigenvalue=rows["eigenvalue"].where(~hit), diverged=hit))], "r"
     )
 
-    assert (row["verdict"], row["seeds"], row["diverged"]) == ("holds", 3, 1)
+    assert (row["seeds"], row["diverged"]) == (3, 1)
+    assert row["effect"] == pytest.approx(np.mean([1.0, 1.1, 0.0]))

@@ -3,19 +3,21 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
-from claims.invented import ABOUT_TEN, RATES, STRENGTHS, bowls, nudged_norms, peaks_along, rows_of, together, verdict_of
+from claims.invented import RATES, STRENGTHS, bowls, heights_along, nudged_norms, rows_of, together, verdict_of
 
 from sharpness.analysis.claims.collected import collected
 from sharpness.analysis.claims.deciding import decide
+from sharpness.analysis.claims.subjects import over_settings
 
 
 def test_models_and_what_is_fixed_make_rows_of_their_own():
     tables = []
     for model, answer in (("simple_cnn", "holds"), ("resnet8", "does not hold")):
-        made = peaks_along("learning_rate", RATES, STRENGTHS[answer], quantity="height")
+        made = heights_along("learning_rate", RATES, STRENGTHS[answer])
         tables += [(kind, name, table.assign(model=model, run=model + table["run"])) for kind, name, table in made]
-    made = peaks_along("learning_rate", RATES, STRENGTHS["undecided"], quantity="height")
+    made = heights_along("learning_rate", RATES, STRENGTHS["undecided"])
     tables += [(kind, name, table.assign(momentum=0.9, run="m" + table["run"])) for kind, name, table in made]
 
     rows = {(row["model"], row["configuration"]): row["verdict"] for row in rows_of(tables, "b")}
@@ -29,7 +31,7 @@ def test_models_and_what_is_fixed_make_rows_of_their_own():
 
 def two_settings(name, factor):
     """The tables of claim b, and the same runs measured again: eigenvalues times a factor that turns their order."""
-    (first,) = peaks_along("learning_rate", RATES, STRENGTHS["holds"], quantity="height")
+    (first,) = heights_along("learning_rate", RATES, STRENGTHS["holds"])
     again = first[2].assign(settings=name)
     again["eigenvalue"] *= again["learning_rate"].map(dict(zip(RATES, factor, strict=True)))
     return [first, (*first[:2], again)]
@@ -40,7 +42,7 @@ def test_a_block_of_the_hessian_decides_no_claim_on_its_largest_eigenvalue(order
     whole = {"num_examples": 65, "resample": False, "augment": False, "parameters": "*"}
     known = {"leading": whole, "first_layer": {**whole, "parameters": "0.*"}}
     tables = two_settings("first_layer", (1, 100, 10_000))[::order]
-    table = decide(collected(tables, known), validation_epoch=1)
+    table = decide(collected(tables, known))
     (row,) = table[table["claim"] == "b"].to_dict("records")
     (alone,) = rows_of(two_settings("first_layer", (1, 1, 1))[:1], "b")
     assert (row["verdict"], row["measured"], row["configuration"]) == ("holds", alone["measured"], "batch size 32")
@@ -56,8 +58,8 @@ def test_runs_that_were_measured_twice_are_judged_twice(order):
 
 
 def test_runs_of_two_lengths_are_judged_apart_where_a_seed_has_both():
-    (short,) = peaks_along("learning_rate", RATES, STRENGTHS["holds"], quantity="height")
-    (long,) = peaks_along("learning_rate", RATES, STRENGTHS["does not hold"], quantity="height")
+    (short,) = heights_along("learning_rate", RATES, STRENGTHS["holds"])
+    (long,) = heights_along("learning_rate", RATES, STRENGTHS["does not hold"])
     longer = long[2].assign(epochs=20, run=long[2]["run"] + "-e20")
     rows = rows_of([short, ("eigenvalues", "spectrum", longer)], "b")
     assert {row["configuration"]: row["verdict"] for row in rows} == {
@@ -70,11 +72,14 @@ def test_runs_of_two_lengths_are_judged_apart_where_a_seed_has_both():
 
 
 def test_nudged_runs_of_other_directions_are_judged_apart_beside_the_same_sgd():
-    ((_, _, rows),) = nudged_norms((0.01,), lambda s: ABOUT_TEN + s)(STRENGTHS["holds"])
+    (_, _, rows), (_, _, history) = nudged_norms((0.01,), lambda s: 0.5 + s)(STRENGTHS["holds"])
     rows = rows.assign(num_directions=np.where(rows["gamma"] == 1, 0, 5))
     nudged_more = rows[rows["gamma"] != 1]
-    more = nudged_more.assign(num_directions=10, run=nudged_more["run"] + "-K10", eigenvalue=1.0)
-    found = rows_of([("nudged", "spectrum", together(rows, more))], "k")
+    more = nudged_more.assign(
+        num_directions=10, run=nudged_more["run"] + "-K10", eigenvalue=1.0 + 0.1 * nudged_more["seed"]
+    )
+    histories = [history, history.assign(run=history["run"] + "-K10")]
+    found = rows_of([("nudged", "spectrum", together(rows, more)), ("nudged", "history", together(*histories))], "k")
     words = {re.search(r"num directions (\d+)", row["configuration"]).group(1): row["verdict"] for row in found}
     assert words == {"5": "holds", "10": "does not hold"}
 
@@ -88,3 +93,19 @@ def test_bowls_of_two_rates_are_not_averaged():
         "learning rate 0.1": "holds",
         "learning rate 0.7": "does not hold",
     }
+
+
+def test_a_diverged_run_of_one_setting_is_no_number_and_of_two_no_difference():
+    rows = pd.DataFrame(
+        [(0, 0.1, 1.0, False), (0, 1.0, 3.0, False), (1, 0.1, 2.0, False), (1, 1.0, np.nan, True)],
+        columns=["seed", "gamma", "value", "lost"],
+    )
+    cells = over_settings(rows, "gamma", "value")
+    assert cells.less(1.0, 0.1).tolist() == [2.0, 0.0]
+    assert cells.less(1.0, 0.1, when_lost=np.inf).tolist() == [2.0, np.inf]
+    assert cells.in_words("gamma", logs=False) == "gamma 0.1: 1.50 ± 0.71, 1: 3.00 (1 diverged)"
+
+
+def test_settings_with_neither_a_value_nor_a_diverged_run_are_left_out():
+    rows = pd.DataFrame([(0, 0.1, 1.0, False), (0, 1.0, np.nan, False)], columns=["seed", "gamma", "value", "lost"])
+    assert list(over_settings(rows, "gamma", "value").values) == [0.1]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -14,7 +14,7 @@ from sharpness.study.measurement import required
 from sharpness.study.records import columns_of
 from sharpness.study.runs import FIELDS
 
-_RUN = ["grid", "run", *FIELDS, "diverged"]
+_RUN = ["grid", "run", *FIELDS, "diverged", "lost"]
 # What the claims are decided from.
 _MEASURED = {measurement for kind in KINDS.values() if kind.claims for measurement in kind.measurements}
 
@@ -41,7 +41,8 @@ class Collected:
         # A column that no run has is as if it had no value anywhere.
         place = ["epoch"] if measurement == "history" else ["settings", "checkpoint", "step", "epoch"]
         known = [*_RUN, *place, *(["alike"] if measurement == "spectrum" else []), *required(columns_of(measurement))]
-        return rows.reindex(columns=list(dict.fromkeys([*rows, *known])))
+        rows = rows.reindex(columns=list(dict.fromkeys([*rows, *known])))
+        return rows.assign(lost=rows["run"].isin(self.diverged))
 
     def _alike(self, names: Iterable[str]) -> dict[str, str]:
         """By the name of settings, the names of all with which eigenvalues are those of the same Hessian."""
@@ -55,13 +56,28 @@ class Collected:
         }
         return {name: same[values] for name, values in of_hessian.items()}
 
-    def converged(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The rows of runs that did not diverge."""
-        return rows[~rows["run"].isin(self.diverged)]
+    def of_seeds(self, is_part: Callable[[pd.Series], pd.Series]) -> Collected:
+        """The same tables of some of the seeds; those without a row are none."""
+        parts = {place: rows[is_part(rows["seed"])] for place, rows in self.tables.items()}
+        return replace(self, tables={place: rows for place, rows in parts.items() if len(rows)})
 
-    def num_diverged(self, rows: pd.DataFrame) -> int:
-        """How many of the runs diverged."""
-        return len(set(rows["run"]) & self.diverged)
+    def elsewhere(self) -> Collected:
+        """The same with each eigenvalue that of its vector on other training examples, where that was measured.
+
+        What was measured on all training examples has no others: there, both are the same. These tables themselves
+        where none was measured.
+        """
+        bracketed = {
+            place: rows.assign(eigenvalue=rows["eigenvalue"].where(rows["elsewhere"].isna(), rows["elsewhere"]))
+            for place, rows in self.tables.items()
+            if place[1] == "spectrum" and "elsewhere" in rows
+        }
+        return replace(self, tables={**self.tables, **bracketed}) if bracketed else self
+
+
+def num_lost(rows: pd.DataFrame) -> int:
+    """How many of the runs diverged."""
+    return int(rows.loc[rows["lost"], "run"].nunique())
 
 
 def collected(

@@ -3,66 +3,98 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 
 from sharpness.analysis.claims.collected import Collected
 from sharpness.analysis.claims.ends import ends
 from sharpness.analysis.claims.findings import Finding
+from sharpness.analysis.claims.intervals import Interval
 from sharpness.analysis.claims.nudged import nudged
 from sharpness.analysis.claims.peaks import peaks
 from sharpness.analysis.claims.poster import CLAIMS
+from sharpness.analysis.claims.rules import FIRST_CONFIRMING
 from sharpness.analysis.claims.schedules import schedules
 from sharpness.analysis.claims.slices import slices
 from sharpness.analysis.claims.steps import steps
 from sharpness.analysis.claims.subjects import Subject
 from sharpness.analysis.claims.variants import variants
-from sharpness.analysis.claims.verdicts import undecided
+from sharpness.analysis.claims.verdicts import Verdict, undecided
 from sharpness.analysis.claims.wording import number
 
-RULES = """\
-Every claim of the poster, and whether these runs bear it out. A claim *holds* or *does not hold* only where that can
-be told from the spread over seeds; otherwise it is *undecided*, and the last column says what would decide it. One
-seed decides nothing. Comparisons take one number per seed, a logarithm of a ratio or a difference: the claim holds if
-the whole 95 % Student interval of their mean lies on the predicted side, and does not if it lies on the other. An
-order of three or more settings is decided by Page's trend test over the seeds that have all of them, exact and
-one-sided at 5 %: the claim holds if the predicted order is significant and does not if the reverse is. Fractions of
-runs are compared with one half by Wilson's interval, a correlation over runs with zero by its bootstrap interval,
-for which whole configurations are drawn, with all their seeds. A claim of several parts holds if all do and does not
-if one does not; one of alternatives holds if one does, by wider intervals (Bonferroni). The effect shown is that of
-the part that decides. Runs that diverged are counted and left out. What was measured with other settings is judged in
-a row of its own, and means over time that are compared are taken at the checkpoints that all the runs have.
+FAMILIES = (peaks, slices, steps, variants, nudged, ends, schedules)
+# Decided at both ends of the bracket, where there is one.
+ON_EIGENVALUES = frozenset("abcdeijkloprs")
+
+RULES = f"""\
+Every claim of the poster, and whether these runs bear it out, by the rules of `docs/claims.md`, which were written
+before the runs that confirm. Seeds from {FIRST_CONFIRMING} on confirm, and verdicts rest on them alone; what the seeds
+below say, which suggested the rules, stands beside it. Where there are no others, these decide by the same tests and
+are named *exploring*: such a verdict is not confirmed. Each seed gives one number, and every test is two-sided at 5 %.
+A claim *holds* if its test rejects on the claimed side, *does not hold* if it rejects on the other, and is *undecided*
+otherwise; the last column says what would decide it. A run that diverged enters with the value that speaks against the
+claim. Where the eigenvalues of the measured examples and those of the same eigenvectors on other examples give
+different answers, the claim is undecided. Twenty claims at 5 % give one false verdict on average where none is true:
+p stands beside each, for whoever wants to correct.
 """
 
 
-def decide(collected: Collected, *, validation_epoch: float) -> pd.DataFrame:
+def decide(collected: Collected) -> pd.DataFrame:
     """The verdicts, in the order of the claims' letters; a claim without runs has one row, undecided.
 
     Args:
         collected: the tables of the study.
-        validation_epoch: the early epoch at which speeds are compared.
 
     Returns:
-        Columns claim, finding, model, data, configuration, quantity, measured, effect, low, high, test, seeds,
-        diverged, verdict, would_decide.
+        Columns claim, finding, model, data, configuration, quantity, measured, effect, low, high, test, p, seeds,
+        seeds_are (confirming or exploring), exploring (what those say, beside a verdict by others), diverged, verdict,
+        would_decide, seeds_needed.
     """
-    findings = [
-        *peaks(collected),
-        *slices(collected),
-        *steps(collected),
-        *variants(collected),
-        *nudged(collected, validation_epoch=validation_epoch),
-        *ends(collected),
-        *schedules(collected),
+    confirming = _found(collected.of_seeds(lambda seeds: seeds >= FIRST_CONFIRMING))
+    exploring = _found(collected.of_seeds(lambda seeds: seeds < FIRST_CONFIRMING))
+    rows = [_row(finding, "confirming", exploring.get(place)) for place, finding in confirming.items()]
+    rows += [_row(finding, "exploring") for place, finding in exploring.items() if place not in confirming]
+    known = {row["claim"] for row in rows}
+    rows += [
+        _row(Finding(letter, Subject(), undecided(claim.needs), 0), "")
+        for letter, claim in CLAIMS.items()
+        if letter not in known
     ]
-    found = {finding.claim for finding in findings}
-    findings += [
-        Finding(letter, Subject(), undecided(claim.needs), 0) for letter, claim in CLAIMS.items() if letter not in found
-    ]
-    return pd.DataFrame([_row(finding) for finding in sorted(findings, key=lambda finding: finding.claim)])
+    return pd.DataFrame(sorted(rows, key=lambda row: str(row["claim"])))
 
 
-def _row(finding: Finding) -> dict[str, object]:
+def _found(collected: Collected) -> dict[tuple[str, Subject], Finding]:
+    """What all families of claims find, by claim and subject: the same at both ends of the bracket, or undecided."""
+    upper = {(finding.claim, finding.subject): finding for family in FAMILIES for finding in family(collected)}
+    lower = upper
+    if (others := collected.elsewhere()) is not collected:
+        lower = {(finding.claim, finding.subject): finding for family in FAMILIES for finding in family(others)}
+    return {
+        place: bracketed(finding, lower[place]) if place[0] in ON_EIGENVALUES else finding
+        for place, finding in upper.items()
+    }
+
+
+def bracketed(upper: Finding, lower: Finding) -> Finding:
+    """One finding of two: by the eigenvalues of the measured examples, and by those of their vectors on others."""
+    verdict, other = upper.verdict, lower.verdict
+    if repr(verdict.effect) == repr(other.effect) and verdict.measured == other.measured:
+        return replace(upper, verdict=_tested(verdict, "by the measured examples alone"))
+    found = f"{_effect(other.effect)} ({other.answer}) by the same eigenvectors on other training examples"
+    verdict = replace(_tested(verdict, "at both ends of the bracket"), measured=f"{verdict.measured}; {found}")
+    if verdict.answer != other.answer:
+        reason = f"{verdict.answer} by the eigenvalues of the measured examples, {other.answer} by those of others"
+        wanted = f"a narrower bracket, of more num_examples: {reason}"
+        verdict = replace(verdict, answer="undecided", would_decide=wanted, seeds_needed=math.nan)
+    return replace(upper, verdict=verdict)
+
+
+def _tested(verdict: Verdict, where: str) -> Verdict:
+    return replace(verdict, test=f"{verdict.test}; {where}") if verdict.test else verdict
+
+
+def _row(finding: Finding, seeds_are: str, exploring: Finding | None = None) -> dict[str, object]:
     claim, subject, verdict = CLAIMS[finding.claim], finding.subject, finding.verdict
     return {
         "claim": finding.claim,
@@ -76,18 +108,34 @@ def _row(finding: Finding) -> dict[str, object]:
         "low": verdict.effect.low,
         "high": verdict.effect.high,
         "test": verdict.test,
+        "p": verdict.p,
         "seeds": verdict.num_seeds,
+        "seeds_are": seeds_are,
+        "exploring": "" if exploring is None else _beside(exploring.verdict),
         "diverged": finding.num_diverged,
         "verdict": verdict.answer,
         "would_decide": verdict.would_decide,
+        "seeds_needed": verdict.seeds_needed,
     }
+
+
+def _beside(verdict: Verdict) -> str:
+    return f"{verdict.answer} by {verdict.num_seeds} seeds: {_effect(verdict.effect)}"
+
+
+def _effect(effect: Interval) -> str:
+    if math.isnan(effect.estimate):
+        return "no effect"
+    return f"{number(effect.estimate)}" + (
+        "" if math.isnan(effect.low) else f" ({number(effect.low)} to {number(effect.high)})"
+    )
 
 
 def as_markdown(table: pd.DataFrame) -> str:
     """The verdicts as one table in Markdown, below the rules by which they were reached."""
     header = [
-        "Claim", "Verdict", "The poster", "Network", "Measured", "Effect (95 %)", "What is compared", "Test",
-        "Seeds", "Diverged", "What would decide it",
+        "Claim", "Verdict", "The poster", "Network", "Measured", "Effect (95 %)", "What is compared", "Test", "p",
+        "Seeds", "Exploring seeds", "Diverged", "What would decide it",
     ]  # fmt: skip
     rows = [header, ["---"] * len(header), *(_cells(row) for row in table.to_dict("records"))]
     lines = [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
@@ -100,18 +148,19 @@ def _escaped(cell: str) -> str:
 
 def _cells(row: dict[str, object]) -> list[str]:
     place = f"{row['model']} on {row['data']}" if row["model"] else ""
-    effect, low, high = (float(str(row[name])) for name in ("effect", "low", "high"))
-    interval = "" if math.isnan(low) else f" ({number(low)} to {number(high)})"
+    estimate, low, high, p = (float(str(row[name])) for name in ("effect", "low", "high", "p"))
     return [
         str(row["claim"]),
         f"**{row['verdict']}**",
         str(row["finding"]),
         ", ".join(part for part in (place, str(row["configuration"])) if part),
         str(row["measured"]),
-        "" if math.isnan(effect) else f"{number(effect)}{interval}",
+        "" if math.isnan(estimate) else _effect(Interval(estimate, low, high, num=0)),
         str(row["quantity"]),
         str(row["test"]),
-        str(row["seeds"]),
+        "" if math.isnan(p) else number(p),
+        f"{row['seeds']} {row['seeds_are']}".strip(),
+        str(row["exploring"]),
         str(row["diverged"]),
         str(row["would_decide"]),
     ]

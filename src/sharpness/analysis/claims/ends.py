@@ -6,60 +6,30 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from scipy import stats  # type: ignore[import-untyped]
 
-from sharpness.analysis.claims.collected import Collected
+from sharpness.analysis.claims.collected import Collected, num_lost
 from sharpness.analysis.claims.findings import Finding
 from sharpness.analysis.claims.norms import last_norms, of_one_settings
-from sharpness.analysis.claims.peaks import peaks_in_grid
-from sharpness.analysis.claims.subjects import AXES, Subject, along, compared, over_settings
-from sharpness.analysis.claims.verdicts import Verdict, correlated, log_ratio, paired, undecided
-from sharpness.analysis.claims.wording import number, per_setting, setting_text
-from sharpness.analysis.tables import CONFIGURATION
+from sharpness.analysis.claims.peaks import courses
+from sharpness.analysis.claims.subjects import AXES, Subject, along, over_settings, plain
+from sharpness.analysis.claims.verdicts import Verdict, differs, ordered, undecided
+from sharpness.analysis.claims.wording import number
 from sharpness.study.kinds import kinds_for
 
 
 def ends(collected: Collected) -> Iterator[Finding]:
     """The claims on where runs end."""
-    yield from _flattest_of_rates(collected)
-    yield from _flattest_of_table(collected)
-    yield from _flat_runs_generalise(collected)
-
-
-def _flattest_of_rates(collected: Collected) -> Iterator[Finding]:
+    rate = AXES[0]
     spectrum = collected.rows("spectrum", "eigenvalues")
-    axis = AXES[0]
-    for subject, runs in along(peaks_in_grid(spectrum, axis.setting, rank=0), axis):
-        table = over_settings(collected.converged(runs), axis.setting, "final_eigenvalue")
-        yield Finding("o", subject, _last_is_flattest(table, axis.setting), collected.num_diverged(runs))
-
-
-def _flattest_of_table(collected: Collected) -> Iterator[Finding]:
-    spectrum = collected.rows("spectrum", "table")
-    plain = set(spectrum.loc[spectrum["grid"] == "sgd", "run"])
-    varied = ["gamma", "learning_rate", "settings"]
-    for subject, runs in compared(last_norms(collected, "table"), varied=varied, measured=()):
-        kept = of_one_settings(collected.converged(runs))
-        rates = kept.loc[kept["run"].isin(plain), "learning_rate"]
-        if rates.empty:
-            continue
-        names = {run["run"]: _row_name(run) for run in kept.to_dict("records")}
-        table = over_settings(kept.assign(row=kept["run"].map(names)), "row", "frobenius")
-        largest = f"SGD({setting_text(rates.max())})"
-        ordered = [*(name for name in table if name != largest), *(name for name in table if name == largest)]
-        yield Finding("o", subject, _last_is_flattest(table[ordered], ""), collected.num_diverged(runs))
-
-
-def _row_name(run: dict[str, object]) -> str:
-    nudged = run["gamma"] != 1
-    return f"gamma {setting_text(run['gamma'])}" if nudged else f"SGD({setting_text(run['learning_rate'])})"
-
-
-def _last_is_flattest(table: pd.DataFrame, setting: str) -> Verdict:
-    measured = per_setting(table, setting)
-    if len(table.columns) < 2:
-        return undecided("a second learning rate that does not diverge", measured=measured)
-    numbers = log_ratio(table.iloc[:, -1], table.iloc[:, :-1].min(axis="columns"))
-    return paired(numbers, above=False, scale=np.exp, measured=measured)
+    largest = courses(spectrum[spectrum["grid"] == rate.setting], rank=0)
+    for rows, quantity in ((largest, "end"), (last_norms(collected, "table"), "log_norm")):
+        for subject, runs in along(plain(rows), rate):
+            cells = over_settings(of_one_settings(runs) if quantity == "log_norm" else runs, rate.setting, quantity)
+            words = cells.in_words(rate.setting)
+            verdict = ordered(cells, rises=False, setting=rate.setting, measured=words)
+            yield Finding("o", subject, verdict, num_lost(runs))
+    yield from _flat_runs_generalise(collected)
 
 
 def _flat_runs_generalise(collected: Collected) -> Iterator[Finding]:
@@ -67,33 +37,49 @@ def _flat_runs_generalise(collected: Collected) -> Iterator[Finding]:
     largest = spectrum[(spectrum["which"] == "largest") & (spectrum["rank"] == 0) & (spectrum["checkpoint"] != "best")]
     last = largest.sort_values("step", kind="stable").drop_duplicates(["run", "alike"], keep="last")
     history = collected.rows("history", *kinds_for("s")).sort_values("epoch", kind="stable")
-    accuracy = history.drop_duplicates("run", keep="last").set_index("run")["test_accuracy"]
-    ends = last.assign(accuracy=last["run"].map(accuracy).astype(float))
-    for (data, model, alike), runs in ends.groupby(["data", "model", "alike"], sort=False):
-        known = collected.converged(runs)
-        known = known[(known["eigenvalue"] > 0) & np.isfinite(known["eigenvalue"]) & np.isfinite(known["accuracy"])]
-        others = ends.loc[(ends["data"] == data) & (ends["model"] == model), "alike"]
+    of_run = history.drop_duplicates("run", keep="last").set_index("run")
+    found = last.assign(**{name: last["run"].map(of_run[name]).astype(float) for name in _AT_END})
+    for (data, model, alike), runs in found.groupby(["data", "model", "alike"], sort=False):
+        others = found.loc[(found["data"] == data) & (found["model"] == model), "alike"]
         words = f"settings {alike}" if others.nunique() > 1 else ""
-        yield Finding("s", Subject(model, data, words), _correlation(known), collected.num_diverged(runs))
+        yield Finding("s", Subject(model, data, words), _correlation(runs), num_lost(runs))
+
+
+_AT_END = ("training_loss", "test_accuracy")
+# A run that diverged has the highest loss and the lowest accuracy; that it were the flattest speaks against the claim.
+_OF_LOST = {"eigenvalue": -np.inf, "training_loss": np.inf, "test_accuracy": -np.inf}
 
 
 def _correlation(runs: pd.DataFrame) -> Verdict:
+    quantities = list(_OF_LOST)
+    finite = runs[runs["lost"] | np.isfinite(runs[quantities].astype(float)).all(axis="columns")]
+    if finite.empty:
+        return undecided("runs with an eigenvalue, a training loss and a test accuracy at the end")
+    entered = finite.assign(**{name: finite[name].mask(finite["lost"], value) for name, value in _OF_LOST.items()})
+    found = {seed: partial_rank_correlation(of_seed[quantities]) for seed, of_seed in entered.groupby("seed")}
+    known = finite[~finite["lost"]]
     ranges = [
-        f"{name} {number(values.min())} to {number(values.max())}{unit}"
-        for name, values, unit in (
-            ("largest eigenvalue", runs["eigenvalue"], ""),
-            ("test accuracy", 100 * runs["accuracy"], " %"),
-        )
+        f"{name.replace('_', ' ')} {number(known[name].min())} to {number(known[name].max())}" for name in quantities
     ]
-    measured = f"{len(runs)} runs, {', '.join(ranges)}" if len(runs) else "no runs with both"
-    logs = np.log10(runs["eigenvalue"].astype(float))
-    settings = [field for field in CONFIGURATION if field in runs]
-    configurations = runs[settings].apply(tuple, axis="columns")
-    return correlated(
-        logs,
-        runs["accuracy"],
-        rises=False,
-        configurations=configurations,
-        seeds=runs["seed"],
-        measured=measured,
-    )
+    each = ", ".join(f"{number(rho)} (seed {seed})" for seed, (rho, _) in found.items())
+    measured = f"{len(finite)} runs, {', '.join(ranges)}; partial rank correlation {each}"
+    return differs([z for _, z in found.values()], above=False, measured=measured)
+
+
+def partial_rank_correlation(runs: pd.DataFrame) -> tuple[float, float]:
+    """Of the eigenvalue and the test accuracy given the training loss, and its Fisher z; NaN where there is none.
+
+    A perfect correlation, whose z is infinite, counts as half a step of Spearman's below it.
+    """
+    ranks = runs.apply(stats.rankdata)
+    num = len(ranks)
+    if num < 4 or (ranks.nunique() < 2).any():
+        return np.nan, np.nan
+    rho = ranks.corr().to_numpy()
+    sharp, loss, accuracy = range(3)
+    spread = (1 - rho[sharp, loss] ** 2) * (1 - rho[accuracy, loss] ** 2)
+    if spread < 1e-12:
+        return np.nan, np.nan
+    partial = (rho[sharp, accuracy] - rho[sharp, loss] * rho[accuracy, loss]) / np.sqrt(spread)
+    bound = 1 - 6 / (num * (num**2 - 1))
+    return float(np.clip(partial, -1, 1)), float(np.arctanh(np.clip(partial, -bound, bound)))

@@ -15,4 +15,4 @@ class Finding:
     claim: str  # its letter
     subject: Subject
     verdict: Verdict
-    num_diverged: int  # runs left out
+    num_diverged: int  # runs, which enter as speaking against the claim

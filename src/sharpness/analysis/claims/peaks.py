@@ -4,103 +4,136 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
-from sharpness.analysis import tables
-from sharpness.analysis.claims.collected import Collected
+from sharpness.analysis.claims.collected import Collected, num_lost
 from sharpness.analysis.claims.findings import Finding
+from sharpness.analysis.claims.intervals import mean_of
+from sharpness.analysis.claims.rules import AFTER_PEAK, DOUBLED
 from sharpness.analysis.claims.subjects import AXES, Axis, along, over_settings, subjects, with_fields
-from sharpness.analysis.claims.verdicts import Verdict, all_of, mostly, ordered, undecided
-from sharpness.analysis.claims.wording import spread
+from sharpness.analysis.claims.verdicts import Verdict, all_of, differs, ordered, undecided
+from sharpness.analysis.claims.wording import number, setting_text, spread
+from sharpness.analysis.peak import peak_of
 
 # What the poster calls a smaller and an earlier peak.
-QUANTITIES = {"peak_eigenvalue": "lower", "peak_epoch": "earlier"}
+QUANTITIES = {"height": "lower", "time": "earlier"}
 LETTERS = {"learning_rate": ("b", "c"), "batch_size": ("d", "e")}
-RISE = 2  # at least, from initialisation to the peak
 
 
 def peaks(collected: Collected) -> Iterator[Finding]:
     """The claims on peaks."""
     spectrum = collected.rows("spectrum", "eigenvalues")
-    yield from _patterns(collected, spectrum)
+    for subject, runs in subjects(courses(spectrum, rank=0)):
+        yield Finding("a", subject, _pattern(runs), num_lost(runs))
     for axis in AXES:
-        for subject, runs in along(peaks_in_grid(spectrum, axis.setting, rank=0), axis):
+        for subject, runs in along(courses(spectrum[spectrum["grid"] == axis.setting], rank=0), axis):
             for letter, quantity in zip(LETTERS[axis.setting], QUANTITIES, strict=True):
-                verdict = _ordering(collected, runs, axis, quantity)
-                yield Finding(letter, subject, verdict, collected.num_diverged(runs))
-    yield from _second_peaks(collected, spectrum)
+                yield Finding(letter, subject, _ordering(runs, axis, quantity), num_lost(runs))
+    for subject, rows in subjects(spectrum[spectrum["grid"].isin(list(LETTERS))]):
+        parts = [part for axis in AXES for part in _second_parts(rows, axis)]
+        yield Finding("p", subject, all_of(parts), num_lost(rows))
 
 
-def peaks_in_grid(spectrum: pd.DataFrame, grid: str, *, rank: int) -> pd.DataFrame:
-    """Height and time of the peak of the eigenvalue of some rank, one row per run of a grid."""
-    return _peaks(spectrum[spectrum["grid"] == grid], rank=rank)
+def courses(spectrum: pd.DataFrame, *, rank: int) -> pd.DataFrame:
+    """What became of the eigenvalue of some rank in each run, once for each settings of the measurement.
 
-
-def _planned(spectrum: pd.DataFrame, *, rank: int) -> pd.DataFrame:
+    Returns:
+        The run's fields, lost, settings; height, first and end (decades: the highest value, that at initialisation and
+        the last one), time (log10 of the epoch of the peak; minus infinity at initialisation, infinite where it is at
+        or after the end), rounding (half the distance to its neighbours, in decades), slope (decades an epoch after
+        the peak; NaN for too few checkpoints). NaN for what is unknown.
+    """
     is_planned = (spectrum["which"] == "largest") & (spectrum["checkpoint"] == "planned")
-    return spectrum[is_planned & (spectrum["rank"] == rank)]
-
-
-def _peaks(spectrum: pd.DataFrame, *, rank: int) -> pd.DataFrame:
-    """As ``tables.peaks`` of that rank, each run once for each settings; nothing where none was measured."""
-    of_rank = _planned(spectrum, rank=rank)
-    if of_rank.empty:
-        return of_rank
+    planned = spectrum[is_planned & (spectrum["rank"] == rank)].sort_values("epoch", kind="stable")
     found = [
-        tables.peaks(alike.assign(rank=0)).drop_duplicates("run").assign(settings=settings)
-        for settings, alike in of_rank.groupby("settings", sort=False, dropna=False)
+        {"run": run, "settings": settings, **_course(course)}
+        for (run, settings), course in planned.drop_duplicates(["run", "settings", "epoch"]).groupby(
+            ["run", "settings"], sort=False, dropna=False
+        )
     ]
-    return with_fields(pd.concat(found, ignore_index=True), spectrum)
+    columns = ["run", "settings", "height", "first", "end", "time", "rounding", "slope"]
+    table = pd.DataFrame(found, columns=columns)
+    return with_fields(table, spectrum)
 
 
-def _ordering(collected: Collected, runs: pd.DataFrame, axis: Axis, quantity: str) -> Verdict:
-    table = over_settings(collected.converged(runs), axis.setting, quantity, ascending=axis.ascending)
-    return ordered(table, rises=False, setting=axis.setting)
+def _course(course: pd.DataFrame) -> dict[str, float]:
+    epochs, values = (course[name].to_numpy(dtype=float) for name in ("epoch", "eigenvalue"))
+    known = np.isfinite(values) & (values > 0) & np.isfinite(epochs)
+    times, logs = epochs[known], np.log10(values[known])
+    if not len(logs):
+        return {}
+    peak = peak_of(times, values[known])
+    # Where it never falls so far it is followed from its highest value on: else only curves that decline would count.
+    after = times > (peak.epoch if peak.has_fallen else times[logs.argmax()])
+    is_long = after.sum() >= AFTER_PEAK
+    with np.errstate(divide="ignore"):
+        gaps = np.diff(np.log10(times))[np.diff(times > peak.epoch) | np.diff(times >= peak.epoch)]
+        time = float(np.log10(peak.epoch))
+    return {
+        "height": logs.max(),
+        "first": logs[0] if times[0] == 0 else np.nan,
+        "end": logs[-1] if known[-1] else np.nan,
+        "time": time if peak.has_fallen else np.inf,
+        "rounding": gaps[np.isfinite(gaps)].max(initial=0.0) / 2,
+        "slope": float(np.polyfit(times[after], logs[after], 1)[0]) if is_long else np.nan,
+    }
 
 
-def _patterns(collected: Collected, spectrum: pd.DataFrame) -> Iterator[Finding]:
-    found = _peaks(spectrum, rank=0)
-    if found.empty:
-        return
-    place = ["run", "settings"]
-    courses = _planned(spectrum, rank=0).sort_values("step", kind="stable").drop_duplicates([*place, "step"])
-    first = courses.loc[courses["step"] == 0, [*place, "eigenvalue"]].rename(columns={"eigenvalue": "first"})
-    end = courses.groupby(place, dropna=False)["epoch"].max().rename("end").reset_index()
-    found = found.merge(first, on=place, how="left").merge(end, on=place, how="left")
-    for subject, runs in subjects(found):
-        yield Finding("a", subject, _pattern(collected.converged(runs)), collected.num_diverged(runs))
+def _ordering(runs: pd.DataFrame, axis: Axis, quantity: str) -> Verdict:
+    cells = over_settings(runs, axis.setting, quantity)
+    return ordered(
+        cells,
+        rises=axis.is_batch,
+        setting=axis.setting,
+        rounding=over_settings(runs, axis.setting, "rounding") if quantity == "time" else None,
+        measured=cells.in_words(axis.setting, beyond="at or after the end"),
+    )
 
 
 def _pattern(runs: pd.DataFrame) -> Verdict:
-    known = runs.dropna(subset=["first", "peak_eigenvalue", "final_eigenvalue"])
-    if known.empty:
-        return undecided("runs that do not diverge, measured at initialisation")
-    rises = known["peak_eigenvalue"] >= RISE * known["first"]
-    early = known["peak_epoch"] <= known["end"] / 2
-    falls = known["final_eigenvalue"] < known["peak_eigenvalue"]
-    follows = rises & early & falls
-    heights = known["peak_eigenvalue"] / known["first"].where(known["first"] > 0)
-    measured = (
-        f"{follows.sum()} of {len(known)} runs: {rises.sum()} rise at least {RISE} times "
-        f"({spread(heights)} times), {early.sum()} peak in the first half "
-        f"(at epoch {spread(known['peak_epoch'])}), {falls.sum()} end below the peak"
-    )
-    if len(known) < len(runs):
-        measured += f"; {len(runs) - len(known)} without a value at initialisation or at the end"
-    return mostly(follows, seeds=known["seed"], measured=measured)
+    rises = runs.assign(rise=(runs["height"] - runs["first"]).mask(runs["lost"], 0.0)).dropna(subset="rise")
+    falls = runs.assign(slope=runs["slope"].mask(runs["lost"], 0.0)).dropna(subset="slope")
+    if rises.empty:
+        return undecided("runs measured at initialisation", measured=f"{len(runs)} runs")
+    lacking = len(runs) - len(rises)
+    measured = f"{spread(rises['rise'])} decades in {len(rises)} runs"
+    measured += f", {lacking} without a value at initialisation" if lacking else ""
+    parts = [
+        (
+            "rises",
+            differs(rises.groupby("seed")["rise"].mean(), above=True, threshold=DOUBLED, measured=measured),
+        )
+    ]
+    if falls.empty:
+        parts.append(("declines", undecided(f"runs with {AFTER_PEAK} checkpoints after the peak", measured="no runs")))
+    else:
+        slopes = falls.groupby("seed")["slope"].mean()
+        parts.append(("declines", differs(slopes, above=False, measured=_slopes_in_words(runs, falls))))
+    return all_of(parts)
 
 
-def _second_peaks(collected: Collected, spectrum: pd.DataFrame) -> Iterator[Finding]:
-    for subject, rows in subjects(spectrum[spectrum["grid"].isin(list(LETTERS))]):
-        parts = [part for axis in AXES for part in _second_parts(collected, rows, axis)]
-        yield Finding("p", subject, all_of(parts), collected.num_diverged(rows))
+def _slopes_in_words(runs: pd.DataFrame, falls: pd.DataFrame) -> str:
+    """The slope of each configuration by itself, with its interval over seeds."""
+    settings = [axis.setting for axis in AXES]
+    told = []
+    for key, alike in falls.groupby(settings, sort=True):
+        place = ", ".join(
+            f"{name.replace('_', ' ')} {setting_text(value)}" for name, value in zip(settings, key, strict=True)
+        )
+        found = mean_of(alike.groupby("seed")["slope"].mean()).interval()
+        width = "" if np.isnan(found.low) else f" ({number(found.low)} to {number(found.high)})"
+        told.append(f"{place}: {number(found.estimate)}{width}")
+    short = len(runs) - len(falls)
+    few = f"; runs with fewer than {AFTER_PEAK} checkpoints after the peak: {short}" if short else ""
+    return f"decades an epoch, {'; '.join(told)}{few}"
 
 
-def _second_parts(collected: Collected, rows: pd.DataFrame, axis: Axis) -> Iterator[tuple[str, Verdict]]:
-    groups = list(along(peaks_in_grid(rows, axis.setting, rank=1), axis))
+def _second_parts(rows: pd.DataFrame, axis: Axis) -> Iterator[tuple[str, Verdict]]:
+    groups = list(along(courses(rows[rows["grid"] == axis.setting], rank=1), axis))
     for subject, runs in groups:
         place = f" ({subject.configuration})" if len(groups) > 1 else ""
         for quantity, word in QUANTITIES.items():
-            yield f"{word} with a {axis.words}{place}", _ordering(collected, runs, axis, quantity)
+            yield f"{word} with a {axis.words}{place}", _ordering(runs, axis, quantity)
     if not groups:
         yield axis.words, undecided(f"two eigenvalues in a grid {axis.setting}", measured="not measured")

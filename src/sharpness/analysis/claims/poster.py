@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sharpness.analysis.tables import RISE
+from sharpness.analysis.claims.rules import ABOUT_TEN, ALPHAS, BOTTOM, DOUBLED, POINT, SAME, WALL, WALLS
+from sharpness.analysis.peak import FALL
+from sharpness.analysis.rise import RISE
 from sharpness.study.kinds import FROM_EPOCH
 
 
@@ -24,46 +26,52 @@ _STEPS = "an experiment of kind steps with alpha 0.5, 1 and 2"
 _VARIANTS = "an experiment of kind variants with sgd and"
 _NUDGED = "an experiment of kind nudged or table with gamma 1 and a gamma"
 _PEAK = "Larger learning rate or a smaller batch-size correlates with a smaller and earlier peak of the spectral norm"
+_TIME = f"log10 of the epoch of the first peak of the largest eigenvalue, which then falls to {FALL:.0%} of it"
+_MINIMISER = (
+    "log10 of the factor on SGD's step along the top eigenvector at which the parabola through the mean relative "
+    f"changes of the loss after 0, {', '.join(f'{alpha:g}' for alpha in ALPHAS)} times the step is lowest"
+)
+_NORM = "log10 of the Frobenius norm from the tracked eigenvalues, at the last checkpoint and at equal training loss"
 _ORDER_OF_MAGNITUDE = "NSGD can steer towards an order of magnitude sharper or wider minima"
 
 CLAIMS = {
     "a": Claim(
         "The evolution of the largest eigenvalues always follow a similar pattern, with a fast increase in the "
         "first epochs and a steady decrease thereafter",
-        "fraction of runs whose largest eigenvalue rises to at least twice that at initialisation, peaks in the "
-        "first half of what was measured and ends below the peak; more than half",
+        f"log10 of the largest eigenvalue, mean over configurations: its highest value less that at initialisation, "
+        f"above {DOUBLED:.2f} decades (rises); and its slope over the epochs after the peak, below 0 (declines)",
         "an experiment of kind eigenvalues",
     ),
     "b": Claim(
         f"{_PEAK}: smaller with a larger learning rate",
-        "highest largest eigenvalue of a run; ratio of the largest learning rate to the smallest, below 1",
+        "log10 of the largest eigenvalue at its highest; slope in decades per decade of the learning rate, falls",
         _RATES,
     ),
     "c": Claim(
         f"{_PEAK}: earlier with a larger learning rate",
-        "epoch of the highest largest eigenvalue; ratio of the largest learning rate to the smallest, below 1",
+        f"{_TIME}; slope in decades per decade of the learning rate, falls",
         _RATES,
     ),
     "d": Claim(
         f"{_PEAK}: smaller with a smaller batch-size",
-        "highest largest eigenvalue of a run; ratio of the smallest batch to the largest, below 1",
+        "log10 of the largest eigenvalue at its highest; slope in decades per decade of the batch size, rises",
         _BATCHES,
     ),
     "e": Claim(
         f"{_PEAK}: earlier with a smaller batch-size",
-        "epoch of the highest largest eigenvalue; ratio of the smallest batch to the largest, below 1",
+        f"{_TIME}; slope in decades per decade of the batch size, rises",
         _BATCHES,
     ),
     "f": Claim(
         "After a couple of epochs the loss in the subspace starts to have a bowl-like shape",
-        f"fraction of a run's slices along the top eigenvector from epoch {FROM_EPOCH} on that have their minimum "
-        "within 2 expected steps and rise monotonically on both sides out to 8; more than half",
+        f"loss along the top eigenvector from epoch {FROM_EPOCH} on, mean over slices: distance of the minimum from "
+        f"the weights, below {BOTTOM:g} expected steps; and the lower of the two rises out to {WALLS:g} steps, above "
+        f"{WALL:g} % of the loss",
         _SLICES,
     ),
     "g": Claim(
         "Halving the step size can further minimize the loss in this direction",
-        "relative change of the loss in per cent after a step along the top eigenvector: half SGD's step less the "
-        "whole step, in percentage points, below 0",
+        f"{_MINIMISER}, below 0",
         _STEPS,
     ),
     "h": Claim(
@@ -73,78 +81,74 @@ CLAIMS = {
     ),
     "i": Claim(
         "SGD variant following only the projection of the gradient on the top eigenvector finds a flatter region",
-        "largest eigenvalue, mean over the last quarter of the measured steps; ratio to SGD, below 1",
+        "log10 of the largest eigenvalue, mean over the last quarter of the measured steps: less that of SGD, below 0",
         f"{_VARIANTS} top_only",
     ),
     "j": Claim(
         "SGD variant subtracting this projection from the gradient, finds a sharper region while achieving a "
         "similar loss level as vanilla SGD",
-        "largest eigenvalue and loss, means over the last quarter of the measured steps; ratios to SGD, that of "
-        "the eigenvalue above 1, that of the loss between 0.8 and 1.25",
+        "log10 of largest eigenvalue and loss, means over the last quarter of the measured steps, less those of SGD: "
+        f"that of the eigenvalue above 0, that of the loss within {SAME:g} decades",
         f"{_VARIANTS} top_removed",
     ),
     "k": Claim(
         f"{_ORDER_OF_MAGNITUDE}: sharper with gamma below 1",
-        "Frobenius norm from the tracked eigenvalues at the last checkpoint; ratio of the smallest gamma to "
-        "gamma 1, above 3.16 (nearer to 10 than to 1 on a logarithmic scale)",
+        f"{_NORM}: smallest gamma less gamma 1, above {ABOUT_TEN:g} decades in both",
         f"{_NUDGED} below 1",
     ),
     "l": Claim(
         f"{_ORDER_OF_MAGNITUDE}: wider with gamma above 1",
-        "Frobenius norm from the tracked eigenvalues at the last checkpoint; ratio of the largest gamma to "
-        "gamma 1, below 0.316 (nearer to 0.1 than to 1 on a logarithmic scale)",
+        f"{_NORM}: largest gamma less gamma 1, below -{ABOUT_TEN:g} decades in both",
         f"{_NUDGED} above 1",
     ),
     "m": Claim(
         "We find sharper minima with similar generalization performance",
-        "test accuracy in per cent at the best validation accuracy: smallest gamma less gamma 1, in percentage "
-        "points, between -1 and 1",
+        "test accuracy in per cent at the best epoch by validation and at the last: smallest gamma less gamma 1, "
+        f"within {POINT:g} percentage point in both",
         f"{_NUDGED} below 1",
     ),
     "n": Claim(
         "SGD can be easily nudged towards much sharper regions, while slightly improving training speed",
-        "validation accuracy in per cent at the study's validation_epoch: smallest gamma less gamma 1, in "
-        "percentage points, above 0",
+        "validation accuracy in per cent, mean over the epochs of the first fifth of training: smallest gamma less "
+        "gamma 1, in percentage points, above 0",
         f"{_NUDGED} below 1",
     ),
     "o": Claim(
         "A high learning rate influences SGD to visit flatter loss regions",
-        "at the last checkpoint, the largest eigenvalue (of a table of results: the Frobenius norm); ratio of the "
-        "largest learning rate to the flattest of the others, below 1",
+        "log10 of the largest eigenvalue (of a table of results: of the Frobenius norm) at the last checkpoint of "
+        "plain SGD; slope in decades per decade of the learning rate, falls",
         f"{_RATES}, or one of kind table with a grid sgd",
     ),
     "p": Claim(
         "Larger learning rate or a smaller batch-size correlates with a smaller and earlier peak of the "
         "subsequent largest eigenvalue",
-        "height and epoch of the peak of the second eigenvalue, along learning rates and along batch sizes; "
-        "ratios, all four below 1",
+        "height and epoch of the peak of the second eigenvalue: falls with the learning rate and rises with the batch "
+        "size, all four",
         f"{_RATES} and in a grid batch_size, and two eigenvalues",
     ),
     "q": Claim(
         "Loss surface along the sharpest direction assumes a bowl-like shape with width adapted to the learning "
         "rate and batch size",
-        f"distance in weight space along the top eigenvector, downhill, at which the loss is {RISE} times as high, "
-        f"mean over checkpoints from epoch {FROM_EPOCH} on; ratios of the largest learning rate to the smallest, and "
-        "of the smallest batch to the largest, both above 1",
+        f"distance along the top eigenvector, downhill, at which the loss has risen by {RISE:g} nats, from epoch "
+        f"{FROM_EPOCH} on: rises with the learning rate and falls with the batch size, both",
         "an experiment of kind widths or slices with several learning rates and several batch sizes",
     ),
     "r": Claim(
         "“Escaping sharp minima” happens in the beginning of training",
         "mean absolute difference of log10 of the largest eigenvalue between a run whose rate changes and one "
         "whose rate does not, averaged over time in windows of equal length after the change: earliest change less "
-        "latest, in decades, above 0",
+        f"latest, above 0; within {SAME:g} decades it does not hold",
         "an experiment of kind schedules with an early and a late change",
     ),
     "s": Claim(
         "Flatness has been shown to correlate with good generalization performance",
-        "Spearman's correlation of log10 of the largest eigenvalue at the last checkpoint with the test accuracy "
-        "at the last epoch, over all runs, below 0",
+        "rank correlation of the largest eigenvalue and the test accuracy at the end, over all runs of a seed, given "
+        "their training loss: Fisher's z, below 0",
         "experiments of kind eigenvalues, nudged, schedules or table",
     ),
     "t": Claim(
         "The SGD step-size in the direction of the sharpest direction does not minimize the loss",
-        "relative change of the loss in per cent after SGD's step along the top eigenvector less that after half or "
-        "after twice the step, in percentage points, either above 0",
+        f"{_MINIMISER}, on either side of 0",
         _STEPS,
     ),
 }

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from sharpness.analysis.claims.collected import Collected
+from sharpness.analysis.claims.collected import Collected, num_lost
 from sharpness.analysis.claims.findings import Finding
-from sharpness.analysis.claims.subjects import compared, over_settings
-from sharpness.analysis.claims.verdicts import Verdict, log_ratio, paired, undecided
-from sharpness.analysis.claims.wording import per_setting, setting_text
+from sharpness.analysis.claims.rules import SAME
+from sharpness.analysis.claims.subjects import Cells, compared, over_settings
+from sharpness.analysis.claims.verdicts import Verdict, differs, undecided
+from sharpness.analysis.claims.wording import setting_text
 from sharpness.analysis.tables import first_change
 
 VARIED = ("change", "learning_rate_epochs", "learning_rate_factor")
@@ -29,11 +30,10 @@ def schedules(collected: Collected) -> Iterator[Finding]:
         for factor, changed in runs[runs["change"].notna()].groupby("learning_rate_factor"):
             words = "raised" if factor > 1 else "lowered"
             configuration = f"{subject.configuration}, the rate {words} by a factor {setting_text(factor)}"
-            place = replace(subject, configuration=configuration)
             window = _length(changed)
-            table = _deviations(collected.converged(steady), collected.converged(changed), window)
-            num_diverged = collected.num_diverged(pd.concat([steady, changed]))
-            yield Finding("r", place, _verdict(table, window), num_diverged)
+            verdict = _verdict(_deviations(steady, changed, window), window)
+            place = replace(subject, configuration=configuration)
+            yield Finding("r", place, verdict, num_lost(pd.concat([steady, changed])))
 
 
 def _length(changed: pd.DataFrame) -> float:
@@ -42,30 +42,38 @@ def _length(changed: pd.DataFrame) -> float:
     return float(end - changed["change"].max())
 
 
-def _deviations(steady: pd.DataFrame, changed: pd.DataFrame, window: float) -> pd.DataFrame:
-    """How far the eigenvalue of a run is from that of the run without a change, in decades, [seeds, changes]."""
-    both = changed.merge(steady[["seed", "step", "eigenvalue"]], on=["seed", "step"], suffixes=("", "_steady"))
-    since = both["epoch"] - both["change"]
-    inside = (since > 0) & (since <= window * (1 + 1e-9))
-    both, since = both[inside], since[inside]
-    away = log_ratio(both["eigenvalue"], both["eigenvalue_steady"]).abs() / np.log(10)
-    both = both.assign(since=since, away=away).dropna(subset="away").sort_values("since")
+def _deviations(steady: pd.DataFrame, changed: pd.DataFrame, window: float) -> Cells:
+    """How far the eigenvalue of a run is from that of the run without a change, in decades, by seed and change."""
+    beside = dict(iter(steady.groupby("seed")))
     means = [
-        {"seed": seed, "change": change, "away": _mean_over_time(rows["since"], rows["away"])}
-        for (seed, change), rows in both.groupby(["seed", "change"])
+        {"seed": seed, "change": change, "lost": (rows["lost"].any() or beside[seed]["lost"].any())}
+        | {"away": _mean_away(rows, beside[seed], change, window)}
+        for (seed, change), rows in changed.groupby(["seed", "change"])
+        if seed in beside
     ]
-    return over_settings(pd.DataFrame(means, columns=["seed", "change", "away"]), "change", "away")
+    return over_settings(pd.DataFrame(means, columns=["seed", "change", "lost", "away"]), "change", "away")
+
+
+def _mean_away(rows: pd.DataFrame, steady: pd.DataFrame, change: float, window: float) -> float:
+    both = rows.merge(steady[["step", "eigenvalue"]], on="step", suffixes=("", "_steady"))
+    since = both["epoch"] - change
+    ratios = both["eigenvalue"] / both["eigenvalue_steady"]
+    is_known = (both["eigenvalue_steady"] > 0) & (ratios > 0) & np.isfinite(ratios)
+    kept = both.assign(since=since)[(since > 0) & (since <= window * (1 + 1e-9)) & is_known].sort_values("since")
+    return _mean_over_time(kept["since"], np.log10(ratios[kept.index]).abs())
 
 
 def _mean_over_time(times: pd.Series, values: pd.Series) -> float:
     """Of a curve through the values: checkpoints are closer to one another at the beginning of a run."""
-    if len(times) == 1:
-        return float(values.iloc[0])
+    if len(times) < 2:
+        return float(values.mean())
     return float(np.trapezoid(values, times) / (times.iloc[-1] - times.iloc[0]))
 
 
-def _verdict(table: pd.DataFrame, window: float) -> Verdict:
-    measured = f"decades in {setting_text(window)} epochs after the {per_setting(table, 'change after epoch')}"
-    if len(table.columns) < 2:
+def _verdict(cells: Cells, window: float) -> Verdict:
+    told = cells.in_words("change after epoch", logs=False)
+    measured = f"decades in {setting_text(window)} epochs after the {told}"
+    changes = list(cells.values)
+    if len(changes) < 2:
         return undecided("runs whose rate changes early, late and never, of equal seed", measured=measured)
-    return paired(table.iloc[:, 0] - table.iloc[:, -1], above=True, measured=measured)
+    return differs(cells.less(changes[0], changes[-1]), above=True, same=SAME, measured=measured)

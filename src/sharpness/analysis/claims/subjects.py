@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from sharpness.analysis.claims.wording import setting_text
+from sharpness.analysis.claims.wording import per_setting, setting_text
 from sharpness.analysis.tables import CONFIGURATION
 
 # No claim varies these: runs that differ in one of them are not compared.
@@ -43,14 +43,43 @@ class Axis:
 
     setting: str  # also the name of the grid that varies it
     other: str  # what stays fixed
-    ascending: bool
     words: str
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether it is the batch size, with which everything goes the other way than with the learning rate."""
+        return self.setting == "batch_size"
 
 
 AXES = (
-    Axis("learning_rate", "batch_size", True, "larger learning rate"),
-    Axis("batch_size", "learning_rate", False, "smaller batch"),
+    Axis("learning_rate", "batch_size", "larger learning rate"),
+    Axis("batch_size", "learning_rate", "smaller batch"),
 )
+
+
+@dataclass(frozen=True)
+class Cells:
+    """One number of each seed at each setting, and which of these runs diverged."""
+
+    values: pd.DataFrame  # [seeds, settings], settings ascending; NaN without a value, infinite beyond what was seen
+    lost: pd.DataFrame  # of the same shape
+
+    def less(self, setting: object, other: object, *, when_lost: float = 0.0) -> pd.Series:
+        """The difference of two settings in each seed; ``when_lost`` where one of the two runs diverged."""
+        difference = self.values[setting] - self.values[other]
+        return difference.mask(self.lost[setting] | self.lost[other], when_lost)
+
+    def against(self, *, rises: bool) -> pd.DataFrame:
+        """The values, a diverged run at that end of the order that speaks against one that rises, or falls."""
+        filled = self.values.copy()
+        for place, column in enumerate(filled):
+            is_late = place > (len(filled.columns) - 1) / 2
+            filled[column] = filled[column].mask(self.lost[column], -np.inf if is_late == rises else np.inf)
+        return filled
+
+    def in_words(self, setting: str, *, logs: bool = True, beyond: str = "beyond") -> str:
+        """What was measured at each setting; ``logs``: the values are logarithms."""
+        return per_setting(10**self.values if logs else self.values, setting, lost=self.lost, beyond=beyond)
 
 
 def subjects(
@@ -119,17 +148,31 @@ def along(rows: pd.DataFrame, axis: Axis) -> Iterator[tuple[Subject, pd.DataFram
             yield subject, group
 
 
-def over_settings(rows: pd.DataFrame, setting: str, quantity: str, *, ascending: bool = True) -> pd.DataFrame:
-    """One quantity as [seeds, settings]; NaN where there is no finite value, the mean where there are several.
+def plain(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of plain SGD."""
+    return rows[_is_plain(rows)]
 
-    Settings and seeds without any value are left out.
+
+def over_settings(rows: pd.DataFrame, setting: str, quantity: str) -> Cells:
+    """One quantity of each seed at each setting, the mean where there are several.
+
+    Settings without any value or diverged run are left out.
+
+    Args:
+        rows: columns seed, lost (whether the run diverged), the setting and the quantity.
+        setting: ascending.
+        quantity: a column.
     """
-    finite = rows[np.isfinite(rows[quantity].astype(float))]
-    table = finite.pivot_table(index="seed", columns=setting, values=quantity, aggfunc="mean")
-    return table.sort_index(axis="columns", ascending=ascending)
+    numbers = rows.assign(**{quantity: rows[quantity].astype(float)})
+    told = numbers[numbers[quantity].notna() | numbers["lost"]]
+    cells = told.groupby(["seed", setting])
+    values, lost = cells[quantity].mean().unstack(), cells["lost"].any().unstack(fill_value=False)
+    return Cells(values.sort_index(axis="columns"), lost.sort_index(axis="columns").astype(bool))
 
 
 def with_fields(table: pd.DataFrame, source: pd.DataFrame) -> pd.DataFrame:
-    """A table of runs, with those settings of each run that only ``source`` has."""
-    missing = [field for field in CONFIGURATION if field in source and field not in table]
+    """A table of runs, with those settings of each run that only ``source`` has, and whether it diverged."""
+    missing = [field for field in (*CONFIGURATION, "seed", "lost") if field in source and field not in table]
+    if table.empty:
+        return table.reindex(columns=[*table, *missing])
     return table.merge(source.drop_duplicates("run")[["run", *missing]], on="run")

@@ -9,12 +9,9 @@ import pandas as pd
 
 from sharpness.analysis.claims.collected import Collected
 from sharpness.analysis.claims.findings import Finding
-from sharpness.analysis.claims.subjects import compared
-from sharpness.analysis.claims.verdicts import Verdict, all_of, log_ratio, paired, undecided, within
-from sharpness.analysis.claims.wording import spread
-
-LAST = 0.75  # what is averaged begins at this part of the steps
-SIMILAR = 1.25  # at most, between two losses
+from sharpness.analysis.claims.rules import LAST_QUARTER, SAME
+from sharpness.analysis.claims.subjects import compared, over_settings
+from sharpness.analysis.claims.verdicts import Verdict, alike, all_of, differs, undecided
 
 
 def variants(collected: Collected) -> Iterator[Finding]:
@@ -22,34 +19,35 @@ def variants(collected: Collected) -> Iterator[Finding]:
     rows = collected.rows("variants", "variants").drop_duplicates(["run", "settings", "start_step", "step"])
     for subject, runs in compared(rows, "learning_rate", "batch_size", varied=["settings"], measured=()):
         for letter, name in (("i", "top_only"), ("j", "top_removed")):
-            pair = runs[runs["settings"].isin([name, "sgd"])]
-            lost = set(pair.loc[pair["diverged"].eq(True), "run"])
-            kept = _ends(pair[~pair["run"].isin(lost)])
-            yield Finding(letter, subject, _verdict(name, kept), len(lost))
+            pair = _ends(runs[runs["settings"].isin([name, "sgd"])])
+            yield Finding(letter, subject, _verdict(name, pair), int(pair["lost"].sum()))
 
 
 def _ends(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over the last quarter, by run and variant, of eigenvalue and loss where both were measured anew."""
+    """By seed, run, start and variant: logarithms of the means over the last quarter, and whether it diverged."""
+    place = ["seed", "run", "start_step", "settings"]
     measured = rows[np.isfinite(rows["loss"]) & np.isfinite(rows["eigenvalue"])]
     end = measured.groupby(["run", "start_step"])["step"].transform("max")
-    last = measured[measured["step"] >= LAST * end]
-    means = last.groupby(["seed", "run", "start_step", "settings"])[["eigenvalue", "loss"]].mean()
-    return means.unstack("settings")
+    last = measured[measured["step"] >= LAST_QUARTER * end]
+    means = last.groupby(place)[["eigenvalue", "loss"]].mean()
+    logs = np.log10(means.where(means > 0))
+    lost = rows.assign(lost=rows["diverged"].eq(True)).groupby(place)["lost"].any()
+    return logs.join(lost, how="outer").reset_index()
 
 
 def _verdict(name: str, ends: pd.DataFrame) -> Verdict:
-    known = set(ends["eigenvalue"]) if len(ends) else set()
-    if not {name, "sgd"} <= known:
-        missing = " and ".join(sorted({name, "sgd"} - known))
-        return undecided(f"runs of the variant {missing} that do not diverge")
-    measured, ratios = {}, {}
-    for quantity in ("eigenvalue", "loss"):
-        values = ends[quantity]
-        ratios[quantity] = log_ratio(values[name], values["sgd"]).groupby("seed").mean()
-        measured[quantity] = ", ".join(f"{variant} {spread(values[variant])}" for variant in (name, "sgd"))
+    cells = {quantity: over_settings(ends, "settings", quantity) for quantity in ("eigenvalue", "loss")}
+    missing = [
+        variant for variant in sorted({name, "sgd"}) if any(variant not in cell.values for cell in cells.values())
+    ]
+    if missing:
+        return undecided(f"runs of the variant {' and '.join(missing)}")
+    words = {quantity: cell.in_words("") for quantity, cell in cells.items()}
+    sharpness = cells["eigenvalue"].less(name, "sgd")
     if name == "top_only":
-        described = f"largest eigenvalue {measured['eigenvalue']}; loss {measured['loss']}"
-        return paired(ratios["eigenvalue"], above=False, scale=np.exp, measured=described)
-    sharper = paired(ratios["eigenvalue"], above=True, scale=np.exp, measured=measured["eigenvalue"])
-    similar = within(ratios["loss"], float(np.log(SIMILAR)), scale=np.exp, measured=measured["loss"])
-    return all_of([("sharper", sharper), ("loss within 25 %", similar)])
+        described = f"largest eigenvalue {words['eigenvalue']}; loss {words['loss']}"
+        return differs(sharpness, above=False, measured=described)
+    # However far off the loss of a variant that diverged may be, it is not the same.
+    losses = cells["loss"].less(name, "sgd", when_lost=np.inf)
+    sharper = differs(sharpness, above=True, measured=words["eigenvalue"])
+    return all_of([("sharper", sharper), ("the same loss", alike(losses, SAME, measured=words["loss"]))])

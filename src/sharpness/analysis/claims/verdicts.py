@@ -1,24 +1,26 @@
-"""How a verdict is reached: the same few rules for every claim."""
+"""How a verdict is reached: the same few tests for every claim."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from sharpness.analysis.claims import intervals
-from sharpness.analysis.claims.intervals import Interval
-from sharpness.analysis.claims.wording import number, per_setting
+from sharpness.analysis.claims.intervals import Interval, Mean, mean_of
+from sharpness.analysis.claims.power import MOST, seeds_for_mean, seeds_for_same
+from sharpness.analysis.claims.rules import LEVEL
+from sharpness.analysis.claims.subjects import Cells
+from sharpness.analysis.claims.wording import number
 
 Answer = Literal["holds", "does not hold", "undecided"]
-SIGNIFICANCE = 0.05
-STUDENT = "95 % Student interval over seeds"
-PAGE = "Page's trend test over seeds"
-WILSON = "95 % Wilson interval over runs"
-SPEARMAN = "95 % bootstrap interval over configurations"
+STUDENT = "Student's t over seeds"
+SAME = "two one-sided t-tests over seeds"
+PAGE = "Page's L over seeds, exact"
+_LEVEL_OF_SAME = 2 * LEVEL - 1  # of the interval that lies within a margin if both one-sided tests reject
 
 
 @dataclass(frozen=True)
@@ -29,189 +31,172 @@ class Verdict:
     measured: str
     effect: Interval
     test: str
-    num_seeds: int
+    p: float = np.nan
     would_decide: str = ""
+    seeds_needed: float = np.nan  # in all, with 80 % power
+
+    @property
+    def num_seeds(self) -> int:
+        """How many seeds it rests on."""
+        return self.effect.num
 
 
-def undecided(would_decide: str, *, measured: str = "", effect: Interval = intervals.NONE, test: str = "") -> Verdict:
+def undecided(would_decide: str, *, measured: str = "", effect: Interval = intervals.NONE) -> Verdict:
     """A claim that these runs cannot answer."""
-    return Verdict("undecided", measured, effect, test, effect.num, would_decide)
+    return Verdict("undecided", measured, effect, "", would_decide=would_decide)
 
 
-def paired(
+def differs(
     numbers: Sequence[float],
     *,
-    above: bool,
+    above: bool | None,
     threshold: float = 0.0,
-    scale: Callable[[float], Any] = float,
+    rounding: float = 0.0,
+    same: float | None = None,
     measured: str,
-    alternatives: int = 1,
 ) -> Verdict:
-    """Whether a quantity lies on the predicted side of a threshold: the whole interval over seeds does, or does not.
+    """Whether the mean lies on the claimed side of a threshold: its 95 % interval does, or lies on the other side.
 
     Args:
-        numbers: one per seed, such as the logarithm of a ratio or a difference; those not finite have no part.
-        above: the predicted side.
+        numbers: one a seed, NaN for none.
+        above: the claimed side; None: either.
         threshold: in the unit of ``numbers``.
-        scale: increasing, from the unit of ``numbers`` to that in which the effect is shown.
+        rounding: half the distance between neighbouring values of a quantity that takes few.
+        same: within this margin of zero the claim does not hold; None: there is none.
         measured: in words.
-        alternatives: of so many quantities any may decide; the interval is wider the more there are (Bonferroni).
     """
-    level = 1 - (1 - intervals.LEVEL) / alternatives
-    interval = intervals.of_mean(numbers, level=level)
-    answer = _side(interval, threshold, above=above)
-    limit = f"{float(scale(threshold)):.3g}"
-    would_decide = _more_seeds(interval, f"the interval covers {limit}") if answer == "undecided" else ""
-    return Verdict(
-        answer,
-        _counting_lost(measured, numbers),
-        interval.scaled(scale),
-        STUDENT.replace("95", f"{100 * level:.3g}"),
-        interval.num,
-        would_decide,
-    )
+    mean = mean_of(numbers, rounding=rounding)
+    effect = mean.interval()
+    side = 1 if effect.low > threshold else -1 if effect.high < threshold else 0
+    answer: Answer = "undecided"
+    if side:
+        answer = "holds" if above is None or (side > 0) == above else "does not hold"
+    if same is not None and _is_within(mean.interval(_LEVEL_OF_SAME), same):
+        answer = "does not hold"
+    limit = "" if threshold == 0 else f" against {number(threshold)}"
+    needed = seeds_for_mean(mean, threshold) if answer == "undecided" else np.nan
+    wanted = _more_seeds(mean, needed, f"the interval covers {number(threshold)}") if answer == "undecided" else ""
+    told = _counting_missing(measured, numbers)
+    return Verdict(answer, told, effect, f"{STUDENT}{limit}", mean.p(threshold), wanted, needed)
 
 
-def within(numbers: Sequence[float], bound: float, *, scale: Callable[[float], Any] = float, measured: str) -> Verdict:
-    """Whether a quantity is at most ``bound`` in size: the whole interval over seeds is, or none of it."""
-    interval = intervals.of_mean(numbers)
-    inside = interval.low > -bound and interval.high < bound
-    outside = interval.low > bound or interval.high < -bound
-    answer: Answer = "holds" if inside else "does not hold" if outside else "undecided"
-    limits = " or ".join(f"{float(scale(value)):.3g}" for value in (-bound, bound))
-    would_decide = _more_seeds(interval, f"the interval covers {limits}") if answer == "undecided" else ""
-    return Verdict(
-        answer, _counting_lost(measured, numbers), interval.scaled(scale), STUDENT, interval.num, would_decide
-    )
+def alike(numbers: Sequence[float], margin: float, *, rounding: float = 0.0, measured: str) -> Verdict:
+    """Whether the mean is within a margin of zero: its 90 % interval lies within, or the 95 % interval outside."""
+    mean = mean_of(numbers, rounding=rounding)
+    effect = mean.interval()
+    is_outside = effect.low > margin or effect.high < -margin
+    is_inside = _is_within(mean.interval(_LEVEL_OF_SAME), margin)
+    answer: Answer = "holds" if is_inside else "does not hold" if is_outside else "undecided"
+    needed = seeds_for_same(mean, margin) if answer == "undecided" else np.nan
+    reason = f"the interval is neither within ±{number(margin)} nor outside"
+    wanted = _more_seeds(mean, needed, reason) if answer == "undecided" else ""
+    told = _counting_missing(measured, numbers)
+    return Verdict(answer, told, effect, f"{SAME}, margin {number(margin)}", mean.p_same(margin), wanted, needed)
 
 
-def ordered(table: pd.DataFrame, *, rises: bool, setting: str) -> Verdict:
-    """Whether a positive quantity rises (or falls) from setting to setting.
+def ordered(
+    cells: Cells,
+    *,
+    rises: bool,
+    setting: str,
+    sizes: Cells | None = None,
+    rounding: Cells | None = None,
+    measured: str,
+) -> Verdict:
+    """Whether a quantity rises (or falls) from setting to setting, by Page's test; of two settings, by the slope.
 
-    Two settings are compared in pairs; of more, a seed takes part if it has all that any seed has.
+    A seed takes part if it has all settings that any seed has.
 
     Args:
-        table: [seeds, settings] in the order of the claim; NaN where there is no value.
-        rises: the predicted order.
-        setting: what the columns are.
+        cells: the quantity's logarithms, or whatever has their order.
+        rises: the claimed order.
+        setting: along which.
+        sizes: the logarithms, where ``cells`` are not; they give the slope.
+        rounding: half the distance between neighbouring values, in decades.
+        measured: in words.
     """
-    known = table.dropna(axis="columns", how="all")
-    complete = known.dropna()
-    measured = per_setting(known, setting)
-    if len(known.columns) < 2:
+    sizes = sizes or cells
+    if len(cells.values.columns) < 2:
         return undecided(f"a second {setting.replace('_', ' ')} with a value", measured=measured)
-    ratios = log_ratio(complete.iloc[:, -1], complete.iloc[:, 0])
-    if len(known.columns) == 2:
-        return paired(ratios, above=rises, scale=np.exp, measured=measured)
-    # A ratio to zero, such as that of a peak at initialisation, is no effect to show; it has a rank all the same.
-    effect = intervals.of_mean(ratios if np.isfinite(ratios).all() else []).scaled(np.exp)
+    complete = cells.against(rises=rises).dropna()
+    slopes, rounded = _slopes(sizes, complete.index, rounding)
+    mean = mean_of(slopes, rounding=rounded)
+    effect = Interval(*_numbers(mean.interval()), len(complete))
     if len(complete) < 2:
         wanted = "a second seed with all settings" if len(complete) else "two seeds with all settings"
-        return Verdict("undecided", measured, effect, PAGE, len(complete), wanted)
+        return Verdict("undecided", measured, effect, PAGE, would_decide=wanted)
+    if len(complete.columns) == 2 and slopes.notna().all():
+        return differs(slopes, above=rises, rounding=rounded, measured=measured)
     trend = intervals.trend(complete)
-    predicted, reverse = (trend.rising, trend.falling) if rises else (trend.falling, trend.rising)
-    decided: Answer = "does not hold" if reverse < SIGNIFICANCE else "undecided"
-    answer: Answer = "holds" if predicted < SIGNIFICANCE else decided
-    would_decide = f"more seeds: p = {number(predicted)}" if answer == "undecided" else ""
-    return Verdict(answer, measured, effect, f"{PAGE}, p = {number(predicted)}", len(complete), would_decide)
-
-
-def mostly(answers: pd.Series, *, seeds: pd.Series, measured: str) -> Verdict:
-    """Whether more than half of all runs do something.
-
-    Args:
-        answers: one boolean per run.
-        seeds: of these runs.
-        measured: in words.
-    """
-    effect = intervals.of_fraction(int(answers.sum()), len(answers))
-    return _over_runs(effect, 0.5, above=True, seeds=seeds, test=WILSON, measured=measured)
-
-
-def correlated(
-    first: pd.Series, second: pd.Series, *, rises: bool, configurations: pd.Series, seeds: pd.Series, measured: str
-) -> Verdict:
-    """Whether one quantity rises (or falls) with another over all runs; those of a configuration go together."""
-    effect = intervals.of_rank_correlation(first, second, list(configurations))
-    return _over_runs(effect, 0.0, above=rises, seeds=seeds, test=SPEARMAN, measured=measured)
-
-
-def any_of(parts: Sequence[tuple[str, Verdict]]) -> Verdict:
-    """Several alternatives of one claim: it holds if one does, and does not if none does.
-
-    The effect shown is the largest of those with the answer of the whole.
-    """
-    answers = {verdict.answer for _, verdict in parts}
-    order: tuple[Answer, ...] = ("holds", "undecided", "does not hold")
-    answer = next(answer for answer in order if answer in answers)
-    deciding = [(name, verdict) for name, verdict in parts if verdict.answer == answer]
-    name, shown = max(deciding, key=lambda part: np.nan_to_num(part[1].effect.estimate, nan=-np.inf))
-    wanted = [f"{part}: {verdict.would_decide}" for part, verdict in parts if verdict.would_decide]
-    return Verdict(
-        answer,
-        shown.measured,
-        shown.effect,
-        f"{shown.test}, of {len(parts)} alternatives; effect: {name}" if shown.test else "",
-        min(verdict.num_seeds for _, verdict in parts),
-        "; ".join(wanted) if answer == "undecided" else "",
-    )
+    answer: Answer = "undecided"
+    if trend.p < 1 - LEVEL:
+        answer = "holds" if (trend.rising < trend.falling) == rises else "does not hold"
+    # The slope may be told from zero already where the ranks cannot.
+    needed = np.maximum(seeds_for_mean(mean), len(complete) + 1) if answer == "undecided" else np.nan
+    wanted = _more_seeds(mean, needed, f"p = {number(trend.p)}") if answer == "undecided" else ""
+    return Verdict(answer, measured, effect, PAGE, trend.p, wanted, needed)
 
 
 def all_of(parts: Sequence[tuple[str, Verdict]]) -> Verdict:
     """Several parts of one claim: it holds if all do, and does not if one does not.
 
-    The effect shown is that of the first part with the answer of the whole.
+    The effect shown is that of the first part with the answer of the whole; p is the largest of those with it.
     """
     answers = {verdict.answer for _, verdict in parts}
     order: tuple[Answer, ...] = ("does not hold", "undecided", "holds")
     answer = next(answer for answer in order if answer in answers)
-    name, deciding = next((name, verdict) for name, verdict in parts if verdict.answer == answer)
+    deciding = [(name, verdict) for name, verdict in parts if verdict.answer == answer]
+    name, shown = deciding[0]
     wanted = [f"{name}: {verdict.would_decide}" for name, verdict in parts if verdict.would_decide]
+    needed = [verdict.seeds_needed for _, verdict in deciding if answer == "undecided"]
     return Verdict(
         answer,
         "; ".join(f"{name}: {verdict.answer} ({verdict.measured})" for name, verdict in parts),
-        deciding.effect,
-        f"{deciding.test}, of all parts; effect: {name}" if deciding.test else "",
-        min(verdict.num_seeds for _, verdict in parts),
+        shown.effect,
+        f"{shown.test}, of all parts; effect: {name}" if shown.test else "",
+        max((verdict.p for _, verdict in deciding if not np.isnan(verdict.p)), default=np.nan),
         "; ".join(wanted) if answer == "undecided" else "",
+        max(needed) if needed and not np.isnan(needed).any() else np.nan,
     )
 
 
-def log_ratio(numbers: pd.Series, others: pd.Series) -> pd.Series:
-    """Natural logarithm of the ratio of two positive quantities; NaN where one is not positive and finite."""
-    logs = [np.log(values.where((values > 0) & np.isfinite(values))) for values in (numbers, others)]
-    return logs[0] - logs[1]
+def _is_within(interval: Interval, margin: float) -> bool:
+    return interval.low > -margin and interval.high < margin
 
 
-def _side(interval: Interval, threshold: float, *, above: bool) -> Answer:
-    if interval.low > threshold:
-        return "holds" if above else "does not hold"
-    if interval.high < threshold:
-        return "does not hold" if above else "holds"
-    return "undecided"
+def _numbers(interval: Interval) -> tuple[float, float, float]:
+    return interval.estimate, interval.low, interval.high
 
 
-def _over_runs(
-    effect: Interval, threshold: float, *, above: bool, seeds: pd.Series, test: str, measured: str
-) -> Verdict:
-    num_seeds = int(seeds.nunique())
-    answer = _side(effect, threshold, above=above)
-    if num_seeds < 2:
-        return Verdict("undecided", measured, effect, test, num_seeds, _more_values(num_seeds))
-    would_decide = "" if answer != "undecided" else f"more runs: the interval covers {threshold:.3g}"
-    if np.isnan(effect.low):
-        would_decide = "runs that differ"
-    return Verdict(answer, measured, effect, test, num_seeds, would_decide)
+def _slopes(cells: Cells, seeds: pd.Index, rounding: Cells | None) -> tuple[pd.Series, float]:
+    """The slope of the least-squares line of each seed over the logarithm of the setting, and how far it is rounded.
+
+    A seed with a diverged run has a slope of zero; one with a value beyond what was seen has none.
+    """
+    values = cells.values.reindex(seeds)
+    settings = np.log10(values.columns.to_numpy(dtype=float))
+    if not np.isfinite(settings).all():
+        return pd.Series(np.nan, seeds), 0.0
+    away = settings - settings.mean()
+    weights = away / (away @ away)
+    slopes = pd.Series(np.where(np.isfinite(values), values, np.nan) @ weights, seeds)
+    slopes = slopes.mask(cells.lost.reindex(seeds).any(axis="columns"), 0.0)
+    if rounding is None or slopes.isna().all():
+        return slopes, 0.0
+    return slopes, float((rounding.values.reindex(seeds).fillna(0.0) @ abs(weights))[slopes.notna()].mean())
 
 
-def _more_seeds(interval: Interval, reason: str) -> str:
-    return f"more seeds: {reason}" if interval.num > 1 else _more_values(interval.num)
+def _more_seeds(mean: Mean, needed: float, reason: str) -> str:
+    if mean.num < 2:
+        return "a second seed" if mean.num else "seeds with all values that are compared"
+    if not np.isfinite(mean.deviation):
+        return f"seeds that {'do not diverge' if np.isinf(mean.deviation) else 'differ'}: {reason}"
+    if np.isnan(needed):
+        return f"more seeds: {reason}"
+    many = f"more than {MOST} seeds" if np.isinf(needed) else f"{needed:.0f} seeds"
+    return f"more seeds: {reason}; {many} like these would decide it with 80 % power"
 
 
-def _more_values(num_seeds: int) -> str:
-    return "a second seed" if num_seeds else "seeds with all values that are compared"
-
-
-def _counting_lost(measured: str, numbers: Sequence[float]) -> str:
-    lost = int((~np.isfinite(np.asarray(numbers, dtype=float))).sum())
-    return f"{measured} ({lost} of {len(numbers)} seeds without a finite value)" if lost else measured
+def _counting_missing(measured: str, numbers: Sequence[float]) -> str:
+    missing = int(np.isnan(np.asarray(numbers, dtype=float)).sum())
+    return f"{measured} ({missing} of {len(numbers)} seeds without a value)" if missing else measured

@@ -33,14 +33,21 @@ def spread(values: Sequence[float]) -> str:
     return f"{number(mean)} ± " + (f"{deviation:,.{_decimals(mean)}f}" if readable else f"{deviation:.1e}")
 
 
-def per_setting(table: pd.DataFrame, setting: str) -> str:
-    """The spread over seeds at each setting: ``learning rate 0.1: 20.0 ± 1.5, 0.01: 55.1 ± 2.0``.
+def per_setting(table: pd.DataFrame, setting: str, *, lost: pd.DataFrame | None = None, beyond: str = "beyond") -> str:
+    """The spread over seeds at each setting: ``learning rate 0.1: 20.0 ± 1.5, 0.01: 55.1 ± 2.0 (1 diverged)``.
 
     Args:
-        table: [seeds, settings].
+        table: [seeds, settings]; infinite where the value lies beyond what was looked at.
         setting: what the columns are.
+        lost: of the same shape, which runs diverged; None: none.
+        beyond: what an infinite value is called.
     """
-    cells = [f"{setting_text(column)}: {spread(table[column])}" for column in table]
+    cells = []
+    for column in table:
+        values = table[column] if lost is None else table[column].where(~lost[column])
+        counts = {beyond: int(np.isposinf(values).sum()), "diverged": 0 if lost is None else int(lost[column].sum())}
+        told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        cells.append(f"{setting_text(column)}: {spread(values)}{f' ({told})' if told else ''}")
     return f"{setting.replace('_', ' ')} {', '.join(cells)}".strip() if cells else "no values"
 
 
