@@ -734,6 +734,18 @@ def test_grids_that_a_figure_shows_together_are_pooled_too():
     )
 
 
+def test_more_densities_than_a_figure_shows_are_refused():
+    def of(epochs):
+        grids = {"run": [{"epochs": epochs}]}
+        dense = {"kind": "density", "measure": {"density": ["whole"]}, "grids": grids}
+        settings = {"whole": {"checkpoints": "all"}}
+        changes = {("checkpoints", "all"): {"every_epochs": 1}, ("density",): settings, ("experiments", "dense"): dense}
+        return small(*changes.items())
+
+    expand(of(199))  # and the checkpoint before the first
+    assert "density.whole.checkpoints is 'all', which keeps 201 checkpoints" in message_of(of(200))
+
+
 def test_one_run_under_several_names_is_trained_once():
     names = [{"batch_size": ["full", 100]}, {"batch_size": "full", "learning_rate_epochs": [[4], [5, 9]]}]
     study = expand(small((("experiments", "slice", "grids", "run"), names)))

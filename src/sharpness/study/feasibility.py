@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from sharpness.data import catalogue
 from sharpness.study import networks
-from sharpness.study.kinds import BASE, CLAIMS, ENDS, FROM_EPOCH, KINDS
+from sharpness.study.kinds import BASE, CLAIMS, ENDS, KINDS
 from sharpness.study.paths import StudyFolder
 from sharpness.study.pooling import check_pooling
 from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import Run
 from sharpness.study.runs import RUNS
-from sharpness.study.schedule import SCHEDULES, Schedule
+from sharpness.study.schedule import SCHEDULES
 from sharpness.study.schema import known_words
 
 if TYPE_CHECKING:
@@ -30,11 +30,8 @@ _LOOP = re.compile(r"(.+?)\1{19}")
 _TAKEN_STUDIES = ("data",)
 # Rules that keep one log and one cost for the whole study.
 _TAKEN_TABLES = ("report",)
-# As far out a figure of slices shows k.
-_SHOWN_SCALES = 8
 # Of a figure: more panels would be more pixels than an image may have.
 _MOST_PANELS = 50
-_MOST_DENSITIES = 200
 # Bytes of a command that the system takes (128 KiB), less what is not files and steps.
 _LONGEST_COMMAND = 100_000
 
@@ -50,7 +47,7 @@ def check(study: Study) -> Iterator[str]:
     """
     for experiment in study.experiments.values():
         yield from _check_kind(experiment, study.config)
-        yield from _check_panels(experiment, study.config)
+        yield from _check_panels(experiment)
         seen = {grid: runs for grid, runs in experiment.grids.items() if _is_seen(grid, experiment.kind)}
         yield from check_pooling(experiment.name, experiment.kind, seen)
         for run in experiment.runs.values():
@@ -95,7 +92,7 @@ def _check_command(study: Study, run: str) -> Iterator[str]:
         )
 
 
-def _check_panels(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[str]:
+def _check_panels(experiment: Experiment) -> Iterator[str]:
     kind = KINDS[experiment.kind]
     if not kind.figures:
         return
@@ -107,15 +104,6 @@ def _check_panels(experiment: Experiment, config: Mapping[str, Any]) -> Iterator
             f"experiments.{experiment.name} has {len(panels)} {what}, a figure of kind {experiment.kind} shows at most "
             f"{_MOST_PANELS}: give the others experiments of their own"
         )
-    for name in experiment.measure["density"] if experiment.kind == "density" else ():
-        schedule = config["density"][name]["checkpoints"]
-        if schedule != ENDS:
-            number = max(len(Schedule.of(config["checkpoints"][schedule]).steps(run)) for _, run in experiment.pairs)
-            if number > _MOST_DENSITIES:
-                yield (
-                    f"density.{name}.checkpoints is {schedule!r}, which keeps {number} checkpoints, a figure shows at "
-                    f"most {_MOST_DENSITIES}"
-                )
 
 
 def check_names(study: Study) -> Iterator[str]:
@@ -168,18 +156,8 @@ def _check_kind(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[s
     for measurement in kind.measurements:
         if measurement != "history":
             yield from _check_settings(experiment, measurement, config)
-    shortest = min(experiment.runs.values(), key=lambda run: run.epochs)
-    if experiment.kind == "table" and shortest.epochs < config["validation_epoch"]:
-        yield (
-            f"validation_epoch must be at most {shortest.epochs}, the epochs of {shortest.name} in {place}, "
-            f"got {config['validation_epoch']}"
-        )
-    nudged = next((run for run in experiment.grids.get("sgd", ()) if run.is_nudged), None)
-    if experiment.kind == "table" and nudged is not None:
-        yield (
-            f"{place}.grids.sgd: gamma must be 1, since its rows are named SGD, got {nudged.gamma:g} "
-            f"(gamma_outside {nudged.gamma_outside:g})"
-        )
+    if kind.demands:
+        yield from kind.demands(experiment, config)
 
 
 def check_references(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[str]:
@@ -224,28 +202,6 @@ def _check_settings(experiment: Experiment, measurement: str, config: Mapping[st
             yield (
                 f"{measurement}.{name}.checkpoints is {section['checkpoints']!r}, must be {wanted}: what kind "
                 f"{experiment.kind} of experiments.{experiment.name} shows"
-            )
-    if experiment.kind == "slices":
-        near = [k for k in first["scales"] if abs(k) <= _SHOWN_SCALES]
-        if not min(near, default=0) < 0 < max(near, default=0):
-            yield (
-                f"slices.{names[0]}.scales is {first['scales']}, must have values on both sides of 0 within "
-                f"±{_SHOWN_SCALES}: what {place} shows"
-            )
-    if experiment.kind == "widths":
-        yield from _check_bowls(experiment, names[0], config)
-
-
-def _check_bowls(experiment: Experiment, name: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """Check that each run has a late checkpoint: a bowl's width is a mean over the later epochs."""
-    schedule = config["slices"][name]["checkpoints"]
-    for run in experiment.runs.values():
-        steps = Schedule.of(config["checkpoints"][schedule]).steps(run) if schedule != ENDS else []
-        last = steps[-1] / run.steps_per_epoch if steps else run.epochs
-        if last < FROM_EPOCH:
-            yield (
-                f"slices.{name}.checkpoints is {schedule!r}, must keep one of {run.name} from epoch {FROM_EPOCH} on: "
-                f"there experiments.{experiment.name} measures widths"
             )
 
 

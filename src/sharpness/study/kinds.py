@@ -5,10 +5,15 @@ Free of torch and pandas: the workflow imports it each time it plans.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from sharpness.study.run import Run
+from sharpness.study.schedule import Schedule
+
+if TYPE_CHECKING:
+    from sharpness.study.plan import Experiment
 
 # The settings of a measurement from which all of its others take what they do not say.
 BASE = "default"
@@ -18,6 +23,10 @@ ENDS = "ends"
 CLAIMS = "claims"
 # The epoch from which on the width of a bowl is measured: "after a couple of epochs".
 FROM_EPOCH = 2
+# How far out a figure of slices shows k.
+_SHOWN_SCALES = 8
+# More curves would be more pixels than an image may have.
+_MOST_DENSITIES = 200
 # Settings of a run that may be cheaper without being another experiment: the ways that agreement compares.
 WAYS = (
     "gamma",
@@ -31,6 +40,8 @@ WAYS = (
 
 # What a product of an experiment shows apart, of a run in a grid: runs that are equal in it are averaged.
 Shown = Callable[[str, Run], dict[str, Hashable]]
+# What an experiment of one kind cannot be, with the whole study's values: sentences for its author.
+Demands = Callable[["Experiment", Mapping[str, Any]], Iterator[str]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,7 @@ class Kind:
     result_table: str | None = None  # the caption of its table of results, if it has one
     compares_settings: bool = False  # several settings of a measurement, and not one
     settings: tuple[str, ...] = (BASE,)  # of its measurements, where an experiment names none
+    demands: Demands | None = None  # of its experiments, beyond what these fields say
 
     @property
     def default_measure(self) -> dict[str, list[str]]:
@@ -76,6 +88,60 @@ def _by_way(_: str, run: Run) -> dict[str, Hashable]:
     return {field: getattr(run, field) for field in (WAYS if run.gamma != 1 else ("gamma", "precision"))}
 
 
+def _few_densities(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[str]:
+    for name in experiment.measure["density"]:
+        schedule = config["density"][name]["checkpoints"]
+        number = max(len(_steps(schedule, run, config)) for run in experiment.runs.values())
+        if number > _MOST_DENSITIES:
+            yield (
+                f"density.{name}.checkpoints is {schedule!r}, which keeps {number} checkpoints, a figure shows at "
+                f"most {_MOST_DENSITIES}"
+            )
+
+
+def _both_sides(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[str]:
+    name = experiment.measure["slices"][0]
+    scales = config["slices"][name]["scales"]
+    near = [k for k in scales if abs(k) <= _SHOWN_SCALES]
+    if not min(near, default=0) < 0 < max(near, default=0):
+        yield (
+            f"slices.{name}.scales is {scales}, must have values on both sides of 0 within ±{_SHOWN_SCALES}: "
+            f"what experiments.{experiment.name} shows"
+        )
+
+
+def _late_checkpoints(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[str]:
+    """The width of a bowl is a mean over the later epochs, so each run needs a checkpoint there."""
+    name = experiment.measure["slices"][0]
+    schedule = config["slices"][name]["checkpoints"]
+    for run in experiment.runs.values():
+        steps = _steps(schedule, run, config)
+        if (steps[-1] / run.steps_per_epoch if steps else run.epochs) < FROM_EPOCH:
+            yield (
+                f"slices.{name}.checkpoints is {schedule!r}, must keep one of {run.name} from epoch {FROM_EPOCH} on: "
+                f"there experiments.{experiment.name} measures widths"
+            )
+
+
+def _steps(schedule: str, run: Run, config: Mapping[str, Any]) -> list[int]:
+    """List the steps that a schedule plans for a run; empty for the ends."""
+    return [] if schedule == ENDS else Schedule.of(config["checkpoints"][schedule]).steps(run)
+
+
+def _rows_of_results(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[str]:
+    place, shortest = f"experiments.{experiment.name}", min(experiment.runs.values(), key=lambda run: run.epochs)
+    if shortest.epochs < config["validation_epoch"]:
+        yield (
+            f"validation_epoch must be at most {shortest.epochs}, the epochs of {shortest.name} in {place}, "
+            f"got {config['validation_epoch']}"
+        )
+    if nudged := next((run for run in experiment.grids.get("sgd", ()) if run.is_nudged), None):
+        yield (
+            f"{place}.grids.sgd: gamma must be 1, since its rows are named SGD, got {nudged.gamma:g} "
+            f"(gamma_outside {nudged.gamma_outside:g})"
+        )
+
+
 _RATE_AND_BATCH = ("learning_rate", "batch_size")
 
 KINDS = {
@@ -98,9 +164,11 @@ KINDS = {
         claims="rs",
         at_ends=False,
     ),
-    "density": Kind(("density",), ("density",), None),
-    "slices": Kind(("slices",), ("slices", "schematic"), None, claims="fq", interactive=("slices",)),
-    "widths": Kind(("slices",), ("widths",), _by_setting, claims="q", grids=_RATE_AND_BATCH),
+    "density": Kind(("density",), ("density",), None, demands=_few_densities),
+    "slices": Kind(
+        ("slices",), ("slices", "schematic"), None, claims="fq", interactive=("slices",), demands=_both_sides
+    ),
+    "widths": Kind(("slices",), ("widths",), _by_setting, claims="q", grids=_RATE_AND_BATCH, demands=_late_checkpoints),
     "steps": Kind(("steps",), ("steps",), lambda _, __: {}, claims="ght", grids_together=True),
     "variants": Kind(
         ("variants",),
@@ -123,6 +191,7 @@ KINDS = {
         at_ends=True,
         result_table="results_table",
         settings=(ENDS,),
+        demands=_rows_of_results,
     ),
 }
 
