@@ -18,7 +18,7 @@ endif
 PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadgroup
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo study figure config schema cost test test-all lint publish bench bench-gpu bench-full clean clean-state help
+.PHONY: demo study figure config schema cost test test-all lint publish readme bench bench-gpu bench-full clean clean-state help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -57,6 +57,9 @@ lint: .venv/ready ## style, types, and what a package may import
 
 publish: .venv/ready ## keep what is finished of STUDY in version control, run by run; with the last one, verdicts and report
 	@PYTHONPATH=src python -m sharpness.stages.publish --config $(CONFIG) --results results/$(STUDY) --snakefile Snakefile
+
+readme: .venv/ready ## what README.md says of the findings, from the published tables
+	@PYTHONPATH=src python -m sharpness.report.readme
 
 # What is not done when the time is over, the page names.
 spectra = PYTHONPATH=$(CURDIR)/src:$(CURDIR) timeout --signal=INT --kill-after=60 $(1) snakemake --cores 1 --keep-going \

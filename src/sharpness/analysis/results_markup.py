@@ -142,9 +142,9 @@ def _range(counts: pd.Series) -> str:
 def _cells(row: dict[str, Any]) -> list[str]:
     diverged = f" ({row['num_diverged']} of {row['num_seeds']} diverged)" if row["num_diverged"] else ""
     names = [name for name in (*QUANTITIES, *WHOLE_NORMS) if f"{name}_mean" in row]
-    value = {name: _value(row[f"{name}_mean"], row[f"{name}_std"]) for name in names}
+    value = {name: spread(row[f"{name}_mean"], row[f"{name}_std"]) for name in names}
     percent = {
-        name: _value(100 * row[f"{name}_mean"], 100 * row[f"{name}_std"], unit=" %")
+        name: spread(100 * row[f"{name}_mean"], 100 * row[f"{name}_std"], unit=" %")
         for name in ("test_accuracy", "validation_accuracy")
     }
     return [
@@ -158,16 +158,16 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _value(mean: float, deviation: float, unit: str = "") -> str:
+def spread(mean: float, deviation: float, unit: str = "") -> str:
     """``mean ± deviation``, to three digits of the mean or two of the deviation, what is fewer; "–" without a mean."""
     if not math.isfinite(mean):
         return "–"
     decimals = _decimals(mean, 3)
-    spread = ""
+    beside = ""
     if math.isfinite(deviation):
         decimals = min(decimals, _decimals(deviation, 2)) if deviation else decimals
-        spread = f" ± {deviation:,.{decimals}f}"
-    return f"{mean:,.{decimals}f}{spread}{unit}"
+        beside = f" ± {deviation:,.{decimals}f}"
+    return f"{mean:,.{decimals}f}{beside}{unit}"
 
 
 def _decimals(value: float, digits: int) -> int:

@@ -152,3 +152,27 @@ CLAIMS = {
         _STEPS,
     ),
 }
+
+# For a reader who has a minute.
+IN_SHORT = {
+    "a": "the largest eigenvalue rises fast, peaks, and then declines",
+    "b": "the largest eigenvalue's peak is lower with a larger learning rate",
+    "c": "the peak is earlier with a larger learning rate",
+    "d": "the largest eigenvalue's peak is lower with a smaller batch",
+    "e": "the peak is earlier with a smaller batch",
+    "f": "slices along the top eigenvector become bowls within a couple of epochs",
+    "g": "half of SGD's step along the top eigenvector lowers the loss further",
+    "h": "twice the step raises the loss",
+    "i": "SGD that follows only the top eigenvector ends flatter",
+    "j": "SGD that leaves the top eigenvector out ends sharper, at the same loss",
+    "k": "nudging with γ < 1 ends sharper by an order of magnitude",
+    "l": "nudging with γ > 1 ends flatter by an order of magnitude",
+    "m": "nudging with γ < 1 keeps the test accuracy within a point",
+    "n": "nudging with a small γ trains faster at first",
+    "o": "a larger learning rate ends flatter",
+    "p": "the peak of the second eigenvalue is lower and earlier, too",
+    "q": "the width of the bowl adapts to learning rate and batch size",
+    "r": "sharp regions are left at the beginning of training",
+    "s": "at equal training loss, flatter minima generalise better",
+    "t": "SGD's step along the top eigenvector does not minimise the loss along it",
+}
