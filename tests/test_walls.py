@@ -21,7 +21,7 @@ def run(*command, cwd, source):
     [
         (
             "study/kinds.py",
-            "from sharpness.analysis.tables import peaks",
+            "from sharpness.analysis.tables import trajectory",
             "sharpness.study.kinds -> sharpness.analysis",
         ),
         ("eigen/lanczos.py", "import sharpness.hessian.loss", "sharpness.eigen.lanczos -> sharpness.hessian.loss"),

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sharpness.analysis.results_markup import as_markdown, as_tex
-from sharpness.analysis.tables import bowl_widths, first_change, frobenius, peaks, results_table
+from sharpness.analysis.tables import first_change, frobenius, results_table, trajectory
 
 RUN = {
     "grid": "learning_rate",
@@ -89,85 +89,9 @@ def gamma_spectrum():
     return pd.concat(rows, ignore_index=True)
 
 
-def test_a_peak_is_the_highest_planned_eigenvalue_with_its_time():
-    spectrum = pd.concat(
-        [
-            path_rows([2.0, 8.0, 6.0, 5.0]),
-            eigenvalue_rows([99.0], checkpoint="best", step=12, epoch=1.2),
-            eigenvalue_rows([-200.0], which="smallest"),
-        ]
-    )
-
-    peak = peaks(spectrum).iloc[0]
-
-    assert len(peaks(spectrum)) == 1
-    assert (peak["peak_eigenvalue"], peak["peak_step"], peak["peak_epoch"]) == (8.0, 5, 0.5)
-    assert peak["final_eigenvalue"] == 5.0
-    assert not peak["diverged"]
-
-
-def test_a_run_in_two_grids_has_a_peak_in_each():
-    spectrum = pd.concat([path_rows([2.0, 8.0]), path_rows([2.0, 8.0], grid="batch_size"), path_rows([2.0, 8.0])])
-
-    assert sorted(peaks(spectrum)["grid"]) == ["batch_size", "learning_rate"]
-
-
-@pytest.mark.parametrize("after", [np.nan, np.inf])
-def test_a_diverged_run_keeps_its_finite_peak_and_has_no_final_value(after):
-    peak = peaks(path_rows([2.0, 8.0, after])).iloc[0]
-
-    assert peak["diverged"]
-    assert peak["peak_eigenvalue"] == 8.0
-    assert np.isnan(peak["final_eigenvalue"])
-
-
-def test_a_run_without_any_finite_eigenvalue_has_no_peak():
-    peak = peaks(path_rows([np.nan, np.nan])).iloc[0]
-
-    assert peak["diverged"]
-    assert np.isnan(peak["peak_eigenvalue"])
-
-
 def test_a_spectrum_without_planned_checkpoints_is_refused():
     with pytest.raises(ValueError, match="planned checkpoint among 1 rows"):
-        peaks(eigenvalue_rows([1.0], checkpoint="best"))
-
-
-def slice_rows(losses, *, step=30, scale=0.5, ks=(-2, -1, 0, 1, 2, 4, 8), **run):
-    """A slice over k, ten steps an epoch."""
-    fields = {**RUN, **run, "run": "one"}
-    here = [loss for k, loss in zip(ks, losses, strict=True) if k == 0]
-    place = {"step": step, "epoch": step / 10, "scale": scale, "diverged": not np.isfinite(here).all()}
-    return pd.DataFrame([{**fields, **place, "k": k, "loss": loss} for k, loss in zip(ks, losses, strict=True)])
-
-
-def test_the_width_of_a_bowl_is_where_it_has_risen_by_half_on_the_side_of_the_step():
-    # L(k) = 2 + k^2 / 8 reaches 3 at k = 2.83; between the grid's 2 (2.5) and 4 (4) at k = 2 + 2/3.
-    bowl = slice_rows([2 + k**2 / 8 for k in (-2, -1, 0, 1, 2, 4, 8)])
-    # Twice as wide in k, and half as long a step.
-    wider = slice_rows([2 + k**2 / 32 for k in (-2, -1, 0, 1, 2, 4, 8)], step=40, scale=0.25)
-
-    (row,) = bowl_widths(bowl).to_dict("records")
-    assert row["width"] == pytest.approx(0.5 * (2 + 2 / 3))
-    assert (row["num_slices"], row["num_open"], row["diverged"]) == (1, 0, False)
-    (row,) = bowl_widths(pd.concat([bowl, wider])).to_dict("records")
-    # 2 + 1/2 at k = 4 and 2 + 2 at k = 8: 3 at k = 4 + 4/3.
-    assert row["width"] == pytest.approx((0.5 * (2 + 2 / 3) + 0.25 * (4 + 4 / 3)) / 2)
-
-
-def test_a_bowl_that_is_open_on_the_grid_early_or_lost_has_no_width():
-    ks = (-2, -1, 0, 1, 2, 4, 8)
-    valley = slice_rows([2.0] * 7)
-    early = slice_rows([2.0 + k**2 for k in ks], step=10)
-    beyond = slice_rows([1.0, 1.0, 1.0, 1.0, np.inf, np.nan, np.nan], step=50, scale=2.0)
-    lost = slice_rows([np.nan] * 7, step=60)
-
-    (row,) = bowl_widths(pd.concat([valley, early])).to_dict("records")
-    assert np.isnan(row["width"])
-    assert (row["num_slices"], row["num_open"]) == (1, 1)
-    (row,) = bowl_widths(pd.concat([beyond, lost])).to_dict("records")
-    assert row["width"] == pytest.approx(2.0 * 2)
-    assert row["diverged"]
+        trajectory(eigenvalue_rows([1.0], checkpoint="best"))
 
 
 def test_frobenius_is_the_root_of_the_sum_of_squares_of_the_largest_eigenvalues():

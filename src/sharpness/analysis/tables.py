@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sharpness.study.kinds import FROM_EPOCH
 from sharpness.study.measurement import required
 from sharpness.study.records import columns_of
 from sharpness.study.runs import FIELDS
@@ -21,8 +20,6 @@ QUANTITIES = [
     "training_loss",
     "distance",
 ]
-# Of a bowl's loss, up to where its width is measured.
-RISE = 1.5
 # Where the whole norm was estimated too.
 WHOLE_NORMS = ["whole_frobenius_best", "whole_frobenius_last"]
 
@@ -46,32 +43,6 @@ def trajectory(spectrum: pd.DataFrame) -> pd.DataFrame:
     return finite.drop_duplicates(["grid", "run", "step", "rank"]).sort_values(["step", "rank"], kind="stable")
 
 
-def peaks(spectrum: pd.DataFrame) -> pd.DataFrame:
-    """Height and time of the largest eigenvalue's peak, one row per grid and run.
-
-    A diverged run shows its highest finite value and has no final one.
-    """
-    largest = trajectory(spectrum).query("rank == 0")
-    rows = [
-        {**dict(zip(RUN, key, strict=True)), **_peak(run)}
-        for key, run in largest.groupby(RUN, sort=False, dropna=False)
-    ]
-    return pd.DataFrame(rows)
-
-
-def _peak(run: pd.DataFrame) -> dict[str, Any]:
-    finite = run[np.isfinite(run["eigenvalue"])]
-    highest = finite.nlargest(1, "eigenvalue").squeeze(axis="index") if len(finite) else run.iloc[0]
-    final = run["eigenvalue"].iloc[-1]
-    return {
-        "peak_eigenvalue": highest["eigenvalue"],
-        "peak_epoch": highest["epoch"],
-        "peak_step": highest["step"],
-        "final_eigenvalue": final if np.isfinite(final) else np.nan,
-        "diverged": bool(run["diverged"].any()),
-    }
-
-
 def distances_of(slices: pd.DataFrame) -> pd.Series:
     """How far each place of a slice is from the weights, downhill positive; an older table tells it by its factors.
 
@@ -80,48 +51,6 @@ def distances_of(slices: pd.DataFrame) -> pd.Series:
     """
     by_steps: pd.Series = slices["k"] * slices["scale"]
     return slices["distance"].fillna(by_steps) if "distance" in slices else by_steps
-
-
-def bowl_widths(slices: pd.DataFrame) -> pd.DataFrame:
-    """How wide the bowl along the top eigenvector is, one row per grid and run.
-
-    The width of a slice is the distance in the space of the weights, towards positive k, at which the loss first
-    reaches ``RISE`` times that at k = 0, between two points of the grid by linear interpolation.
-
-    Args:
-        slices: columns grid, run and the run's fields, step, epoch, k, loss, scale; from ``FROM_EPOCH`` on they count.
-
-    Returns:
-        The run's fields, width (mean over its slices; NaN where none is wide enough to be measured), num_slices and
-        num_open (slices that do not rise so far on the grid, which have no part in the mean), diverged.
-    """
-    rows = []
-    for key, run in slices.drop_duplicates(["grid", "run", "step", "k"]).groupby(RUN, sort=False, dropna=False):
-        late = run[run["epoch"] >= FROM_EPOCH]
-        widths = pd.Series([_width(of_slice) for _, of_slice in late.groupby("step")], dtype=float)
-        measured = {
-            "width": widths.mean(),
-            "num_slices": len(widths),
-            "num_open": int(widths.isna().sum()),
-            "diverged": bool(run["diverged"].any()),
-        }
-        rows.append({**dict(zip(RUN, key, strict=True)), **measured})
-    return pd.DataFrame(rows)
-
-
-def _width(of_slice: pd.DataFrame) -> float:
-    ahead = of_slice[of_slice["k"] >= 0].sort_values("k")
-    heights = (ahead["loss"] / ahead["loss"].iloc[0]).to_numpy()
-    # A loss that overflows is above any bound.
-    above = np.flatnonzero(~(heights < RISE))
-    if not np.isfinite(heights[0]) or not len(above):
-        return np.nan
-    last = above[0]
-    ks = ahead["k"].to_numpy()
-    if not np.isfinite(heights[last]):
-        return float(ks[last] * ahead["scale"].iloc[0])
-    part = (RISE - heights[last - 1]) / (heights[last] - heights[last - 1])
-    return float((ks[last - 1] + part * (ks[last] - ks[last - 1])) * ahead["scale"].iloc[0])
 
 
 def first_change(epochs: str) -> float:
