@@ -16,10 +16,13 @@ from sharpness.hessian.loss import Loss, flatten
 from sharpness.hessian.product import HessianProduct
 from sharpness.hessian.recording import Recorder
 from sharpness.runtime import checks
-from sharpness.runtime.device import alone, keep_freed_memory
+from sharpness.runtime.allocator import keep_freed_memory, map_large_tensors
+from sharpness.runtime.device import alone
 from sharpness.runtime.precision import Precision, low_precision
 
 __all__ = ["HessianOperator", "HessianProduct"]
+
+_LONG_VECTOR = 2**25  # bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,7 +165,11 @@ class HessianOperator:
             yield
 
     def _linearise(self) -> None:
-        keep_freed_memory()
+        # Holes between vectors that are this long would take gigabytes.
+        if self._state[0].nbytes < _LONG_VECTOR:
+            keep_freed_memory()
+        else:
+            map_large_tensors()
         product, (inputs, targets) = self._product, self._examples
         _check_finite(product.loss.layout, self._state[0])
         _check_finite(product.loss.buffer_layout, self._state[1])

@@ -172,14 +172,6 @@ _EXACT = {
 }
 
 
-def keep_freed_memory() -> None:
-    """Let the process keep freed memory of up to 32 MB per tensor, which saves page faults.
-
-    glibc raises its threshold when a block of this size is freed for the first time.
-    """
-    torch.empty(2**25 - 2**14, dtype=torch.uint8, device="cpu")
-
-
 def misled_by_onednn(model: nn.Module) -> bool:
     """Whether the model has a layer whose gradient oneDNN may compute wrongly; no network of this project has one.
 
