@@ -19,7 +19,7 @@ from scipy import stats
 
 from sharpness.analysis.claims.collected import collected
 from sharpness.analysis.claims.deciding import decide
-from sharpness.analysis.claims.ends import partial_rank_correlation
+from sharpness.analysis.claims.ends import at_matched_loss, partial_rank_correlation
 
 RUNS = st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=5, max_size=12)
 
@@ -124,3 +124,28 @@ def test_eigenvalues_of_one_hessian_are_correlated_together_and_of_two_apart():
 def test_a_table_of_one_rate_has_no_order():
     assert verdict_of(table_of_results({("sgd", 0.1): 1.0}), "o")["verdict"] == "undecided"
     assert len(together(spectrum_rows([1.0]))) == 3
+
+
+def test_runs_are_matched_at_the_lowest_training_loss_that_all_reach():
+    def spectrum(eigenvalues):
+        return pd.DataFrame({"epoch": [0.0, 2.0], "eigenvalue": eigenvalues})
+
+    def history(losses, accuracies):
+        return pd.DataFrame({"epoch": range(len(losses)), "training_loss": losses, "validation_accuracy": accuracies})
+
+    # The second gets no lower than 0.1; the first passes it half-way, in the logarithm, from 1 to 0.01.
+    there = at_matched_loss(
+        [spectrum([1.0, 100.0]), spectrum([4.0, 4.0])],
+        [history([1.0, 0.01], [0.2, 0.6]), history([1.0, 0.5, 0.1], [0.1, 0.2, 0.7])],
+    )
+
+    assert there["loss"].tolist() == [0.1, 0.1]
+    # At epoch 1/2: a quarter of the way from 1 to 100 in the logarithm; and at epoch 2.
+    assert there["eigenvalue"].tolist() == pytest.approx([100**0.25, 4.0])
+    assert there["accuracy"].tolist() == pytest.approx([0.4, 0.7])
+
+
+def test_a_run_without_a_course_leaves_nothing_to_match():
+    empty = pd.DataFrame({"epoch": [], "training_loss": [], "validation_accuracy": []})
+    assert at_matched_loss([pd.DataFrame({"epoch": [0.0], "eigenvalue": [1.0]})], [empty]).empty
+    assert at_matched_loss([], []).empty

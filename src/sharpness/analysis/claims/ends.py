@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,59 @@ def _flat_runs_generalise(collected: Collected) -> Iterator[Finding]:
     for (data, model, alike), runs in found.groupby(["data", "model", "alike"], sort=False):
         others = found.loc[(found["data"] == data) & (found["model"] == model), "alike"]
         words = f"settings {alike}" if others.nunique() > 1 else ""
-        yield Finding("s", Subject(model, data, words), _correlation(runs), num_lost(runs))
+        verdict = _correlation(runs)
+        if beside := _matched(largest[largest["alike"] == alike], history, runs[~runs["lost"]]):
+            verdict = replace(verdict, measured=f"{verdict.measured}; {beside}")
+        yield Finding("s", Subject(model, data, words), verdict, num_lost(runs))
+
+
+def _matched(largest: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """In words, how sharp and how good the runs of each seed are where their training losses are equal."""
+    parts = []
+    for seed, of_seed in runs.groupby("seed"):
+        there = at_matched_loss(
+            [largest[largest["run"] == run] for run in of_seed["run"]],
+            [history[history["run"] == run] for run in of_seed["run"]],
+        )
+        if len(there) > 2:
+            ends = [(number(there[name].min()), number(there[name].max())) for name in ("eigenvalue", "accuracy")]
+            rho = float(there[["eigenvalue", "accuracy"]].rank().corr().iloc[0, 1])
+            sharp, good = (" to ".join(pair) for pair in ends)
+            loss = number(there["loss"].iloc[0])
+            parts.append(
+                f"{loss} (seed {seed}): eigenvalue {sharp}, validation accuracy {good}, rank correlation {number(rho)}"
+            )
+    return f"at the lowest training loss that all runs reach, {'; '.join(parts)}" if parts else ""
+
+
+def at_matched_loss(spectra: Sequence[pd.DataFrame], histories: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Follow each run to the lowest training loss that all reach.
+
+    Args:
+        spectra: of each run, columns epoch and eigenvalue.
+        histories: of each, columns epoch, training_loss and validation_accuracy.
+
+    Returns:
+        A row for each run, columns loss, eigenvalue and accuracy (of validation): at the time at which the loss is
+        first reached, linear in the logarithm of the loss, between checkpoints linear in time (the eigenvalue in its
+        logarithm). Empty if a run has no loss above 0.
+    """
+    courses = [history.sort_values("epoch").query("training_loss > 0") for history in histories]
+    if not courses or any(len(course) < 2 for course in courses):
+        return pd.DataFrame(columns=["loss", "eigenvalue", "accuracy"])
+    level = max(float(course["training_loss"].min()) for course in courses)
+    rows = []
+    for spectrum, course in zip(spectra, courses, strict=True):
+        measured = spectrum.query("eigenvalue > 0").sort_values("epoch")
+        losses, epochs = np.log(course["training_loss"].to_numpy()), course["epoch"].to_numpy()
+        after = int(np.flatnonzero(losses <= np.log(level))[0])
+        pair = [max(after - 1, 0), after]
+        time = float(np.interp(-np.log(level), -losses[pair], epochs[pair]))
+        known = len(measured) > 0
+        log = np.interp(time, measured["epoch"], np.log(measured["eigenvalue"])) if known else np.nan
+        accuracy = float(np.interp(time, epochs, course["validation_accuracy"]))
+        rows.append({"loss": level, "eigenvalue": float(np.exp(log)), "accuracy": accuracy})
+    return pd.DataFrame(rows).dropna()
 
 
 _AT_END = ("training_loss", "test_accuracy")
