@@ -17,7 +17,15 @@ from sharpness.study.paths import StudyFolder
 
 README = Path("README.md")
 # In the order of their columns; those are shown that are published.
-STUDIES = ("fashion_mnist", "fashion_mnist_full", "fashion_mnist_exploring", "fashion_mnist_resnet")
+STUDIES = (
+    "fashion_mnist",
+    "fashion_mnist_full",
+    "fashion_mnist_exploring",
+    "fashion_mnist_resnet",
+    "fashion_mnist_resnet_exploring",
+)
+# With a table of results; the first that is published is shown.
+_TABLES = ("fashion_mnist_resnet", "fashion_mnist_resnet_exploring")
 # The claims of which the first study's numbers are told.
 _TOLD = "bdogjk"
 _BLOCK = re.compile(r"(<!-- findings[^>]*-->\n).*(<!-- end of findings -->)", re.DOTALL)
@@ -85,20 +93,21 @@ def _cell(rows: pd.DataFrame) -> str:
 
 
 def _table_of_results(results: Path) -> Iterator[str]:
-    folder = results / "fashion_mnist_resnet"
-    table = pd.read_csv(StudyFolder(str(folder)).published.table("results_table"))
+    tables = {name: Path(StudyFolder(str(results / name)).published.table("results_table")) for name in _TABLES}
+    name = next(name for name in _TABLES if tables[name].exists())
+    folder, table = results / name, pd.read_csv(tables[name])
     yield f"{_subject(folder)}, without batch norm, NSGD on the five sharpest directions (mean ± standard deviation"
-    yield "over seeds; [the whole table](results/fashion_mnist_resnet/published/tables/results_table.md)):\n"
+    yield f"over seeds; [the whole table](results/{name}/published/tables/results_table.md)):\n"
     yield "| | training loss, last | norm of the ten largest eigenvalues, last | test accuracy, best |"
     yield "|---|---:|---:|---:|"
     for row in table.to_dict("records"):
-        name = f"γ = {row['label']}" if row["grid"] == "gamma" else f"rate {row['label'].removeprefix('SGD')[1:-1]}"
+        title = f"γ = {row['label']}" if row["grid"] == "gamma" else f"rate {row['label'].removeprefix('SGD')[1:-1]}"
         lost = f" ({row['num_diverged']} of {row['num_seeds']} diverged)" if row["num_diverged"] else ""
         loss, norm = (
             spread(row[f"{column}_mean"], row[f"{column}_std"]) for column in ("training_loss", "frobenius_last")
         )
         accuracy = spread(100 * row["test_accuracy_mean"], 100 * row["test_accuracy_std"], " %")
-        yield f"| {name}{lost} | {loss} | {norm} | {accuracy} |"
+        yield f"| {title}{lost} | {loss} | {norm} | {accuracy} |"
 
 
 def _subject(folder: Path) -> str:
