@@ -23,7 +23,7 @@ def test_the_kinds_that_feed_claims_are_those_whose_tables_are_read_for_them():
             asked.update(kinds)
             return super().rows(measurement, *kinds)
 
-    decide(Recording({}, frozenset(), {}), validation_epoch=1)
+    decide(Recording({}, frozenset(), {}))
 
     assert asked == {name for name, kind in KINDS.items() if kind.claims}
 
