@@ -80,19 +80,23 @@ def at_matched_loss(spectra: Sequence[pd.DataFrame], histories: Sequence[pd.Data
         first reached, linear in the logarithm of the loss, between checkpoints linear in time (the eigenvalue in its
         logarithm). Empty if a run has no loss above 0.
     """
-    courses = [history.sort_values("epoch").query("training_loss > 0") for history in histories]
+    courses = [
+        history[(history["training_loss"] > 0) & np.isfinite(history[["training_loss", "epoch"]]).all(axis="columns")]
+        for history in histories
+    ]
+    courses = [course.sort_values("epoch") for course in courses]
     if not courses or any(len(course) < 2 for course in courses):
         return pd.DataFrame(columns=["loss", "eigenvalue", "accuracy"])
     level = max(float(course["training_loss"].min()) for course in courses)
     rows = []
     for spectrum, course in zip(spectra, courses, strict=True):
-        measured = spectrum.query("eigenvalue > 0").sort_values("epoch")
+        known = (spectrum["eigenvalue"] > 0) & np.isfinite(spectrum[["eigenvalue", "epoch"]]).all(axis="columns")
+        measured = spectrum[known].sort_values("epoch")
         losses, epochs = np.log(course["training_loss"].to_numpy()), course["epoch"].to_numpy()
         after = int(np.flatnonzero(losses <= np.log(level))[0])
         pair = [max(after - 1, 0), after]
         time = float(np.interp(-np.log(level), -losses[pair], epochs[pair]))
-        known = len(measured) > 0
-        log = np.interp(time, measured["epoch"], np.log(measured["eigenvalue"])) if known else np.nan
+        log = np.interp(time, measured["epoch"], np.log(measured["eigenvalue"])) if len(measured) else np.nan
         accuracy = float(np.interp(time, epochs, course["validation_accuracy"]))
         rows.append({"loss": level, "eigenvalue": float(np.exp(log)), "accuracy": accuracy})
     return pd.DataFrame(rows).dropna()

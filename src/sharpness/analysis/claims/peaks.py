@@ -59,7 +59,7 @@ def courses(spectrum: pd.DataFrame, *, rank: int) -> pd.DataFrame:
 
 def _course(course: pd.DataFrame) -> dict[str, float]:
     epochs, values = (course[name].to_numpy(dtype=float) for name in ("epoch", "eigenvalue"))
-    known = np.isfinite(values) & (values > 0) & np.isfinite(epochs)
+    known = np.isfinite(values) & (values > 0) & np.isfinite(epochs) & (epochs >= 0)
     times, logs = epochs[known], np.log10(values[known])
     if not len(logs):
         return {}
