@@ -6,7 +6,7 @@ The public interface is imported on first use, so that the workflow plans withou
 
 # Names as strings: imports here would make every stage of the workflow depend on all of these modules.
 _PUBLIC = {
-    "Eigenpairs": "sharpness.eigen.search",
+    "Eigenpairs": "sharpness.eigen.eigenpairs",
     "Estimate": "sharpness.eigen.estimators",
     "HessianOperator": "sharpness.hessian.operator",
     "Layout": "sharpness.hessian.layout",

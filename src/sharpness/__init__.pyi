@@ -1,3 +1,4 @@
+from sharpness.eigen.eigenpairs import Eigenpairs as Eigenpairs
 from sharpness.eigen.estimators import Estimate as Estimate
 from sharpness.eigen.estimators import SpectralDensity as SpectralDensity
 from sharpness.eigen.estimators import frobenius_norm as frobenius_norm
@@ -7,7 +8,6 @@ from sharpness.eigen.estimators import trace as trace
 from sharpness.eigen.lanczos import follow_eigenpairs as follow_eigenpairs
 from sharpness.eigen.lanczos import top_eigenpairs as top_eigenpairs
 from sharpness.eigen.operators import SymmetricOperator as SymmetricOperator
-from sharpness.eigen.search import Eigenpairs as Eigenpairs
 from sharpness.hessian.layout import Layout as Layout
 from sharpness.hessian.loss import Loss as Loss
 from sharpness.hessian.loss import flatten as flatten

@@ -8,9 +8,9 @@ from math import inf, nan, pi, sqrt
 import torch
 from torch import Tensor
 
+from sharpness.eigen.eigenpairs import Eigenpairs
 from sharpness.eigen.krylov import Krylov
 from sharpness.eigen.operators import SymmetricOperator, VectorProduct, not_symmetric
-from sharpness.eigen.search import Eigenpairs
 from sharpness.eigen.vectors import inner_products, length, norms_of_rows, orthonormal_outside
 from sharpness.runtime import checks
 from sharpness.runtime.device import on_its_device

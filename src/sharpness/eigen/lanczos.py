@@ -12,11 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sharpness.eigen.eigenpairs import Eigenpairs
 from sharpness.eigen.krylov import Krylov
 from sharpness.eigen.memory import capacity
 from sharpness.eigen.operators import SymmetricOperator, VectorProduct
 from sharpness.eigen.refinement import Refined, refine
-from sharpness.eigen.search import Eigenpairs, Search
+from sharpness.eigen.search import Search
 from sharpness.eigen.vectors import inner_products
 from sharpness.runtime import checks
 from sharpness.runtime.device import on_its_device
