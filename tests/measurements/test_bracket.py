@@ -44,7 +44,7 @@ def draws(hessians, num_pairs, count=400):
         values, vectors = torch.linalg.eigh(hessians[order[:SAMPLE]].mean(dim=0))
         chunks = [hessians[part].mean(dim=0) for part in order[SAMPLE : 3 * SAMPLE].split(SAMPLE // 2)]
         on_sample.append(values.flip(0)[:num_pairs])
-        outside.append(elsewhere(chunks, vectors.flip(1)[:, :num_pairs].T, fraction=0.5).curvatures)
+        outside.append(elsewhere(chunks, vectors.flip(1)[:, :num_pairs].T, fraction=0.5, num_examples=24).curvatures)
     return torch.stack(on_sample), torch.stack(outside)
 
 
@@ -65,7 +65,9 @@ def test_the_standard_error_is_that_of_the_mean_over_all_other_examples(hessians
     errors, told = [], []
     for _ in range(500):
         chosen = others[torch.randperm(len(others), generator=generator)[:24]]
-        measured = elsewhere([hessians[part].mean(dim=0) for part in chosen.split(4)], vector, fraction=0.5)
+        measured = elsewhere(
+            [hessians[part].mean(dim=0) for part in chosen.split(4)], vector, fraction=0.5, num_examples=24
+        )
         errors.append(measured.curvatures[0] - truth)
         told.append(measured.standard_errors[0] ** 2)
     errors = torch.stack(errors)
@@ -76,19 +78,21 @@ def test_the_standard_error_is_that_of_the_mean_over_all_other_examples(hessians
 def test_all_other_examples_leave_no_error_and_one_chunk_tells_none():
     vectors = torch.eye(3)[:2]
     chunks = [torch.diag(torch.tensor([3.0, 1.0, 0.0])), torch.diag(torch.tensor([5.0, 1.0, 0.0]))]
-    whole = elsewhere(chunks, vectors, fraction=1.0)
+    whole = elsewhere(chunks, vectors, fraction=1.0, num_examples=24)
     assert whole.curvatures.tolist() == [4.0, 1.0]
     assert whole.standard_errors.tolist() == [0.0, 0.0]
-    assert elsewhere(chunks, vectors, fraction=0.5).standard_errors.tolist() == pytest.approx([0.5**0.5, 0.0])
-    assert elsewhere(chunks[:1], vectors, fraction=0.5).standard_errors.isnan().all()
+    assert elsewhere(chunks, vectors, fraction=0.5, num_examples=24).standard_errors.tolist() == pytest.approx(
+        [0.5**0.5, 0.0]
+    )
+    assert elsewhere(chunks[:1], vectors, fraction=0.5, num_examples=24).standard_errors.isnan().all()
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.5, float("nan")])
 def test_an_impossible_fraction_is_refused(fraction):
     with pytest.raises(ValueError, match=f"fraction must be .* got {fraction}"):
-        elsewhere([torch.eye(2)], torch.eye(2), fraction=fraction)
+        elsewhere([torch.eye(2)], torch.eye(2), fraction=fraction, num_examples=24)
 
 
 def test_no_other_examples_are_refused():
     with pytest.raises(ValueError, match="at least one chunk"):
-        elsewhere([], torch.eye(2), fraction=0.5)
+        elsewhere([], torch.eye(2), fraction=0.5, num_examples=24)

@@ -135,7 +135,7 @@ def test_places_are_told_in_expected_steps_and_in_distance(unit, k, distance):
 
 
 def test_a_slice_has_the_curvature_of_its_eigenvector_elsewhere():
-    outside = elsewhere([torch.diag(torch.tensor([4.0, 0.0]))] * 2, torch.eye(2)[:1], fraction=0.5)
+    outside = elsewhere([torch.diag(torch.tensor([4.0, 0.0]))] * 2, torch.eye(2)[:1], fraction=0.5, num_examples=24)
     assert {(row["elsewhere"], row["elsewhere_error"]) for row in rows_of_slices(lambda _: 1.0, outside=outside)} == {
         (4.0, 0.0)
     }

@@ -63,9 +63,7 @@ def in_columns(outside: Elsewhere | None, rank: int = 0) -> dict[str, float]:
     return dict(zip(("elsewhere", "elsewhere_error"), map(float, values), strict=True))
 
 
-def elsewhere(
-    chunks: Iterable[SymmetricOperator], vectors: Tensor, *, fraction: float, num_examples: int = 0
-) -> Elsewhere:
+def elsewhere(chunks: Iterable[SymmetricOperator], vectors: Tensor, *, fraction: float, num_examples: int) -> Elsewhere:
     """Measure v'Hv on chunks of other examples.
 
     Args:

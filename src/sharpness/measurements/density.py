@@ -67,9 +67,7 @@ class Density(OfHessian):
         pairs = landscape.eigenpairs(
             checkpoint,
             operator,
-            num_pairs=self.num_eigenvalues,
-            tolerance=self.tolerance,
-            max_products=self.max_products,
+            **self.search,
         )
         whole = estimators.spectral_density(
             operator, num_probes=self.num_probes, num_steps=self.num_steps, generator=random

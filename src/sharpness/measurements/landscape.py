@@ -159,9 +159,7 @@ class Landscape:
             pairs = self.eigenpairs(
                 checkpoint,
                 self.hessian(checkpoint, self.drawn_examples(settings.num_examples)),
-                num_pairs=settings.num_pairs,
-                tolerance=settings.tolerance,
-                max_products=settings.max_products,
+                **settings.search,
             )
             for old in list(self.recent)[:-1]:
                 del self.recent[old]

@@ -215,9 +215,7 @@ class Spectrum(OfHessian):
         pairs = landscape.eigenpairs(
             checkpoint,
             operator,
-            num_pairs=self.num_eigenvalues,
-            tolerance=self.tolerance,
-            max_products=self.max_products,
+            **self.search,
             probe_products=self.probe_products,
         )
         outside = landscape.elsewhere(

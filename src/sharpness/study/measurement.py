@@ -123,6 +123,11 @@ class OfHessian(Measurement):
         """How many eigenpairs it looks for."""
         return int(getattr(self, self.pairs_setting)) if self.pairs_setting else 1
 
+    @property
+    def search(self) -> dict[str, Any]:
+        """What the search for eigenpairs is told."""
+        return {"num_pairs": self.num_pairs, "tolerance": self.tolerance, "max_products": self.max_products}
+
     def problems(self, run: Run) -> Iterator[str]:
         """Say that more eigenpairs are asked for than products, too."""
         yield from super().problems(run)
