@@ -127,25 +127,19 @@ def test_a_table_of_one_rate_has_no_order():
 
 
 def test_runs_are_matched_at_the_lowest_training_loss_that_all_reach():
-    def spectrum(eigenvalues):
-        return pd.DataFrame({"epoch": [0.0, 2.0], "eigenvalue": eigenvalues})
+    # In decades of the loss. The second gets no lower than -1; the first passes it half-way, from 0 to -2.
+    sharp = [np.array([[0.0, 0.0], [-2.0, 2.0]]), np.array([[0.0, 4.0], [-1.0, 4.0]])]
+    good = [np.array([[0.0, 0.2], [-2.0, 0.6]]), np.array([[0.0, 0.1], [-0.3, 0.2], [-1.0, 0.7]])]
 
-    def history(losses, accuracies):
-        return pd.DataFrame({"epoch": range(len(losses)), "training_loss": losses, "validation_accuracy": accuracies})
+    level, there = at_matched_loss([sharp, good])
 
-    # The second gets no lower than 0.1; the first passes it half-way, in the logarithm, from 1 to 0.01.
-    there = at_matched_loss(
-        [spectrum([1.0, 100.0]), spectrum([4.0, 4.0])],
-        [history([1.0, 0.01], [0.2, 0.6]), history([1.0, 0.5, 0.1], [0.1, 0.2, 0.7])],
-    )
-
-    assert there["loss"].tolist() == [0.1, 0.1]
-    # At epoch 1/2: a quarter of the way from 1 to 100 in the logarithm; and at epoch 2.
-    assert there["eigenvalue"].tolist() == pytest.approx([100**0.25, 4.0])
-    assert there["accuracy"].tolist() == pytest.approx([0.4, 0.7])
+    assert level == -1.0
+    assert there == pytest.approx(np.array([[1.0, 0.4], [4.0, 0.7]]))
 
 
 def test_a_run_without_a_course_leaves_nothing_to_match():
-    empty = pd.DataFrame({"epoch": [], "training_loss": [], "validation_accuracy": []})
-    assert at_matched_loss([pd.DataFrame({"epoch": [0.0], "eigenvalue": [1.0]})], [empty]).empty
-    assert at_matched_loss([], []).empty
+    course, empty = np.array([[0.0, 1.0], [-1.0, 2.0]]), np.empty((0, 2))
+    for courses in ([[course, empty]], [[course, np.full((2, 2), np.nan)]], [[]]):
+        level, there = at_matched_loss(courses)
+        assert np.isnan(level)
+        assert len(there) == 0

@@ -11,7 +11,7 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from sharpness.analysis.claims.collected import Collected, num_lost
 from sharpness.analysis.claims.findings import Finding
-from sharpness.analysis.claims.norms import last_norms, of_one_settings
+from sharpness.analysis.claims.norms import at_loss, last_norms, of_one_settings, with_losses
 from sharpness.analysis.claims.peaks import courses
 from sharpness.analysis.claims.subjects import AXES, Subject, along, over_settings, plain
 from sharpness.analysis.claims.verdicts import Verdict, differs, ordered, undecided
@@ -50,56 +50,45 @@ def _flat_runs_generalise(collected: Collected) -> Iterator[Finding]:
 
 
 def _matched(largest: pd.DataFrame, history: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """In words, how sharp and how good the runs of each seed are where their training losses are equal."""
+    """In words, how sharp and how good the runs of each seed are at the lowest training loss that all reach."""
+    positive = largest.assign(log_eigenvalue=np.log10(largest["eigenvalue"].where(largest["eigenvalue"] > 0)))
+    sharp = with_losses(positive.sort_values("step", kind="stable"), history)
+    good = with_losses(history, history)
     parts = []
     for seed, of_seed in runs.groupby("seed"):
-        there = at_matched_loss(
-            [largest[largest["run"] == run] for run in of_seed["run"]],
-            [history[history["run"] == run] for run in of_seed["run"]],
-        )
+        courses = [
+            [table.loc[table["run"] == run, ["log_loss", name]].to_numpy(dtype=float) for run in of_seed["run"]]
+            for table, name in ((sharp, "log_eigenvalue"), (good, "validation_accuracy"))
+        ]
+        level, there = at_matched_loss(courses)
         if len(there) > 2:
-            ends = [(number(there[name].min()), number(there[name].max())) for name in ("eigenvalue", "accuracy")]
-            rho = float(there[["eigenvalue", "accuracy"]].rank().corr().iloc[0, 1])
-            sharp, good = (" to ".join(pair) for pair in ends)
-            loss = number(there["loss"].iloc[0])
+            logs, accuracies = there.T
+            eigenvalues = f"eigenvalue {number(10 ** logs.min())} to {number(10 ** logs.max())}"
+            accuracy = f"validation accuracy {number(accuracies.min())} to {number(accuracies.max())}"
+            rho = float(pd.DataFrame(there).rank().corr().iloc[0, 1])
             parts.append(
-                f"{loss} (seed {seed}): eigenvalue {sharp}, validation accuracy {good}, rank correlation {number(rho)}"
+                f"{number(10**level)} (seed {seed}): {eigenvalues}, {accuracy}, rank correlation {number(rho)}"
             )
     return f"at the lowest training loss that all runs reach, {'; '.join(parts)}" if parts else ""
 
 
-def at_matched_loss(spectra: Sequence[pd.DataFrame], histories: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def at_matched_loss(courses: Sequence[Sequence[np.ndarray]]) -> tuple[float, np.ndarray]:
     """Follow each run to the lowest training loss that all reach.
 
     Args:
-        spectra: of each run, columns epoch and eigenvalue.
-        histories: of each, columns epoch, training_loss and validation_accuracy.
+        courses: of several quantities, of each run: [T, 2], logarithm of the training loss and the quantity, in the
+            order of time.
 
     Returns:
-        A row for each run, columns loss, eigenvalue and accuracy (of validation): at the time at which the loss is
-        first reached, linear in the logarithm of the loss, between checkpoints linear in time (the eigenvalue in its
-        logarithm). Empty if a run has no loss above 0.
+        The logarithm of that loss, and the quantities there, [runs, quantities], of the runs that have all of them.
     """
-    courses = [
-        history[(history["training_loss"] > 0) & np.isfinite(history[["training_loss", "epoch"]]).all(axis="columns")]
-        for history in histories
-    ]
-    courses = [course.sort_values("epoch") for course in courses]
-    if not courses or any(len(course) < 2 for course in courses):
-        return pd.DataFrame(columns=["loss", "eigenvalue", "accuracy"])
-    level = max(float(course["training_loss"].min()) for course in courses)
-    rows = []
-    for spectrum, course in zip(spectra, courses, strict=True):
-        known = (spectrum["eigenvalue"] > 0) & np.isfinite(spectrum[["eigenvalue", "epoch"]]).all(axis="columns")
-        measured = spectrum[known].sort_values("epoch")
-        losses, epochs = np.log(course["training_loss"].to_numpy()), course["epoch"].to_numpy()
-        after = int(np.flatnonzero(losses <= np.log(level))[0])
-        pair = [max(after - 1, 0), after]
-        time = float(np.interp(-np.log(level), -losses[pair], epochs[pair]))
-        log = np.interp(time, measured["epoch"], np.log(measured["eigenvalue"])) if len(measured) else np.nan
-        accuracy = float(np.interp(time, epochs, course["validation_accuracy"]))
-        rows.append({"loss": level, "eigenvalue": float(np.exp(log)), "accuracy": accuracy})
-    return pd.DataFrame(rows).dropna()
+    known = [[course[np.isfinite(course).all(axis=1)] for course in of_quantity] for of_quantity in courses]
+    lowest = [course[:, 0].min(initial=np.inf) for of_quantity in known for course in of_quantity]
+    level = max(lowest, default=np.inf)
+    if not np.isfinite(level):
+        return np.nan, np.empty((0, len(courses)))
+    there = np.array([[at_loss(course, level) for course in of_run] for of_run in zip(*known, strict=True)])
+    return float(level), there[np.isfinite(there).all(axis=1)]
 
 
 _AT_END = ("training_loss", "test_accuracy")

@@ -64,12 +64,20 @@ def at_equal_loss(one: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float]
     if min(map(len, known)) < 2:
         return np.nan, np.nan
     level = max(course[:, 0].min() for course in known)
-    ours, theirs = (_at_loss(course, level) for course in known)
+    ours, theirs = (at_loss(course, level) for course in known)
     return ours - theirs, float(level)
 
 
-def _at_loss(course: np.ndarray, level: float) -> float:
-    """log_norm where the loss first falls to ``level``; NaN if it is below from the first checkpoint on."""
+def at_loss(course: np.ndarray, level: float) -> float:
+    """A quantity where the loss first falls to ``level``, linear in the logarithm of the loss.
+
+    Args:
+        course: [T, 2], logarithm of the loss and the quantity, in the order of time.
+        level: logarithm of a loss that it reaches.
+
+    Returns:
+        NaN if the loss is below from the first checkpoint on.
+    """
     index = int(np.flatnonzero(course[:, 0] <= level)[0])
     if index == 0:
         return float(course[0, 1]) if course[0, 0] == level else np.nan
