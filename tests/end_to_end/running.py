@@ -48,8 +48,21 @@ def planned_jobs(folder: Path, *words: str, study: Path = SMALL, **variables: st
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every table of a study and of its runs, and every checkpoint; not what a job cost, which is never the same."""
+    """Every table of a study and of its runs, and every checkpoint.
+
+    Not what a job cost, which is never the same; nor a saved state, which a job that outlived its Snakemake may still
+    be writing.
+    """
     results = folder / "results" / "small"
     paths = [path for kind in ("*.csv", "*.md", "*.tex", "*.safetensors") for path in results.rglob(kind)]
-    results_alone = [path for path in paths if path.parent.name != "benchmarks" and not path.name.startswith(".")]
-    return {str(path.relative_to(results)): path.read_bytes() for path in results_alone}
+    names = {str(path.relative_to(results)): path for path in paths if not path.name.startswith(".")}
+    return {
+        name: path.read_bytes()
+        for name, path in names.items()
+        if path.parent.name != "benchmarks" and not name.startswith("state/")
+    }
+
+
+def differing(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str]:
+    """The names of files whose contents are not those expected: a test that failed prints what it compared."""
+    return sorted(name for name, content in found.items() if content != expected.get(name))

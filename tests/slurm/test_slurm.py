@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from running import SMALL, contents, environment
+from running import SMALL, contents, differing, environment
 
 from benchmarks.project import ROOT, copy_project
 from sharpness.study.plan import study_of
@@ -87,11 +87,6 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def tables_and_checkpoints(folder: Path) -> dict[str, bytes]:
-    """All that must be the same to the bit wherever a study ran; of a saved state, the times of its saving are not."""
-    return {name: content for name, content in contents(folder).items() if not name.startswith("state/")}
-
-
 def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = 180) -> Any:
     """What the condition gives, once it gives something."""
     end = time.monotonic() + seconds
@@ -117,9 +112,9 @@ def test_the_small_study_ends_with_the_bits_of_one_machine(tmp_path, finished):
 
     assert status == 0, said[-5000:]
     assert (folder / "results" / "small" / "report.html").exists()
-    theirs, ours = tables_and_checkpoints(folder), tables_and_checkpoints(finished)
+    theirs, ours = contents(folder), contents(finished)
     assert theirs.keys() == ours.keys()
-    assert {name for name in theirs if theirs[name] != ours[name]} == set()
+    assert differing(theirs, ours) == []
 
     jobs = accounting("Comment,State,AllocTRES", since)
     names = {"train", *MEASUREMENTS}
@@ -273,9 +268,9 @@ def test_jobs_that_a_cluster_disturbs_go_on_from_their_saved_state_to_the_same_b
 
     status, said = finish(start(undisturbed, "--cores", "2"), undisturbed)
     assert status == 0, said[-5000:]
-    theirs, ours = tables_and_checkpoints(folder), tables_and_checkpoints(undisturbed)
+    theirs, ours = contents(folder), contents(undisturbed)
     assert theirs.keys() == ours.keys()
-    assert {name for name in theirs if theirs[name] != ours[name]} == set()
+    assert differing(theirs, ours) == []
 
 
 def node_of(number: str) -> str:
