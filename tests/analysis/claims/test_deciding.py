@@ -292,3 +292,17 @@ def test_the_markdown_is_one_table_with_the_verdict_after_the_letter():
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines[start:]}) == 1
     assert all(re.match(r"\| [a-t] \| \*\*(holds|does not hold|undecided)\*\* \| ", row) for row in rows)
     assert all("| 3 exploring |" in row or "| 0 |" in row or "| 2 exploring |" in row for row in rows)
+
+
+def test_every_effect_has_its_unit_and_its_threshold():
+    table = decide(collected(whole_study()))
+
+    compared = table[table["effect"].notna()]
+    assert set(compared["claim"]) == set(CLAIMS)
+    assert (compared["unit"] != "").all()
+    assert compared["threshold"].notna().all()
+    units = {(row.claim, row.part): row.unit for row in table.itertuples()}
+    assert units["h", ""] == "%"
+    assert units["m", "at the best epoch"] == "points"
+    (text,) = {line for line in as_markdown(table).splitlines() if line.startswith("| Claim")}
+    assert text.startswith("| Claim | Verdict | Decided by | p |")  # the test stands beside the verdict

@@ -233,3 +233,32 @@ def test_a_claim_of_parts_holds_if_all_do_and_fails_if_one_does(answers):
     assert (whole.would_decide != "") == (expected == "undecided")
     assert np.isnan(whole.seeds_needed) == (expected != "undecided")
     assert expected != "undecided" or whole.seeds_needed == 5 + places[-1]
+
+
+@given(NUMBERS, st.floats(-3, 3), st.sampled_from([True, False, None]))
+def test_a_verdict_on_a_mean_can_be_read_off_its_interval_and_its_threshold(numbers, threshold, above):
+    verdict = verdicts.differs(numbers, above=above, threshold=threshold, measured="")
+
+    assert verdict.side == {True: "above", False: "below", None: "either side"}[above]
+    assert verdict.threshold == threshold
+    low, high = verdict.effect.low - threshold, verdict.effect.high - threshold
+    claimed = {"above": low > 0, "below": high < 0, "either side": low > 0 or high < 0}[verdict.side]
+    assert (verdict.answer == "holds") == claimed
+
+
+@given(NUMBERS, st.floats(0.1, 2))
+def test_of_a_claim_that_two_are_alike_the_threshold_is_the_margin(numbers, margin):
+    verdict = verdicts.alike(numbers, margin, measured="")
+
+    assert (verdict.side, verdict.threshold) == ("within", margin)
+    assert verdict.answer != "holds" or abs(verdict.effect.estimate) < margin
+
+
+def test_of_several_parts_the_threshold_is_that_of_the_part_whose_effect_is_shown():
+    rises = verdicts.differs([0.9, 1.0, 1.1], above=True, threshold=0.3, measured="")
+    declines = verdicts.differs([0.1, -0.1], above=False, measured="")
+
+    whole = verdicts.all_of([("rises", rises), ("declines", declines)])
+
+    assert (whole.answer, whole.part, whole.side, whole.threshold) == ("undecided", "declines", "below", 0.0)
+    assert whole.effect == declines.effect

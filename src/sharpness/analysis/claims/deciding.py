@@ -13,7 +13,7 @@ from sharpness.analysis.claims.findings import Finding
 from sharpness.analysis.claims.intervals import Interval
 from sharpness.analysis.claims.nudged import nudged
 from sharpness.analysis.claims.peaks import peaks
-from sharpness.analysis.claims.poster import CLAIMS
+from sharpness.analysis.claims.poster import CLAIMS, unit_of
 from sharpness.analysis.claims.rules import FIRST_CONFIRMING
 from sharpness.analysis.claims.schedules import schedules
 from sharpness.analysis.claims.slices import slices
@@ -47,9 +47,10 @@ def decide(collected: Collected) -> pd.DataFrame:
         collected: the tables of the study.
 
     Returns:
-        Columns claim, finding, model, data, configuration, quantity, measured, effect, low, high, test, p, seeds,
-        seeds_are (confirming or exploring), exploring (what those say, beside a verdict by others), diverged, verdict,
-        would_decide, seeds_needed.
+        Columns claim, finding, model, data, configuration, verdict, test (which decided it), p, quantity, measured,
+        effect with low, high and unit; side, on which of the threshold the claim sees it; part, whose effect it is in a
+        claim of several; seeds, seeds_are (confirming or exploring), exploring (what those say, beside a verdict by
+        others), diverged, would_decide, seeds_needed.
     """
     confirming = _found(collected.of_seeds(lambda seeds: seeds >= FIRST_CONFIRMING))
     exploring = _found(collected.of_seeds(lambda seeds: seeds < FIRST_CONFIRMING))
@@ -102,18 +103,22 @@ def _row(finding: Finding, seeds_are: str, exploring: Finding | None = None) -> 
         "model": subject.model,
         "data": subject.data,
         "configuration": subject.configuration,
+        "verdict": verdict.answer,
+        "test": verdict.test,
+        "p": verdict.p,
         "quantity": claim.quantity,
         "measured": verdict.measured,
         "effect": verdict.effect.estimate,
         "low": verdict.effect.low,
         "high": verdict.effect.high,
-        "test": verdict.test,
-        "p": verdict.p,
+        "unit": unit_of(finding.claim, verdict.part) if verdict.side else "",
+        "side": verdict.side or "",
+        "threshold": verdict.threshold,
+        "part": verdict.part,
         "seeds": verdict.num_seeds,
         "seeds_are": seeds_are,
         "exploring": "" if exploring is None else _beside(exploring.verdict),
         "diverged": finding.num_diverged,
-        "verdict": verdict.answer,
         "would_decide": verdict.would_decide,
         "seeds_needed": verdict.seeds_needed,
     }
@@ -134,8 +139,8 @@ def _effect(effect: Interval) -> str:
 def as_markdown(table: pd.DataFrame) -> str:
     """The verdicts as one table in Markdown, below the rules by which they were reached."""
     header = [
-        "Claim", "Verdict", "The poster", "Network", "Measured", "Effect (95 %)", "What is compared", "Test", "p",
-        "Seeds", "Exploring seeds", "Diverged", "What would decide it",
+        "Claim", "Verdict", "Decided by", "p", "The poster", "Network", "Measured", "Effect (95 %)", "Unit",
+        "What is compared", "Seeds", "Exploring seeds", "Diverged", "What would decide it",
     ]  # fmt: skip
     rows = [header, ["---"] * len(header), *(_cells(row) for row in table.to_dict("records"))]
     lines = [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
@@ -152,13 +157,14 @@ def _cells(row: dict[str, object]) -> list[str]:
     return [
         str(row["claim"]),
         f"**{row['verdict']}**",
+        str(row["test"]),
+        "" if math.isnan(p) else number(p),
         str(row["finding"]),
         ", ".join(part for part in (place, str(row["configuration"])) if part),
         str(row["measured"]),
         "" if math.isnan(estimate) else _effect(Interval(estimate, low, high, num=0)),
+        str(row["unit"]),
         str(row["quantity"]),
-        str(row["test"]),
-        "" if math.isnan(p) else number(p),
         f"{row['seeds']} {row['seeds_are']}".strip(),
         str(row["exploring"]),
         str(row["diverged"]),

@@ -153,6 +153,30 @@ CLAIMS = {
     ),
 }
 
+_DECADES, _SLOPE = "decades", "decades per decade"
+# Of the effects, by claim; by claim and part where a part has another.
+_UNITS = {
+    **dict.fromkeys("agijklrt", _DECADES),
+    **dict.fromkeys("bcdeopq", _SLOPE),
+    "a, declines": "decades per epoch",
+    "f": "steps",
+    "f, higher": "%",
+    "h": "%",
+    **dict.fromkeys("mn", "points"),
+    "s": "Fisher's z",
+}
+
+
+def unit_of(claim: str, part: str = "") -> str:
+    """The unit of a claim's effect.
+
+    Args:
+        claim: its letter.
+        part: of the claim, whose effect is shown; empty if it has one part.
+    """
+    return _UNITS.get(f"{claim}, {part}", _UNITS[claim])
+
+
 # For a reader who has a minute.
 IN_SHORT = {
     "a": "the largest eigenvalue rises fast, peaks, and then declines",

@@ -17,6 +17,8 @@ from sharpness.analysis.claims.subjects import Cells
 from sharpness.analysis.claims.wording import number
 
 Answer = Literal["holds", "does not hold", "undecided"]
+# Where the claim says that the effect lies, seen from the threshold; "within" is at most so far from zero.
+Side = Literal["above", "below", "either side", "within"]
 STUDENT = "Student's t over seeds"
 SAME = "two one-sided t-tests over seeds"
 PAGE = "Page's L over seeds, exact"
@@ -34,6 +36,9 @@ class Verdict:
     p: float = np.nan
     would_decide: str = ""
     seeds_needed: float = np.nan  # in all, with 80 % power
+    side: Side | None = None  # None: nothing was compared
+    threshold: float = np.nan  # in the unit of the effect
+    part: str = ""  # of a claim of several, whose effect this is
 
     @property
     def num_seeds(self) -> int:
@@ -77,7 +82,8 @@ def differs(
     needed = seeds_for_mean(mean, threshold) if answer == "undecided" else np.nan
     wanted = _more_seeds(mean, needed, f"the interval covers {number(threshold)}") if answer == "undecided" else ""
     told = _counting_missing(measured, numbers)
-    return Verdict(answer, told, effect, f"{STUDENT}{limit}", mean.p(threshold), wanted, needed)
+    claimed: Side = "either side" if above is None else _side(above=above)
+    return Verdict(answer, told, effect, f"{STUDENT}{limit}", mean.p(threshold), wanted, needed, claimed, threshold)
 
 
 def alike(numbers: Sequence[float], margin: float, *, rounding: float = 0.0, measured: str) -> Verdict:
@@ -91,7 +97,8 @@ def alike(numbers: Sequence[float], margin: float, *, rounding: float = 0.0, mea
     reason = f"the interval is neither within ±{number(margin)} nor outside"
     wanted = _more_seeds(mean, needed, reason) if answer == "undecided" else ""
     told = _counting_missing(measured, numbers)
-    return Verdict(answer, told, effect, f"{SAME}, margin {number(margin)}", mean.p_same(margin), wanted, needed)
+    test = f"{SAME}, margin {number(margin)}"
+    return Verdict(answer, told, effect, test, mean.p_same(margin), wanted, needed, "within", margin)
 
 
 def ordered(
@@ -124,7 +131,7 @@ def ordered(
     effect = Interval(*_numbers(mean.interval()), len(complete))
     if len(complete) < 2:
         wanted = "a second seed with all settings" if len(complete) else "two seeds with all settings"
-        return Verdict("undecided", measured, effect, PAGE, would_decide=wanted)
+        return Verdict("undecided", measured, effect, PAGE, would_decide=wanted, side=_side(above=rises), threshold=0.0)
     if len(complete.columns) == 2 and slopes.notna().all():
         return differs(slopes, above=rises, rounding=rounded, measured=measured)
     trend = intervals.trend(complete)
@@ -134,7 +141,7 @@ def ordered(
     # The slope may be told from zero already where the ranks cannot.
     needed = np.maximum(seeds_for_mean(mean), len(complete) + 1) if answer == "undecided" else np.nan
     wanted = _more_seeds(mean, needed, f"p = {number(trend.p)}") if answer == "undecided" else ""
-    return Verdict(answer, measured, effect, PAGE, trend.p, wanted, needed)
+    return Verdict(answer, measured, effect, PAGE, trend.p, wanted, needed, _side(above=rises), 0.0)
 
 
 def all_of(parts: Sequence[tuple[str, Verdict]]) -> Verdict:
@@ -157,7 +164,14 @@ def all_of(parts: Sequence[tuple[str, Verdict]]) -> Verdict:
         max((verdict.p for _, verdict in deciding if not np.isnan(verdict.p)), default=np.nan),
         "; ".join(wanted) if answer == "undecided" else "",
         max(needed) if needed and not np.isnan(needed).any() else np.nan,
+        shown.side,
+        shown.threshold,
+        name,
     )
+
+
+def _side(*, above: bool) -> Side:
+    return "above" if above else "below"
 
 
 def _is_within(interval: Interval, margin: float) -> bool:
