@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 SOURCE = Path(__file__).parents[2] / "src"
 # As Snakemake starts a job.
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE), "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE)}
 PATIENCE = 60.0  # seconds for what takes a few
 SPIED = """
 import itertools, os, signal, sys, time

@@ -25,10 +25,6 @@ def sources(*modules):
 JOB_ENVIRONMENT = {
     "PYTHONUTF8": "1",  # words and files are the same in every locale
     "PYTHONPATH": str(SOURCE),
-    # glibc's malloc gives large tensors back to the system after every use, and gets them again page by page: a tenth of
-    # the time of a measurement on a CPU.
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
 }
 EXPORT = f"export {' '.join(f'{name}={quote(value)}' for name, value in JOB_ENVIRONMENT.items())}; "
 

@@ -15,14 +15,11 @@ from sharpness.hessian.layout import Layout
 from sharpness.hessian.loss import Loss, flatten
 from sharpness.hessian.product import HessianProduct
 from sharpness.hessian.recording import Recorder
-from sharpness.runtime import checks
-from sharpness.runtime.allocator import keep_freed_memory, map_large_tensors
+from sharpness.runtime import allocator, checks
 from sharpness.runtime.device import alone
 from sharpness.runtime.precision import Precision, low_precision
 
 __all__ = ["HessianOperator", "HessianProduct"]
-
-_LONG_VECTOR = 2**25  # bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,11 +162,7 @@ class HessianOperator:
             yield
 
     def _linearise(self) -> None:
-        # Holes between vectors that are this long would take gigabytes.
-        if self._state[0].nbytes < _LONG_VECTOR:
-            keep_freed_memory()
-        else:
-            map_large_tensors()
+        allocator.suit(self._state[0])
         product, (inputs, targets) = self._product, self._examples
         _check_finite(product.loss.layout, self._state[0])
         _check_finite(product.loss.buffer_layout, self._state[1])

@@ -9,12 +9,23 @@ from collections.abc import Mapping
 from functools import cache
 
 import torch
+from torch import Tensor
 
 _log = logging.getLogger(__name__)
 
-# Parameters of glibc's mallopt, and the values that jobs export as MALLOC_MMAP_MAX_ and MALLOC_TRIM_THRESHOLD_.
+# Parameters of mallopt, each with its value; in the environment: MALLOC_MMAP_MAX_ and MALLOC_TRIM_THRESHOLD_.
 _MMAP_MAX = -4, 0
 _TRIM_THRESHOLD = -1, 2**31 - 1
+_LONG_VECTOR = 2**25  # bytes
+
+
+def suit(weights: Tensor) -> None:
+    """Let the process keep the memory that it frees, as far as computing with ``weights`` gains by it."""
+    # Holes between vectors that are this long would take gigabytes.
+    if weights.nbytes < _LONG_VECTOR:
+        keep_freed_memory()
+    else:
+        map_large_tensors()
 
 
 @cache

@@ -15,7 +15,7 @@ from torch import Tensor
 from sharpness.data import datasets
 from sharpness.data.datasets import Dataset
 from sharpness.hessian.loss import Loss
-from sharpness.runtime import closure
+from sharpness.runtime import allocator, closure
 from sharpness.runtime.device import choose_device, environment
 from sharpness.runtime.files import write_table, write_text
 from sharpness.runtime.interruption import Interrupted, Interruption
@@ -75,6 +75,7 @@ def execute(
     device = choose_device(threads=job.threads)
     dataset = datasets.load(job.data, num_training=run.num_training, device=device)
     loss, weights, buffers = loss_of(run, dataset)
+    allocator.suit(weights)
     made_by = environment([stage], device) | {"data_digest": dataset.digest}
     same = identity(
         run, num_evaluated=job.num_evaluated, evaluation_epochs=job.evaluation_epochs, data=job.data, stage=stage
