@@ -5,13 +5,15 @@ FIGURE ?= eigenvalues
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$python && break; done)
-CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,workflow/studies/$(STUDY).yaml)
+# The command finds a study by its name; here a typo ends before the environment is made.
+CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,$(STUDY) $(STUDY).yaml workflow/studies/$(STUDY).yaml)
+SHARPNESS = PYTHONPATH=src python -m sharpness
 ifneq (,$(findstring :,$(CURDIR))$(findstring {,$(CURDIR))$(findstring },$(CURDIR)))
 $(error $(CURDIR): for Python a colon ends a path, and for Snakemake braces are wildcards; give this folder another name)
 endif
 ifneq (,$(filter demo study figure config cost publish,$(MAKECMDGOALS)))
 ifeq (,$(wildcard $(CONFIG)))
-$(error STUDY=$(STUDY): there is no $(CONFIG); there are paper $(sort $(basename $(notdir $(wildcard workflow/studies/*.yaml)))))
+$(error STUDY=$(STUDY): there is no $(lastword $(CONFIG)); there are paper $(sort $(basename $(notdir $(wildcard workflow/studies/*.yaml)))))
 endif
 endif
 # A worker for each core, of one thread; tests are handed out one by one.
@@ -26,20 +28,20 @@ help: ## what can be made
 demo: ## the poster's experiments on digits: some 5 minutes on two cores
 	@$(MAKE) --no-print-directory study STUDY=digits
 
-study: .venv/ready ## run workflow/studies/STUDY.yaml (paper: config.yaml), then show what it found
-	@workflow/run.sh $(CONFIG)
+study: .venv/ready ## run a study (paper: config.yaml), then show what it found
+	@$(SHARPNESS) run $(STUDY)
 
 figure: .venv/ready ## draw results/STUDY/figures/FIGURE.pdf and no more than it needs
-	@workflow/run.sh $(CONFIG) results/$(STUDY)/figures/$(FIGURE).pdf
+	@$(SHARPNESS) run $(STUDY) results/$(notdir $(basename $(STUDY)))/figures/$(FIGURE).pdf
 
 config: .venv/ready ## the whole of STUDY, and where each value comes from: a line of its file, or a default
-	@PYTHONPATH=src python -m sharpness.stages.config --config $(CONFIG)
+	@$(SHARPNESS) show $(STUDY) --settings
 
 schema: .venv/ready ## the JSON schema of a study, for editors that check YAML
 	@PYTHONPATH=src python -m sharpness.study.keys
 
 cost: .venv/ready ## what a study will cost on this device, counted and calibrated within a minute, before any of it is run
-	@PYTHONPATH=src python -m sharpness.stages.forecast --config $(CONFIG)
+	@$(SHARPNESS) cost $(STUDY)
 
 test: lint ## lint, types, unit tests, and a small study end to end: five minutes on two cores
 	$(PYTEST) -m "not slow"
@@ -56,7 +58,7 @@ lint: .venv/ready ## style, types, and what a package may import
 	PYTHONPATH=src lint-imports
 
 publish: .venv/ready ## keep what is finished of STUDY in version control, run by run; with the last one, verdicts and report
-	@PYTHONPATH=src python -m sharpness.stages.publish --config $(CONFIG) --results results/$(STUDY) --snakefile Snakefile
+	@$(SHARPNESS) publish $(STUDY)
 
 readme: .venv/ready ## what README.md says of the findings, from the published tables
 	@PYTHONPATH=src python -m sharpness.report.readme
@@ -86,10 +88,28 @@ clean-state: ## remove the saved states of training runs; those that were stoppe
 clean: ## remove the environment and all caches; results stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
+# With CPU=1, torch's build for CPUs, from an index that has it; the other packages have their hashes either way.
+TORCH = $(shell sed -n 's/^torch\(vision\)*==\([^ ]*\).*/torch\1==\2+cpu/p' requirements.lock)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+PIP = .venv/bin/python -m pip install --disable-pip-version-check
 .venv/ready: requirements.lock
 	@test -n "$(PYTHON)" || { echo "make: need Python 3.11 to 3.13 with its venv module; name one: make PYTHON=/path/to/python" >&2; exit 1; }
+ifdef CPU
+	@echo "Setting up .venv once, with torch for CPUs: some 1 GB to fetch."
+else
+	@echo "Setting up .venv once: some 3 GB to fetch and 6 GB on disk, since PyPI's torch brings CUDA along."
+	@echo "Without a GPU, 1 GB will do: make CPU=1 $(MAKECMDGOALS)"
+endif
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+ifdef CPU
+	@awk '/^[a-z]/ { keep = !/^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/ } keep' requirements.lock > .venv/cpu.lock
+	$(PIP) --no-deps --require-hashes --requirement .venv/cpu.lock
+	$(PIP) --no-deps --extra-index-url $(TORCH_INDEX) $(TORCH) || \
+		{ echo "make: $(TORCH_INDEX) has no $(TORCH); name another TORCH_INDEX, or leave CPU=1 out" >&2; exit 1; }
+else
+	$(PIP) --require-hashes --requirement requirements.lock
+endif
+	$(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@touch .venv/ready
 
 .venv/bench: benchmarks/requirements.txt .venv/ready

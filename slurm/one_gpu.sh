@@ -10,7 +10,7 @@
 #SBATCH --mem=64G
 #SBATCH --time=2-00:00:00
 set -euo pipefail
-# One run at a time in this folder, as in workflow/run.sh; what a killed predecessor left unfinished is made again.
+# One run at a time in this folder, as with `sharpness run`; what a killed predecessor left unfinished is made again.
 mkdir -p .snakemake
 exec 9>.snakemake/run.lock
 flock --nonblock 9 || {

@@ -132,11 +132,26 @@ def test_the_sources_import_what_the_project_declares():
     paths = list((ROOT / "src").rglob("*.py"))
     of_snakemake = {path.name for path in paths if any(name.startswith("snakemake") for name in imported_by(path))}
     imported = {name for path in paths for name in imported_by(path) if not name.startswith("snakemake")}
-    declared_names = {IMPORT_NAMES.get(name, name) for name in declared()}
+    declared_names = {IMPORT_NAMES.get(name, name) for name in declared("workflow")}
 
     assert imported <= declared_names
     assert {"torch", "pandas", "yaml"} <= imported
-    assert of_snakemake == {"locking.py", "slurm.py"}  # what Snakemake itself runs; the library needs none of it
+    assert of_snakemake == {
+        "events.py",
+        "locking.py",
+        "slurm.py",
+    }  # what Snakemake itself runs; the library needs none of it
+
+
+def test_the_library_needs_torch_and_numpy_alone_and_takes_every_torch_since_2_4():
+    needed = {canonicalize_name(requirement.name): requirement.specifier for requirement in declared().values()}
+
+    assert set(needed) == {"numpy", "torch"}
+    assert [version for version in ("2.3.1", "2.4.0", "2.14.1", "3.0") if needed["torch"].contains(version)] == [
+        "2.4.0",
+        "2.14.1",
+        "3.0",
+    ]
 
 
 # The container

@@ -13,6 +13,7 @@ _PUBLIC = {
     "Loss": "sharpness.hessian.loss",
     "SpectralDensity": "sharpness.eigen.estimators",
     "SymmetricOperator": "sharpness.eigen.operators",
+    "__version__": "sharpness.version",
     "flatten": "sharpness.hessian.loss",
     "follow_eigenpairs": "sharpness.eigen.lanczos",
     "frobenius_norm": "sharpness.eigen.estimators",

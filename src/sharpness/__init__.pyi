@@ -12,3 +12,4 @@ from sharpness.hessian.layout import Layout as Layout
 from sharpness.hessian.loss import Loss as Loss
 from sharpness.hessian.loss import flatten as flatten
 from sharpness.hessian.operator import HessianOperator as HessianOperator
+from sharpness.version import __version__ as __version__

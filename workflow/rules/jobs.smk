@@ -6,20 +6,15 @@ from shlex import quote
 from sharpness.runtime import closure
 from sharpness.workflow import failures, forkserver, jobserver
 
-# Relative, so that a project may be moved with its results: inputs of another name are other inputs.
-PROJECT = Path(os.path.relpath(workflow.basedir))
-SOURCE = PROJECT / "src"
-if set("{}") & set(str(workflow.basedir)):
-    sys.exit(
-        f"{workflow.basedir}: Snakemake takes braces in the path of a project for wildcards; give its folder another name"
-    )
+if set("{}") & set(str(INSTALLED_IN)):
+    sys.exit(f"{INSTALLED_IN}: Snakemake takes braces in the path of a project for wildcards; give its folder another name")
 if ":" in str(PROJECT):
     sys.exit(f"{PROJECT}: Python takes a colon for the end of a path; call snakemake in the project's own folder")
 
 
 def sources(*modules):
     """Every source file that the modules' behaviour follows from."""
-    return [os.path.relpath(path) for path in closure.sources(*modules)]
+    return [os.path.relpath(path) if IS_CHECKOUT else path for path in closure.sources(*modules)]
 
 
 JOB_ENVIRONMENT = {

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
-sys.path.insert(0, f"{workflow.basedir}/src")
+# The folder that the rules lie in: a checkout, or a part of the installed package. Not that of a workflow that takes them as
+# a module.
+INSTALLED_IN = Path(workflow.current_basedir.get_path_or_uri(secret_free=False)).parents[1]
+IS_CHECKOUT = (INSTALLED_IN / "src").is_dir()
+# Relative, so that a project may be moved with its results: inputs of another name are other inputs.
+PROJECT = Path(os.path.relpath(INSTALLED_IN)) if IS_CHECKOUT else INSTALLED_IN
+SOURCE = PROJECT / "src" if IS_CHECKOUT else PROJECT.parents[1]
+
+sys.path.insert(0, str(SOURCE.absolute()))
 
 from sharpness.data import catalogue
 from sharpness.runtime import files
@@ -19,9 +27,11 @@ from sharpness.study.plan import study_of
 from sharpness.study.published import Published
 from sharpness.study.records import RecordError
 from sharpness.study.schema import StudyError
-from sharpness.workflow import dates, locking, utf8
+from sharpness.workflow import dates, events, locking, utf8
 
 utf8.require()
+if workflow.is_main_process:
+    events.install()
 # By another root, the same rules make tables, figures and report of the runs that are kept there: see stages/publish.py.
 ROOT = workflow.config_settings.overwrite_config.get("root")
 if ROOT:
@@ -45,7 +55,8 @@ try:
         dates.check_dates(
             [
                 *workflow.configfiles,
-                *(Path(workflow.basedir) / name for name in ("src", "workflow", "CITATION.cff", "environment.yml")),
+                SOURCE / "sharpness",
+                *(PROJECT / name for name in ("workflow", "CITATION.cff", "environment.yml")),
                 *(file for name in ORIGINALS for file in catalogue.present(name)),
                 *PREPARED.values(),
                 *(FOLDER.run(run).root for run in STUDY.runs),

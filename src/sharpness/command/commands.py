@@ -1,0 +1,198 @@
+"""What each word of the command does."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sharpness.command import snakemake, studies
+from sharpness.command.parts import Part, parts_of
+from sharpness.command.progress import Progress, Shown
+from sharpness.study.paths import StudyFolder
+from sharpness.study.plan import CLAIMS, study_in
+from sharpness.workflow.project import pipeline
+
+if TYPE_CHECKING:
+    from sharpness.study.plan import Study
+
+_MOST_LINES = 20
+
+
+def commands(for_snakemake: Sequence[str]) -> dict[str, Callable[..., None]]:
+    """The functions behind the words, by these.
+
+    Args:
+        for_snakemake: words that ``plan`` and ``run`` hand to Snakemake.
+    """
+
+    def plan(study: str) -> None:
+        """Say what would run and why, in at most twenty lines.
+
+        Args:
+            study: name or file of the study.
+        """
+        _plan(study, for_snakemake)
+
+    def run(study: str, targets: tuple[str, ...] = (), cores: str = "all", profile: str | None = None) -> None:
+        """Run a study, or what of it is due; one line shows how far it is, and a file has all the rest.
+
+        Ctrl-C stops it without a loss. What stands after -- is handed to Snakemake.
+
+        Args:
+            study: name or file of the study.
+            targets: files to make, with what they need; the whole study unless given.
+            cores: cores of this machine.
+            profile: Snakemake's profile of a cluster, in place of cores: slurm, or a folder of your own.
+        """
+        where = snakemake.local(cores) if profile is None else snakemake.submitted(profile)
+        _run(study, [*where, *for_snakemake], targets)
+
+    def report(study: str) -> None:
+        """Make the report of a study, and whatever it still lacks, on one page that opens without a network.
+
+        Args:
+            study: name or file of the study.
+        """
+        config = studies.find(study)
+        page = StudyFolder.of(study_in(config).name).report
+        _run(study, [*snakemake.local("all"), *for_snakemake], [page])
+        print(f"Report: {page}")
+
+    return {"new": _new, "plan": plan, "cost": _cost, "run": run, "show": _show, "report": report, "publish": _publish}
+
+
+def _new(name: str) -> None:
+    """Write a small study to begin with: twelve lines, in NAME.yaml.
+
+    Args:
+        name: of the study: small letters, digits and _.
+    """
+    path = studies.begin(name)
+    print(f"Wrote {path}. `sharpness plan {name}` says what would run, `sharpness run {name}` runs it.")
+
+
+def _plan(name: str, for_snakemake: Sequence[str]) -> None:
+    config = studies.find(name)
+    study = study_in(config)
+    due: list[snakemake.Event] = []
+
+    def see(event: snakemake.Event) -> None:
+        if event.get("event") == "job_info":
+            due.append(event)
+
+    log = _log_of(study).with_name("plan.log")
+    with log.open("w", encoding="utf-8") as file:
+        ended = snakemake.follow(config, ["--dry-run", *for_snakemake], file, see)
+    if ended.status:
+        sys.exit(_what_failed(log))
+    jobs = sum(job["rule_name"] != "all" for job in due)
+    if not jobs:
+        print(
+            f"The study {study.name} ({config}): nothing to be done, all of it is in {StudyFolder.of(study.name).root}."
+        )
+        return
+    print(f"The study {study.name} ({config}): {jobs:,} jobs would run; {len(study.runs):,} training runs in all.\n")
+    for line in _table(parts_of(due)):
+        print(line)
+    print(f"\nWhat it costs: sharpness cost {name}. To run it: sharpness run {name}. Each job: {log}")
+
+
+def _table(parts: list[Part]) -> list[str]:
+    """A line for each part, as many as there is room for."""
+    width = max(16, *(len(part.name) for part in parts))
+    lines = [f"{part.name:<{width}}{part.num_jobs:>8,}  {part.reason}" for part in parts]
+    room = _MOST_LINES - 5
+    if len(lines) > room:
+        left = parts[room - 1 :]
+        jobs = sum(part.num_jobs for part in left)
+        lines = [*lines[: room - 1], f"{f'{len(left)} more parts':<{width}}{jobs:>8,}"]
+    return [f"{'part':<{width}}{'jobs':>8}  why", *lines]
+
+
+def _run(name: str, words: Sequence[str], targets: Sequence[str]) -> None:
+    config = studies.find(name)
+    study = study_in(config)
+    log, shown, progress = _log_of(study), Shown(sys.stdout), Progress(study)
+    began = time.monotonic()
+
+    def see(event: snakemake.Event) -> None:
+        progress.see(event)
+        shown.show(progress.line())
+
+    with snakemake.one_at_a_time(print):
+        snakemake.unlock(config)
+        with log.open("w", encoding="utf-8") as file:
+            options = ["--rerun-incomplete", "--show-failed-logs", *words, "--", *targets]
+            ended = snakemake.follow(config, options, file, see)
+    shown.clear()
+    if ended.was_stopped:
+        print(f"Stopped; what is finished is kept, and runs go on from their saved state: sharpness run {name}")
+        sys.exit(130)
+    if ended.status:
+        sys.exit(_what_failed(log))
+    if not targets:
+        _show(name)
+        print(f"Took {time.monotonic() - began:.0f} s in all; each job: {log}")
+
+
+def _cost(study: str) -> None:
+    """Say what a study will cost on this device: counted, and calibrated within a minute. Nothing of it is run.
+
+    Args:
+        study: name or file of the study.
+    """
+    _stage("forecast")(studies.find(study))
+
+
+def _show(study: str, settings: bool = False) -> None:
+    """Show what a study has found: its tables, its verdicts, what it took, and where figures and report are.
+
+    Args:
+        study: name or file of the study.
+        settings: show the whole study instead, with the line or the default that each value comes from.
+    """
+    config = studies.find(study)
+    if settings:
+        _stage("config")(config)
+        return
+    folder = StudyFolder.of(study_in(config).name)
+    if not Path(folder.table(CLAIMS)).exists():
+        raise ValueError(f"nothing is decided in {folder.root} yet; run it first: sharpness run {study}")
+    _stage("summary")(config, Path(folder.root))
+
+
+def _publish(study: str) -> None:
+    """Keep what is finished of a study in results/STUDY/published, under version control.
+
+    Args:
+        study: name or file of the study.
+    """
+    config = studies.find(study)
+    root = Path(StudyFolder.of(study_in(config).name).root)
+    _stage("publish")(config, root, pipeline() / "Snakefile")
+
+
+def _stage(name: str) -> Callable[..., None]:
+    """The function of a stage: imported now, since most of them import much."""
+    function: Callable[..., None] = getattr(importlib.import_module(f"sharpness.stages.{name}"), name)
+    return function
+
+
+def _log_of(study: Study) -> Path:
+    path = Path(StudyFolder.of(study.name).log("run"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _what_failed(log: Path) -> str:
+    """What Snakemake said last: each failed job's last words, else the last of its own."""
+    said = log.read_text(encoding="utf-8", errors="replace").strip()
+    _, told, words = said.partition("What failed, and the last line of its log:\n")
+    if not told:
+        return "\n".join([*said.splitlines()[-10:]])
+    lines = [line for line in words.splitlines() if ": " in line]
+    return "\n".join(["What failed, and the last line of its log:", *lines, f"All of it: {log}"])

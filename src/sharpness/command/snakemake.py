@@ -1,0 +1,144 @@
+"""Start Snakemake on a study, and follow what it does."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from sharpness.workflow import events
+from sharpness.workflow.project import pipeline
+
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run of Snakemake ended."""
+
+    status: int
+    was_stopped: bool  # by Ctrl-C, or by a signal
+
+
+# The rate limit is never reached; by its time span Snakemake looks for new jobs, at every second a tenth of a core.
+_ON_THIS_MACHINE = ("--scheduler", "greedy", "--max-jobs-per-timespan", "1000/5s")
+
+
+def local(cores: str) -> list[str]:
+    """Snakemake's options for jobs on this machine."""
+    return ["--cores", cores, *_ON_THIS_MACHINE]
+
+
+def submitted(profile: str) -> list[str]:
+    """Snakemake's options for a profile: a folder, one of Snakemake's own places, or one that comes along."""
+    ours = pipeline() / profile
+    is_ours = not Path(profile).exists() and (ours / "config.yaml").is_file()
+    return ["--profile", str(ours) if is_ours else profile]
+
+
+def follow(config: Path, words: Sequence[str], log: IO[str], see: Callable[[Event], None]) -> Ended:
+    """Run Snakemake on a study until it ends.
+
+    Args:
+        config: the study's file.
+        words: for Snakemake.
+        log: for all that it and its jobs print.
+        see: called with each event, as ``workflow.events`` has them, and about once a second with an empty one.
+
+    Returns:
+        How it ended: Ctrl-C and SIGTERM reach Snakemake, which stops its jobs; only then does this return.
+    """
+    reads, writes = os.pipe()
+    process = subprocess.Popen(
+        [*_command(config), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=_environment() | {events.VARIABLE: str(writes), "PYTHONUNBUFFERED": "1"},
+        pass_fds=(writes,),
+        process_group=0,  # Ctrl-C comes to it from here, once
+    )
+    os.close(writes)
+    signals: list[int] = []
+
+    def pass_on(number: int, _: object) -> None:
+        signals.append(number)
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        for event in _events(reads):
+            see(event)
+        return Ended(process.wait(), bool(signals))
+    finally:
+        os.close(reads)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def unlock(config: Path) -> None:
+    """Remove the lock of a run that was killed; that of a run at work stays."""
+    locks = Path(".snakemake") / "locks"
+    if locks.is_dir() and any(locks.iterdir()):
+        words = [*_command(config), "--unlock", "--quiet", "all"]
+        subprocess.run(words, env=_environment(), capture_output=True, check=False)  # what is in the way, the run says
+
+
+@contextmanager
+def one_at_a_time(say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of runs in this folder, after another one has ended."""
+    folder = Path(".snakemake")
+    folder.mkdir(exist_ok=True)
+    with (folder / "run.lock").open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("Waiting for another run in this folder to end.")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # no locks on this file system
+            pass
+        yield
+
+
+def _command(config: Path) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(pipeline() / "Snakefile"),
+        "--configfile",
+        str(config),
+    ]
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with the programs of its Python first: jobs call ``python``."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+
+
+def _events(descriptor: int) -> Iterator[Event]:
+    """Events until Snakemake has closed its end, and an empty one whenever a second passes without any."""
+    import select
+
+    held = b""
+    while True:
+        ready, _, _ = select.select([descriptor], [], [], 1.0)
+        if not ready:
+            yield {}
+            continue
+        part = os.read(descriptor, 1 << 16)
+        if not part:
+            return
+        *lines, held = (held + part).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
