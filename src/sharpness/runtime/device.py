@@ -15,6 +15,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
+from sharpness.runtime import float32
 from sharpness.runtime.closure import version
 
 _log = logging.getLogger(__name__)
@@ -45,8 +46,8 @@ def choose_device(*, threads: int) -> torch.device:
     # Otherwise torch fills every new tensor with NaN, which costs a pass over memory.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (torch has no type for it)
     # Hessian-vector products need full float32 by default: TF32 keeps only 10 bits of the mantissa.
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    for backend in (float32.MATRIX_PRODUCTS, float32.CONVOLUTIONS):
+        backend.fp32_precision = "ieee"
     torch.backends.cudnn.benchmark = False
     # cuBLAS is deterministic only with a workspace of fixed size; it reads this variable when it starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", _WORKSPACE)
@@ -75,7 +76,7 @@ def fast_precision(device: torch.device) -> Literal["bfloat16", "float32"]:
 @contextmanager
 def tensor_float_32() -> Iterator[None]:
     """Let GPUs multiply float32 numbers in TensorFloat-32."""
-    backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    backends = float32.MATRIX_PRODUCTS, float32.CONVOLUTIONS
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:
@@ -164,12 +165,7 @@ class _FullPrecision:
                         backend.fp32_precision = precision
 
 
-_EXACT = {
-    "cpu": _FullPrecision(*(getattr(torch.backends.mkldnn, name) for name in ("matmul", "conv", "rnn"))),
-    "cuda": _FullPrecision(
-        torch.backends.cuda.matmul, *(getattr(torch.backends.cudnn, name) for name in ("conv", "rnn"))
-    ),
-}
+_EXACT = {"cpu": _FullPrecision(*float32.ON_CPU), "cuda": _FullPrecision(*float32.ON_GPU)}
 
 
 def misled_by_onednn(model: nn.Module) -> bool:
@@ -197,6 +193,10 @@ def without_cudnn() -> Iterator[None]:
 def without_onednn() -> Iterator[None]:
     """Disable oneDNN: CPUs compute convolutions by torch's own, slower code."""
     backend = torch.backends.mkldnn
+    if not hasattr(backend, "enabled"):  # before torch 2.5
+        with backend.flags(enabled=False):
+            yield
+        return
     before = backend.enabled
     try:
         backend.enabled = False  # type: ignore[assignment]

@@ -36,7 +36,11 @@ def _patch_checkpointing() -> None:
     Re-entrant checkpointing has no second derivative, and the other kind looks up weights that have been replaced by
     then. Networks may have imported torch's function under another name, so the functions that it calls are patched.
     """
-    apply, recomputing = checkpoint.CheckpointFunction.apply, checkpoint._checkpoint_without_reentrant_generator_impl
+    apply = checkpoint.CheckpointFunction.apply
+    # Torch's function calls the second of these where there is one, the first in older versions.
+    generator = "_checkpoint_without_reentrant_generator"
+    generator = f"{generator}_impl" if hasattr(checkpoint, f"{generator}_impl") else generator
+    recomputing = getattr(checkpoint, generator)
 
     def apply_or_call(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
         return function(*args) if _thread.keeps_activations else apply(function, preserve, *args)
@@ -48,4 +52,4 @@ def _patch_checkpointing() -> None:
             yield from recomputing(*args, **kwargs)
 
     checkpoint.CheckpointFunction.apply = apply_or_call
-    checkpoint._checkpoint_without_reentrant_generator_impl = recomputing_or_not
+    setattr(checkpoint, generator, recomputing_or_not)
