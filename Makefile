@@ -20,7 +20,7 @@ endif
 PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadgroup
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo study figure config schema cost test test-all lint publish readme bench bench-gpu bench-full clean clean-state help
+.PHONY: demo study figure config schema cost test test-all lint publish readme bench bench-gpu clean clean-state help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -60,27 +60,23 @@ lint: .venv/ready ## style, types, and what a package may import
 publish: .venv/ready ## keep what is finished of STUDY in version control, run by run; with the last one, verdicts and report
 	@$(SHARPNESS) publish $(STUDY)
 
-readme: .venv/ready ## what README.md says of the findings, from the published tables
+readme: .venv/ready ## what README.md says of findings and costs, from the published tables
 	@PYTHONPATH=src python -m sharpness.report.readme
+	@PYTHONPATH=src python -m benchmarks.readme
 
-# What is not done when the time is over, the page names.
-spectra = PYTHONPATH=$(CURDIR)/src:$(CURDIR) timeout --signal=INT --kill-after=60 $(1) snakemake --cores 1 --keep-going \
-	--snakefile benchmarks/Snakefile --directory results/bench/cache --rerun-incomplete --rerun-triggers mtime \
-	--quiet rules host -- $(2) || true
-
-bench: .venv/bench ## what training, a spectrum and the workflow cost, within 75 minutes; more: make bench-full
-	PYTHONPATH=src python -m benchmarks.workflow
-	PYTHONPATH=src python -m benchmarks.training --minutes 12
+bench: .venv/bench ## what training, a spectrum and the workflow cost, in 60 minutes on an idle machine
+	PYTHONPATH=src python -m benchmarks.workflow --minutes 8
+	PYTHONPATH=src python -m benchmarks.training --minutes 8
 	rm -rf results/bench/cache/rows results/bench/cache/logs
-	$(call spectra,42m,short)
+	@# What is not done when the time is over, the page names.
+	-PYTHONPATH=$(CURDIR)/src:$(CURDIR) timeout --signal=INT --kill-after=60 42m snakemake --cores all --keep-going \
+		--snakefile benchmarks/Snakefile --directory results/bench/cache --rerun-incomplete --rerun-triggers mtime \
+		--quiet rules host
 	PYTHONPATH=src python -m benchmarks.spectrum
+	PYTHONPATH=src python -m benchmarks.readme
 
 bench-gpu: .venv/bench ## the same on a GPU, in minutes
 	PYTHONPATH=src python -m benchmarks.gpu
-
-bench-full: .venv/bench ## what `make bench` left out, for hours; what it measured stays
-	$(call spectra,600m,full)
-	PYTHONPATH=src python -m benchmarks.spectrum --full
 
 clean-state: ## remove the saved states of training runs; those that were stopped begin anew
 	rm -rf results/*/state

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-_SETTING = ("network", "width", "num_examples")
+_SETTING = ("network", "num_examples")
 # The tools that look for the algebraically largest; the others look for the largest in magnitude.
 _LARGEST = ("ours float32", "ours bfloat16", "scipy LA")
 _BY_ARPACK = ("scipy LM", "scipy LA")

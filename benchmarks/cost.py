@@ -1,15 +1,17 @@
-"""What one product takes, and the least it could: floating-point operations at the rate of a convolution."""
+"""What one product takes, and the least it could: its floating-point operations at the rate of a convolution."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.jobs import CHUNK_SIZE
+from benchmarks.jobs import CHUNK_SIZE, PRODUCTS, RATES
 from benchmarks.problem import Problem
 from benchmarks.products import double_backward, gradient
 from sharpness.hessian.loss import channels_last
@@ -17,10 +19,18 @@ from sharpness.hessian.operator import HessianOperator
 from sharpness.runtime.streams import stream
 
 _REPETITIONS = 7
+MATRIX_SIZE = 2048  # rows and columns of the matrices whose product has the highest rate
 _PRECISIONS = {"ours float32": torch.float32, "ours bfloat16": torch.bfloat16}
 
 
-def time_product(problem: Problem, kind: str) -> float:
+def costs(problem: Problem) -> list[dict[str, Any]]:
+    """Rows of the table: seconds of a gradient and of each kind of product on one chunk, and rates of the machine."""
+    chunk = replace(problem, inputs=problem.inputs[:CHUNK_SIZE], targets=problem.targets[:CHUNK_SIZE])
+    products = [{"part": "product", "tool": kind, "seconds": _time_product(chunk, kind)} for kind in PRODUCTS]
+    return [*products, *({"part": "rate", "tool": kind, **_rates(problem, kind)} for kind in RATES)]
+
+
+def _time_product(problem: Problem, kind: str) -> float:
     """Seconds of one gradient or one product of a ``kind`` of ``jobs.PRODUCTS``, the fastest of a few."""
     vector = torch.randn(problem.num_weights, generator=stream(0, "vector"))
     if kind == "gradient":
@@ -29,19 +39,26 @@ def time_product(problem: Problem, kind: str) -> float:
         product = double_backward(problem)
         return _fastest(lambda: product(vector))
     precision = "bfloat16" if kind == "ours bfloat16" else "float32"
-    operator = HessianOperator(
-        problem.model,
-        problem.inputs,
-        problem.targets,
-        chunk_size=CHUNK_SIZE,
-        precision=precision,  # type: ignore[arg-type]
-    )
+    operator = HessianOperator(problem.model, problem.inputs, problem.targets, precision=precision)  # type: ignore[arg-type]
     return _fastest(lambda: operator @ vector)
 
 
-def convolution_rate(problem: Problem, kind: str) -> float:
-    """Floating-point operations per second in the network's largest convolution, its two derivatives included."""
+def _rates(problem: Problem, kind: str) -> dict[str, float]:
+    """Floating-point operations per second: of the largest convolution, of all layers, and of a product of matrices."""
     dtype = _PRECISIONS[kind]
+    one, other = torch.ones(2, MATRIX_SIZE, MATRIX_SIZE, dtype=dtype)
+    return {
+        "operations_per_second": _convolution_rate(problem, dtype),
+        "layer_operations_per_second": CHUNK_SIZE
+        * step_operations(problem)
+        / _fastest(layers_alone(problem, CHUNK_SIZE, dtype)),
+        "matrix_operations_per_second": 2 * MATRIX_SIZE**3 / _fastest(lambda: torch.mm(one, other)),
+        "operations_per_product": product_operations(problem),
+    }
+
+
+def _convolution_rate(problem: Problem, dtype: torch.dtype) -> float:
+    """Floating-point operations per second in the network's largest convolution, its two derivatives included."""
     layers = _layers(problem)
     layer, inputs, outputs, _ = max((entry for entry in layers if isinstance(entry[0], nn.Conv2d)), key=_operations)
     assert isinstance(layer, nn.Conv2d)
@@ -69,12 +86,12 @@ def step_operations(problem: Problem) -> int:
     return sum((2 if entry[3] else 3) * _operations(entry) for entry in _layers(problem))
 
 
-def layers_alone(problem: Problem, batch_size: int) -> Callable[[], None]:
-    """Does a gradient's multiplications alone, one layer after the other, on so many examples in float32."""
+def layers_alone(problem: Problem, batch_size: int, dtype: torch.dtype = torch.float32) -> Callable[[], None]:
+    """Does a gradient's multiplications alone, one layer after the other, on so many examples."""
     work: list[Callable[[], object]] = []
     for layer, inputs, outputs, is_first in _layers(problem):
-        some, adjoint = (channels_last(torch.ones(batch_size, *shape[1:])) for shape in (inputs, outputs))
-        weight = channels_last(layer.weight.detach())
+        some, adjoint = (channels_last(torch.ones(batch_size, *shape[1:], dtype=dtype)) for shape in (inputs, outputs))
+        weight = channels_last(layer.weight.detach().to(dtype))
         if isinstance(layer, nn.Conv2d):
             wanted = [not is_first, True, False]
             work.append(partial(_three_convolutions, layer, weight, some, adjoint, wanted=wanted))

@@ -20,21 +20,20 @@ _LINES = {
 _PANELS = {
     "num_examples": "number of examples",
     "num_pairs": "number of eigenpairs k",
-    "width": "width, relative to SimpleCNN",
 }
-_FIXED = {"num_examples": NUM_EXAMPLES, "num_pairs": _NUM_PAIRS, "width": 1}
+_FIXED = {"num_examples": NUM_EXAMPLES, "num_pairs": _NUM_PAIRS}
 
 
 def cost_growth(table: pd.DataFrame) -> Figure:
-    """Time of a spectrum against the number of examples, of eigenpairs, and the width; dashed, the floor.
+    """Time of a spectrum against the number of examples and of eigenpairs; dashed, the floor.
 
     Args:
-        table: what ``benchmarks.spectrum`` writes.
+        table: what ``benchmarks.spectrum`` writes, of one kind of processor.
     """
-    figure = Figure(figsize=(7.5, 2.9), layout="constrained")
+    figure = Figure(figsize=(6.5, 3.0), layout="constrained")
     spectra = with_floor(table)
-    spectra = spectra[(spectra["network"] == _NETWORK) & spectra["seconds"].notna()]
-    for axes, (column, label) in zip(figure.subplots(1, 3, sharey=True), _PANELS.items(), strict=True):
+    spectra = spectra[(spectra["network"] == _NETWORK) & ~spectra["malloc"].astype(bool)]
+    for axes, (column, label) in zip(figure.subplots(1, 2, sharey=True), _PANELS.items(), strict=True):
         fixed = {name: value for name, value in _FIXED.items() if name != column}
         chosen = spectra[(spectra[list(fixed)] == pd.Series(fixed)).all(axis=1)]
         _draw_panel(axes, chosen, column)
@@ -42,7 +41,7 @@ def cost_growth(table: pd.DataFrame) -> Figure:
     axes = figure.axes[0]
     axes.set_ylabel("time of a spectrum [s]")
     axes.plot([], [], color="black", linestyle="--", label="floor: FLOPs of the products\nat a convolution's rate")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 

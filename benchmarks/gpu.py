@@ -14,7 +14,7 @@ from statistics import median
 import torch
 
 from benchmarks.gpu_report import report
-from benchmarks.jobs import CHUNK_SIZE, NETWORKS, NUM_EXAMPLES, Job
+from benchmarks.jobs import CHUNK_SIZE, NUM_EXAMPLES, TRAINED, Job
 from benchmarks.problem import Problem, load_problem, train
 from benchmarks.products import double_backward, gradient
 from benchmarks.tools import importing
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _training(device: torch.device) -> Iterator[Row]:
-    for network, batch in itertools.product(NETWORKS, BATCHES):
+    for network, batch in itertools.product(TRAINED, BATCHES):
         steps = {loop: make(network, batch, device) for loop, make in LOOPS.items()}
         times = _in_turns(steps)
         for loop, seconds in times.items():
@@ -65,7 +65,7 @@ def _training(device: torch.device) -> Iterator[Row]:
 
 
 def _sharing(_: torch.device) -> Iterator[Row]:
-    for network, processes in itertools.product(NETWORKS, _SHARING):
+    for network, processes in itertools.product(TRAINED, _SHARING):
         with Runs(network, 128, processes=processes, threads=1, device="cuda") as runs:
             speed = runs.speed("ours, augmented")
         yield {
@@ -79,7 +79,7 @@ def _sharing(_: torch.device) -> Iterator[Row]:
 
 def _products(device: torch.device) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as cache:
-        for network in NETWORKS:
+        for network in TRAINED:
             problem = _problem(network, Path(cache), device)
             vector = torch.randn(problem.num_weights, generator=stream(0, "vector")).to(device)
             kinds: dict[str, Callable[[], object]] = {
@@ -101,7 +101,7 @@ def _products(device: torch.device) -> Iterator[Row]:
 
 def _spectra(device: torch.device) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as cache:
-        for network, (number, tool) in itertools.product(NETWORKS, enumerate(("ours float32", *_TOOLS))):
+        for network, (number, tool) in itertools.product(TRAINED, enumerate(("ours float32", *_TOOLS))):
             problem = _problem(network, Path(cache), device)
             job = Job("spectrum", network, tool)
             solve = importing(tool)
@@ -130,8 +130,8 @@ def _spectra(device: torch.device) -> Iterator[Row]:
 def _problem(network: str, cache: Path, device: torch.device) -> Problem:
     """The network, trained here where it has not been."""
     if not any(cache.glob(f"{network}-*")):
-        train(network, width=1, cache=cache, device=device)
-    return load_problem(network, width=1, num_examples=NUM_EXAMPLES, cache=cache, device=device)
+        train(network, cache=cache, device=device)
+    return load_problem(network, num_examples=NUM_EXAMPLES, cache=cache, device=device)
 
 
 def _in_turns(functions: Mapping[str, Callable[[], object]]) -> dict[str, float]:

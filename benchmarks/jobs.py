@@ -1,13 +1,15 @@
-"""What can be measured: one job is one process, and one row of the table."""
+"""What can be measured: one job is one process."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-Part = Literal["train", "reference", "rate", "product", "spectrum"]
+Part = Literal["train", "cost", "reference", "spectrum"]
 
-NETWORKS = {"simple_cnn": "SimpleCNN", "resnet32": "ResNet-32"}
+NETWORKS = {"simple_cnn": "SimpleCNN", "resnet32": "ResNet-32", "resnet18": "ResNet-18"}
+
+TRAINED = ("simple_cnn", "resnet32")  # those whose training is timed
 
 # By the name of a tool in the table: what it is, in words.
 TOOLS = {
@@ -35,16 +37,11 @@ class Job:
     part: Part
     network: str
     tool: str = ""
-    width: int = 1  # factor on the channels and units of the hidden layers
     num_examples: int = NUM_EXAMPLES
     num_pairs: int = 10
     round: int = 0
-    verify: bool = True  # compute residuals and errors anew
-
-    @property
-    def training(self) -> Job:
-        """The job that trains the weights which this one is measured at."""
-        return Job("train", self.network, width=self.width)
+    verify: bool = True  # compute residuals anew
+    malloc: bool = False  # with settings of glibc's malloc, for all tools alike
 
     @property
     def row(self) -> str:
@@ -57,23 +54,18 @@ class Job:
         return f"logs/{str(self).replace(' ', '-')}.log"
 
     @property
-    def setting(self) -> tuple[str, int, int, int]:
+    def setting(self) -> tuple[str, int, int]:
         """What all tools have in common."""
-        return self.network, self.width, self.num_examples, self.num_pairs
+        return self.network, self.num_examples, self.num_pairs
 
     def __str__(self) -> str:
         words = [self.part, self.network, self.tool]
-        words += [f"x{self.width}"] if self.width > 1 else []
+        words += ["malloc"] if self.malloc else []
         words += [f"N={self.num_examples}", f"k={self.num_pairs}", f"round {self.round}"]
         return " ".join(word for word in words if word)
 
 
-def named(network: str, width: int) -> str:
-    """A network in words."""
-    return NETWORKS[network] + (f" of width x{width}" if width > 1 else "")
-
-
-def title(setting: tuple[str, int, int, int]) -> str:
+def title(setting: tuple[str, int, int]) -> str:
     """A setting in words."""
-    network, width, num_examples, num_pairs = setting
-    return f"{named(network, width)}, {num_examples} examples, k={num_pairs}"
+    network, num_examples, num_pairs = setting
+    return f"{NETWORKS[network]}, {num_examples} examples, k={num_pairs}"

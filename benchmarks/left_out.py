@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 
-from benchmarks.jobs import Job, named, title
+from benchmarks.jobs import NETWORKS, Job, title
 
-_WORDS = {"train": "training", "reference": "reference", "rate": "convolution rate", "product": "product"}
+_WORDS = {"train": "training", "reference": "reference", "cost": "rates and products"}
 
 
 class Reason(StrEnum):
@@ -16,14 +16,13 @@ class Reason(StrEnum):
 
     TOO_LONG = "Not within the time"
     UNTRAINED = "Without the weights, as their training failed or was left out"
-    NOT_SHORT = "Only in `make bench-full`"
 
 
 def by_place(jobs: Iterable[Job]) -> list[str]:
     """One line for each setting: the jobs there, in how many rounds each; what has no setting goes by its network."""
     places: dict[str, Counter[str]] = {}
     for job in jobs:
-        place = title(job.setting) if job.part in ("spectrum", "reference") else named(job.network, job.width)
+        place = title(job.setting) if job.part in ("spectrum", "reference") else NETWORKS[job.network]
         places.setdefault(place, Counter())[_in_words(job)] += 1
     return [
         f"{place}: {', '.join(_with_rounds(words, num_rounds) for words, num_rounds in counts.items())}"
@@ -32,9 +31,7 @@ def by_place(jobs: Iterable[Job]) -> list[str]:
 
 
 def _in_words(job: Job) -> str:
-    if job.part == "spectrum":
-        return job.tool
-    return _WORDS[job.part] + (f" ({job.tool})" if job.tool else "")
+    return _WORDS.get(job.part, job.tool) + (" with malloc's settings" if job.malloc else "")
 
 
 def _with_rounds(words: str, num_rounds: int) -> str:

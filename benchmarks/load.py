@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 # Share of one core that the rest of the machine may use, and the seconds it is watched for.
-_QUIET, _WATCHED = 0.25, 2.0
+_QUIET, _WATCHED = 0.25, 0.5
 
 
 def busy_seconds() -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ _SEARCHES = [(20, 0.1), (10, 0.1), (10, 0.3)]
 WAYS = [(products, tolerance, precision) for precision in ("float32", "bfloat16") for products, tolerance in _SEARCHES]
 
 
-def measure() -> list[dict[str, Any]]:
-    """A row for each way and epoch: seconds of the search, of the nudged and of the plain updates; products, residual.
+def measure() -> Iterator[dict[str, Any]]:
+    """Give a row for each way and epoch: seconds of the search and of both kinds of updates; products, residual.
 
     The first epoch of a way also traces and compiles the product, which is kept from job to job.
     """
@@ -43,7 +44,6 @@ def measure() -> list[dict[str, Any]]:
     rest = Split(inputs[_NUM_TRAINING:], targets[_NUM_TRAINING:])
     dataset = Dataset(Split(inputs[:_NUM_TRAINING], targets[:_NUM_TRAINING]), rest, rest, num_classes=10)
     defaults = study_in(_DEFAULTS).config["defaults"]
-    rows = []
     for products, tolerance, precision in WAYS:
         way = {"direction_products": products, "direction_tolerance": tolerance, "direction_precision": precision}
         run = Run(**{**defaults, **_RUN, **way})
@@ -56,20 +56,17 @@ def measure() -> list[dict[str, Any]]:
             begin = time.perf_counter()
             directions = find(nudged.weights, nudged.buffers)
             search = time.perf_counter() - begin
-            rows.append(
-                {
-                    "most_products": products,
-                    "tolerance": tolerance,
-                    "precision": precision,
-                    "epoch": epoch,
-                    "search_seconds": search,
-                    "nudged_seconds": _epoch(nudged, run, dataset, epoch, directions.rows),
-                    "plain_seconds": _epoch(plain, run, dataset, epoch, None),
-                    "products": directions.num_products,
-                    "residual": directions.residual,
-                }
-            )
-    return rows
+            yield {
+                "most_products": products,
+                "tolerance": tolerance,
+                "precision": precision,
+                "epoch": epoch,
+                "search_seconds": search,
+                "nudged_seconds": _epoch(nudged, run, dataset, epoch, directions.rows),
+                "plain_seconds": _epoch(plain, run, dataset, epoch, None),
+                "products": directions.num_products,
+                "residual": directions.residual,
+            }
 
 
 def _epoch(descent: Descent, run: Run, dataset: Dataset, epoch: int, rows: torch.Tensor | None) -> float:
@@ -84,4 +81,5 @@ def _epoch(descent: Descent, run: Run, dataset: Dataset, epoch: int, rows: torch
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure()))
+    for row in measure():
+        print(json.dumps(row), flush=True)

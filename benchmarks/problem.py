@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.models import resnet18
 
 from sharpness.data.datasets import augment, epoch_order
 from sharpness.hessian.loss import channels_last
@@ -21,11 +22,13 @@ from sharpness.training import models
 
 SEED = 0
 _SIZE, _CHANNELS, _CLASSES = 32, 3, 10
-_BATCH_SIZE, _STEPS = 128, 120
+_BATCH_SIZE = 128
+_STEPS = {"simple_cnn": 120, "resnet32": 120, "resnet18": 40}
 # SGD with momentum hardly moves a ResNet without batch norm off its first weights in so few steps, or else diverges.
 _OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "simple_cnn": partial(torch.optim.SGD, lr=0.05),
     "resnet32": partial(torch.optim.Adam, lr=1e-3),
+    "resnet18": partial(torch.optim.SGD, lr=0.05),
 }
 
 
@@ -42,49 +45,27 @@ class Problem:
         return sum(weight.numel() for weight in self.model.parameters())
 
 
-def load_problem(
-    network: str, *, width: int, num_examples: int, cache: Path, device: torch.device | str = "cpu"
-) -> Problem:
+def load_problem(network: str, *, num_examples: int, cache: Path, device: torch.device | str = "cpu") -> Problem:
     """The network with the weights that ``train`` left in ``cache``, and the first ``num_examples`` examples."""
-    model = build(network, width)
-    model.load_state_dict(load_file(weights_file(network, width, cache)))
+    model = build(network)
+    model.load_state_dict(load_file(weights_file(network, cache)))
     inputs, targets = (part.to(device) for part in examples(num_examples))
     return Problem(model.to(device).eval(), inputs, targets)
 
 
-def weights_file(network: str, width: int, cache: Path) -> Path:
+def weights_file(network: str, cache: Path) -> Path:
     """Where the trained weights are kept."""
-    return cache / f"{network}-x{width}-seed{SEED}.safetensors"
+    return cache / f"{network}-seed{SEED}.safetensors"
 
 
-def build(network: str, width: int) -> nn.Module:
-    """The untrained network; only a SimpleCNN comes in other widths."""
-    generator = stream(SEED, "weights")
-    if width == 1:
-        return models.build(network, (_CHANNELS, _SIZE, _SIZE), _CLASSES, generator=generator)
-    if network != "simple_cnn":
-        raise ValueError(f"{network} comes in one width only, got {width}")
-    model = _wider(width)
-    for layer in model:
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(layer.weight, generator=generator)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-    return model
-
-
-def _wider(width: int) -> nn.Sequential:
-    """A SimpleCNN with ``width`` times the channels."""
-    few, many = 32 * width, 64 * width
-    with torch.device("meta"):
-        model = nn.Sequential(
-            *(nn.Conv2d(_CHANNELS, few, 3, padding="same"), nn.ReLU(), nn.Conv2d(few, few, 3), nn.ReLU()),
-            nn.MaxPool2d(2),
-            *(nn.Conv2d(few, many, 3, padding="same"), nn.ReLU(), nn.Conv2d(many, many, 3), nn.ReLU()),
-            nn.MaxPool2d(2),
-            *(nn.Flatten(), nn.Linear(36 * many, 128 * width), nn.ReLU(), nn.Linear(128 * width, _CLASSES)),
-        )
-    return model.to_empty(device="cpu")
+def build(network: str) -> nn.Module:
+    """The untrained network: torchvision's ResNet-18, or one of the project's own."""
+    if network == "resnet18":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            model: nn.Module = resnet18(num_classes=_CLASSES)
+            return model
+    return models.build(network, (_CHANNELS, _SIZE, _SIZE), _CLASSES, generator=stream(SEED, "weights"))
 
 
 def examples(num_examples: int) -> tuple[Tensor, Tensor]:
@@ -101,21 +82,21 @@ def examples(num_examples: int) -> tuple[Tensor, Tensor]:
     return torch.cat(copies)[:num_examples], targets.repeat(len(copies))[:num_examples]
 
 
-def train(network: str, *, width: int, cache: Path, device: torch.device | str = "cpu") -> dict[str, float]:
+def train(network: str, *, cache: Path, device: torch.device | str = "cpu") -> dict[str, float]:
     """Train for a few epochs and keep the weights in ``cache``; the mean loss of the last ten steps."""
-    model = build(network, width).to(device).to(memory_format=torch.channels_last)
+    model = build(network).train().to(device).to(memory_format=torch.channels_last)
     inputs, targets = (part.to(device) for part in examples(1_797))
     optimiser = _OPTIMISERS[network](model.parameters())
     losses, step, epoch = [], 0, 0
-    while step < _STEPS:
+    while step < _STEPS[network]:
         order = epoch_order(len(inputs), _BATCH_SIZE, generator=stream(SEED, f"order of epoch {epoch}"))
-        for batch in order[: _STEPS - step]:
+        for batch in order[: _STEPS[network] - step]:
             loss = functional.cross_entropy(model(channels_last(inputs[batch])), targets[batch])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             losses.append(loss.item())
         step, epoch = len(losses), epoch + 1
-    with replacing(weights_file(network, width, cache)) as beside:
+    with replacing(weights_file(network, cache)) as beside:
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, beside)
     return {"training_loss": sum(losses[-10:]) / len(losses[-10:])}

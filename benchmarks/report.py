@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from benchmarks.jobs import NETWORKS, PRODUCTS, TOOLS, Job, named, title
+from benchmarks.jobs import NETWORKS, NUM_EXAMPLES, PRODUCTS, TOOLS, Job, title
 from benchmarks.left_out import Reason, by_place
-from benchmarks.summary import Costs, Measured, by_setting, disturbed
+from benchmarks.summary import OURS, WITH_MALLOC, Costs, Measured, by_setting, disturbed
 from benchmarks.targets import verdicts
 
-_PROTOCOL = """\
+_PROTOCOL = f"""\
 The loss is the mean cross-entropy on scikit-learn's digits, enlarged to 3x32x32, at weights that the benchmark trains
-itself (120 steps, the SimpleCNN by SGD, the ResNet by Adam). Every measurement is a process of its own, with the same
-number of threads and settings of malloc; imports do not count, setting up does. Tools take turns. Times are medians
-over rounds; residuals and errors are the worst of all rounds and pairs. A residual is |Hv - λv| / max|λ|, computed anew
-by double backward; an error is that of an eigenvalue over max|λ|, against ARPACK at machine precision. "And" counts
-products that probe for missed pairs or certify in float32. Peak memory is on top of network and examples."""
+itself. Every measurement is a process of its own, a script as a user would write it: each tool with its own defaults,
+no environment variables, as many threads as torch takes by itself. A star{WITH_MALLOC} marks the same with two
+settings of glibc's malloc (`MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4000000000`), for all tools alike. Tools take
+turns. Times are medians over rounds; residuals and errors are the worst of all rounds and pairs. Time and CPU time are
+from the network to the pairs, set-up included; whole-process CPU time also has Python's start and all imports. Peak
+memory is that of the whole process. A residual is |Hv - λv| / max|λ|, computed anew by double backward; an error is
+that of an eigenvalue over max|λ|, against ARPACK at machine precision. "And" counts products that probe for missed
+pairs or certify in float32. Processors of different kinds are not compared."""
+
+# Checkpoints of the trajectory whose cost the page tells, and the images of its epochs of training.
+CHECKPOINTS, _IMAGES = 30, (5_000, 50_000)
 
 
 def report(table: pd.DataFrame, failed: Mapping[Job, str], left_out: Mapping[Reason, Sequence[Job]]) -> str:
@@ -25,28 +31,33 @@ def report(table: pd.DataFrame, failed: Mapping[Job, str], left_out: Mapping[Rea
 
     Args:
         table: what ``benchmarks.spectrum`` writes.
-        failed: jobs that failed, with what they said.
-        left_out: jobs that were not done, by reason.
+        failed: jobs that failed on the first of the table's processors, with what they said.
+        left_out: jobs that were not done there, by reason.
     """
-    sections = ["# What a spectrum costs", _machine(table), _PROTOCOL, _trained(table), _tools(table)]
-    sections += ["## Spectra", *_spectra(table)]
-    sections += ["## One product", _products(table)]
-    sections += ["## Targets", _listed(str(verdict) for verdict in verdicts(table))]
-    sections += ["## How the cost grows", "![Time of a spectrum](spectrum.png)", _growth(table)]
-    sections += ["## Left out", *_left_out(failed, left_out)]
+    sections = ["# What a spectrum costs", _PROTOCOL, _tools(table)]
+    for number, (kind, rows) in enumerate(table.groupby("kind", sort=False)):
+        sections += [f"## {rows['cpu'].iloc[0]} ({kind})", *_on_one_kind(rows)]
+        sections += ["### Left out", *_left_out(failed, left_out)] if number == 0 else []
     return "\n\n".join(sections) + "\n"
+
+
+def _on_one_kind(table: pd.DataFrame) -> Iterator[str]:
+    yield _machine(table)
+    yield from ("### Spectra", *_spectra(table))
+    yield from ("### One product, and the rates of the machine", _products(table), _rates(table))
+    yield from ("### Time over floor", _floors(table))
+    yield from ("### A trajectory", _trajectory(table))
+    yield from ("### Targets", _listed(str(verdict) for verdict in verdicts(table)))
 
 
 def _machine(table: pd.DataFrame) -> str:
     machines = table[["cpu", "threads", "versions"]].dropna().drop_duplicates()
-    described = "; ".join(f"{row.cpu}, {row.threads:.0f} threads, {row.versions}" for row in machines.itertuples())
-    sentence = f"Measured on {described}."
-    if (num_sittings := int(table["sitting"].max())) > 1:
-        measured = table.loc[table["part"] == "rate", ["network", "width", "sitting"]].drop_duplicates()
-        rates = ", ".join(f"{named(row.network, row.width)} in sitting {row.sitting}" for row in measured.itertuples())
+    described = "; ".join(f"{row.threads:.0f} threads, {row.versions}" for row in machines.itertuples())
+    sentence = f"{described}. {_trained(table)}"
+    if table["malloc"].fillna(True).all():
         sentence += (
-            f" There were {num_sittings} sittings, numbered in the tables: compare times within one, for the machine"
-            f" need not have been equally fast in all. Rates of convolutions, which make the floors, are of {rates}."
+            " All of it was measured with malloc's settings, by an earlier version, over several runs of the benchmark;"
+            " its peak memory is on top of network and examples."
         )
     if num_disturbed := int(disturbed(table).sum()):
         sentence += (
@@ -61,42 +72,32 @@ def _tools(table: pd.DataFrame) -> str:
     return _listed(f"**{tool}**: {words}" for tool, words in TOOLS.items() if tool in measured)
 
 
-def _spectra(table: pd.DataFrame) -> list[str]:
-    found = []
+def _spectra(table: pd.DataFrame) -> Iterator[str]:
+    header = ["tool", "rounds", "time [s]", "CPU [s]", "over ours", "whole process: CPU [s]", "peak [MiB]"]
+    header += ["products", "and", "residual", "error"]
     for setting, tools in by_setting(table).items():
-        if all(measured.residual is None for measured in tools.values()):
-            continue  # of the figure alone
-        own = tools.get("ours float32")
-        lines = [_spectrum_line(tools[tool], own) for tool in TOOLS if tool in tools]
-        header = [
-            "tool",
-            "sitting",
-            "rounds",
-            "time [s]",
-            "CPU [s]",
-            "over ours",
-            "products",
-            "and",
-            "peak [MiB]",
-            "residual",
-            "error",
+        lines = [
+            _spectrum_line(tools[tool + aside], tools.get(f"ours float32{aside}"))
+            for aside in ("", WITH_MALLOC)
+            for tool in TOOLS
+            if tool + aside in tools
         ]
-        found.append(f"### {title(setting)}\n\n{_table(header, lines)}")
-    return found
+        yield f"#### {title(setting)}\n\n{_table(header, lines)}"
 
 
 def _spectrum_line(measured: Measured, own: Measured | None) -> list[str]:
     spread = f" ({measured.fastest:.1f} to {measured.slowest:.1f})" if measured.num_rounds > 1 else ""
+    whole = measured.process_cpu_seconds
     return [
-        measured.tool,
-        measured.sittings,
+        measured.tool.replace("*", "\\*"),
         f"{measured.num_rounds}{' ~' if measured.disturbed else ''}",
         f"{measured.seconds:.1f}{spread}",
         f"{measured.cpu_seconds:.1f}",
-        f"{measured.seconds / own.seconds:.2f}" if own and own.sittings == measured.sittings else "",
+        f"{measured.cpu_seconds / own.cpu_seconds:.2f}" if own else "",
+        "" if whole is None else f"{whole:.1f}",
+        f"{measured.peak_mib:.0f}",
         f"{measured.products:g}",
         f"{measured.others:g}" if measured.others else "",
-        f"{measured.peak_mib:.0f}",
         _short(measured.residual),
         _short(measured.eigenvalue_error),
     ]
@@ -104,7 +105,7 @@ def _spectrum_line(measured: Measured, own: Measured | None) -> list[str]:
 
 def _trained(table: pd.DataFrame) -> str:
     """How far each network's training went: 2.3, of ten classes, is where it begins."""
-    trained = table[(table["part"] == "train") & (table["width"] == 1)]
+    trained = table[table["part"] == "train"]
     rows = trained.dropna(subset="training_loss") if "training_loss" in trained else trained.iloc[:0]
     losses = [f"{NETWORKS[row['network']]} {row['training_loss']:.2g}" for row in rows.to_dict("records")]
     return f"Training loss at the end (2.3 is a network that has not learnt): {', '.join(losses) or 'not measured'}."
@@ -121,19 +122,61 @@ def _products(table: pd.DataFrame) -> str:
     return "On 256 examples, the fastest of seven.\n\n" + _table(["network", "what", "time [ms]", "gradients"], lines)
 
 
-def _growth(table: pd.DataFrame) -> str:
+def _rates(table: pd.DataFrame) -> str:
+    """The floor as rates: of the largest convolution, of all layers, and of a product of matrices, by precision."""
+    rows = table[table["part"] == "rate"]
+    columns = {
+        "operations_per_second": "largest convolution",
+        "layer_operations_per_second": "all layers",
+        "matrix_operations_per_second": "product of matrices",
+    }
+    columns = {name: words for name, words in columns.items() if name in rows and rows[name].notna().any()}
+    fastest = rows.groupby(["network", "tool"], sort=False)[list(columns)].max() / 1e9
+    lines = [
+        [NETWORKS[network], tool.removeprefix("ours "), *(f"{rate:.0f}" for rate in rates)]
+        for (network, tool), rates in zip(fastest.index, fastest.to_numpy(), strict=True)
+    ]
+    header = ["network", "precision", *(f"{words} [GFLOP/s]" for words in columns.values())]
+    return f"Multiplications alone, forward and both derivatives, with all threads:\n\n{_table(header, lines)}"
+
+
+def _floors(table: pd.DataFrame) -> str:
     lines = []
     for setting, tools in by_setting(table).items():
         for tool, measured in tools.items():
             if measured.floor is not None:
+                own = "" if measured.layer_floor is None else f"{measured.seconds / measured.layer_floor:.2f}"
                 numbers = f"{measured.seconds:.1f}", f"{measured.floor:.1f}", f"{measured.seconds / measured.floor:.2f}"
-                lines.append([title(setting), tool, measured.sittings, *numbers])
+                lines.append([title(setting), tool.replace("*", "\\*"), str(measured.num_rounds), *numbers, own])
     explained = (
         "The floor is the floating-point operations of the products at the rate of the network's largest convolution "
-        "(forward and its two derivatives)."
+        "(forward and its two derivatives); the last column is over the same at the rate of each of its layers' own."
     )
-    header = ["setting", "tool", "sitting", "time [s]", "floor [s]", "time over floor"]
-    return f"{explained}\n\n{_table(header, lines)}"
+    header = ["setting", "tool", "rounds", "time [s]", "floor [s]", "time over floor", "over the layers' own"]
+    return f"{explained}\n\n![Time of a spectrum](spectrum.png)\n\n{_table(header, lines)}"
+
+
+def _trajectory(table: pd.DataFrame) -> str:
+    """What spectra at many checkpoints cost, in gradients on as many examples and in epochs of training."""
+    lines = []
+    for (network, num_examples, num_pairs), tools in by_setting(table).items():
+        costs = Costs.of(table, network)
+        if num_examples != NUM_EXAMPLES or costs.gradient is None:
+            continue
+        for name in (*OURS, *(tool + WITH_MALLOC for tool in OURS)):
+            if name in tools:
+                gradients = costs.in_gradients(CHECKPOINTS * tools[name].seconds, num_examples)
+                assert gradients is not None
+                epochs = [f"{gradients * num_examples / images:.1f}" for images in _IMAGES]
+                words = [title((network, num_examples, num_pairs)), name.replace("*", "\\*")]
+                lines.append([*words, f"{gradients / CHECKPOINTS:.0f}", f"{gradients:.0f}", *epochs])
+    header = ["setting", "tool", "gradients a spectrum", f"gradients of {CHECKPOINTS}"]
+    header += [f"epochs on {images:,} images" for images in _IMAGES]
+    text = (
+        f"Spectra at {CHECKPOINTS} checkpoints, in gradients on as many examples as the spectrum has, and in epochs of "
+        "training, at one gradient of each image an epoch."
+    )
+    return f"{text}\n\n{_table(header, lines)}"
 
 
 def _left_out(failed: Mapping[Job, str], left_out: Mapping[Reason, Sequence[Job]]) -> list[str]:

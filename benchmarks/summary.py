@@ -1,4 +1,4 @@
-"""Medians over rounds, products in gradients, and the floor: what the report and the figure are made of."""
+"""Medians over rounds, products in gradients, and the floor: what the page and the figure are made of."""
 
 from __future__ import annotations
 
@@ -6,29 +6,38 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-SETTING = ["network", "width", "num_examples", "num_pairs"]
-_OURS = ("ours float32", "ours bfloat16")
+SETTING = ["network", "num_examples", "num_pairs"]
+OURS = ("ours float32", "ours bfloat16")
+# After the name of a tool that was measured with settings of glibc's malloc.
+WITH_MALLOC = " *"
 
 
 def with_floor(table: pd.DataFrame) -> pd.DataFrame:
     """The spectra, with a column ``floor``: seconds of their products' operations at the rate of a convolution.
 
-    Products that certify are computed in float32. The floor is missing for other tools than this project's.
+    Products that certify are computed in float32. The floor is missing for other tools than this project's. A column
+    ``layer_floor`` is the same at the rate of each layer's own multiplications.
     """
     spectra = table[(table["part"] == "spectrum") & table["seconds"].notna()].copy()
-    rates = table[table["part"] == "rate"].groupby(["network", "width", "tool"])
-    by_network = rates[["operations_per_second", "operations_per_product"]].median()
-    floors = [_floor(row, by_network) for _, row in spectra.iterrows()]
-    return spectra.assign(floor=pd.Series(floors, index=spectra.index, dtype=float))
+    rates = table[table["part"] == "rate"].groupby(["network", "tool"])
+    columns = [name for name in RATES if name in table]
+    fastest = rates[[*columns, "operations_per_product"]].max()
+    for column in columns:
+        floors = [_floor(row, fastest, column) for _, row in spectra.iterrows()]
+        spectra[RATES[column]] = pd.Series(floors, index=spectra.index, dtype=float)
+    return spectra
 
 
-def _floor(row: pd.Series, rates: pd.DataFrame) -> float | None:
-    low, high = ((row["network"], row["width"], tool) for tool in (row["tool"], "ours float32"))
-    if row["tool"] not in _OURS or low not in rates.index or high not in rates.index:
+RATES = {"operations_per_second": "floor", "layer_operations_per_second": "layer_floor"}
+
+
+def _floor(row: pd.Series, rates: pd.DataFrame, column: str) -> float | None:
+    low, high = ((row["network"], tool) for tool in (row["tool"], "ours float32"))
+    if row["tool"] not in OURS or low not in rates.index or high not in rates.index:
         return None
     operations = row["num_examples"] * rates.loc[high, "operations_per_product"]
-    seconds = (row["products"] + row["probing"]) / rates.loc[low, "operations_per_second"]
-    return float(operations * (seconds + row["certifying"] / rates.loc[high, "operations_per_second"]))
+    seconds = (row["products"] + row["probing"]) / rates.loc[low, column]
+    return float(operations * (seconds + row["certifying"] / rates.loc[high, column]))
 
 
 def disturbed(table: pd.DataFrame) -> pd.Series:
@@ -61,58 +70,65 @@ class Costs:
 class Measured:
     """One tool at one setting: medians over rounds."""
 
-    tool: str
+    tool: str  # with ``WITH_MALLOC`` behind it where that was so
     num_rounds: int
     seconds: float
     fastest: float
     slowest: float
     cpu_seconds: float
+    process_cpu_seconds: float | None  # from the start of Python on, imports included
     products: float  # up to convergence
     others: float  # those that probe and certify
     peak_mib: float
     residual: float | None  # the worst of all rounds, as the error
     eigenvalue_error: float | None
     floor: float | None
+    layer_floor: float | None
     disturbed: bool  # whether other processes were at work in all rounds
-    sittings: str  # in which runs of the benchmark it was measured
 
     @classmethod
-    def of(cls, rounds: pd.DataFrame) -> Measured:
+    def of(cls, tool: str, rounds: pd.DataFrame) -> Measured:
         """From the rows of the rounds: of the quiet ones, where there are any."""
         quiet = rounds[~disturbed(rounds)]
         rows = quiet if len(quiet) else rounds
-        median = rows.median(numeric_only=True)
         return cls(
-            tool=str(rows["tool"].iloc[0]),
+            tool=tool,
             num_rounds=len(rows),
-            seconds=float(median["seconds"]),
+            seconds=float(rows["seconds"].median()),
             fastest=float(rows["seconds"].min()),
             slowest=float(rows["seconds"].max()),
-            cpu_seconds=float(median["cpu_seconds"]),
-            products=float(median["products"]),
-            others=float(median["probing"] + median["certifying"]),
-            peak_mib=float(median["peak_mib"]),
+            cpu_seconds=float(rows["cpu_seconds"].median()),
+            process_cpu_seconds=_median(rows, "process_cpu_seconds"),
+            products=float(rows["products"].median()),
+            others=float((rows["probing"] + rows["certifying"]).median()),
+            peak_mib=float(rows["peak_mib"].median()),
             residual=_worst(rounds, "residual"),
             eigenvalue_error=_worst(rounds, "eigenvalue_error"),
-            floor=None if pd.isna(median["floor"]) else float(median["floor"]),
+            floor=_median(rows, "floor"),
+            layer_floor=_median(rows, "layer_floor"),
             disturbed=not len(quiet),
-            sittings=", ".join(str(number) for number in sorted(set(rows["sitting"]))),
         )
 
 
-Settings = dict[tuple[str, int, int, int], dict[str, Measured]]
+Settings = dict[tuple[str, int, int], dict[str, Measured]]
 
 
 def by_setting(table: pd.DataFrame) -> Settings:
-    """Each tool's medians, by setting and then by tool."""
+    """Each tool's medians, by setting and then by tool; ``table`` is of one kind of processor."""
     spectra = with_floor(table)
+    names = spectra["tool"] + spectra["malloc"].map({True: WITH_MALLOC, False: ""})
     found: Settings = {}
-    for (network, width, num_examples, num_pairs, tool), rows in spectra.groupby([*SETTING, "tool"], sort=False):
-        setting = (str(network), int(width), int(num_examples), int(num_pairs))
-        found.setdefault(setting, {})[str(tool)] = Measured.of(rows)
+    for (network, num_examples, num_pairs, tool), rows in spectra.assign(name=names).groupby(
+        [*SETTING, "name"], sort=False
+    ):
+        setting = (str(network), int(num_examples), int(num_pairs))
+        found.setdefault(setting, {})[str(tool)] = Measured.of(str(tool), rows)
     return found
 
 
+def _median(rows: pd.DataFrame, column: str) -> float | None:
+    return float(rows[column].median()) if column in rows and rows[column].notna().any() else None
+
+
 def _worst(rows: pd.DataFrame, column: str) -> float | None:
-    worst = rows[column].max() if column in rows else None
-    return None if worst is None or pd.isna(worst) else float(worst)
+    return float(rows[column].max()) if column in rows and rows[column].notna().any() else None

@@ -12,7 +12,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from benchmarks.jobs import CHUNK_SIZE, Job
+from benchmarks.jobs import Job
 from benchmarks.problem import Problem
 from benchmarks.products import chunks_of, double_backward, flat
 from sharpness.eigen.lanczos import top_eigenpairs
@@ -53,16 +53,9 @@ def importing(tool: str) -> Callable[[Problem, Job], Solution]:
 
 def _ours(precision: Literal["float32", "tf32", "bfloat16"], tolerance: float) -> Callable[[Problem, Job], Solution]:
     def solve(problem: Problem, job: Job) -> Solution:
-        operator = HessianOperator(
-            problem.model, problem.inputs, problem.targets, chunk_size=CHUNK_SIZE, precision=precision
-        )
-        pairs = top_eigenpairs(
-            operator,
-            num_pairs=job.num_pairs,
-            tolerance=tolerance,
-            max_products=30 + 15 * job.num_pairs,
-            generator=stream(job.round, "benchmark"),
-        )
+        operator = HessianOperator(problem.model, problem.inputs, problem.targets, precision=precision)
+        generator = stream(job.round, "benchmark")
+        pairs = top_eigenpairs(operator, job.num_pairs, tolerance=tolerance, generator=generator)
         return Solution(
             pairs.eigenvalues,
             torch.stack([flat(operator.layout.views(vector)) for vector in pairs.eigenvectors]),

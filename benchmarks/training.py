@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +20,7 @@ import torch
 from benchmarks.cost import layers_alone, step_operations
 from benchmarks.jobs import NETWORKS
 from benchmarks.load import wait_for_quiet
-from benchmarks.machine import ENVIRONMENT, machine
+from benchmarks.machine import machine
 from benchmarks.problem import Problem, build, examples
 from benchmarks.training_loops import FLOOR, LOOPS, PEAK, PEAK_SIZE
 from benchmarks.training_report import SETTINGS, report
@@ -29,15 +29,16 @@ from sharpness.runtime.files import write_table, write_text
 
 _ROUNDS = 3
 # So long, or two steps: one of the ResNet on 1024 images takes seconds.
-_SECONDS = 3.0
+_SECONDS = 1.0
+_OF_NUDGING = 0.25  # of the time
 _SIDE_BY_SIDE = ("ours", "ours, augmented", "ours, bfloat16", FLOOR, PEAK)
 _FOLDER = Path(__file__).parent.parent / "results" / "bench"
 
 
 def main() -> None:
-    """Measure all loops in turns, round by round, and write the table and the page."""
+    """Measure all loops in turns until the time is over; write the table and the page after each round."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=20, help="start no other measurement after so many")
+    parser.add_argument("--minutes", type=float, default=8, help="of all measurements together")
     parser.add_argument("--folder", type=Path, default=_FOLDER, help="where training.csv and training.md go")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -45,23 +46,23 @@ def main() -> None:
         network, batch, threads, device = options.child
         _child(network, int(batch), int(threads), torch.device(device))
         return
-    here = machine(threads=_cores())
+    begin, here = time.monotonic(), machine()
+    end = begin + 60 * options.minutes
     speeds, ways = options.folder / "training.csv", options.folder / "nudging.csv"
     others = _of_other_machines(speeds, here["cpu"])
     wait_for_quiet(at_most=30)
-    nudging = pd.concat([_of_other_machines(ways, here["cpu"]), _nudging().assign(**here)])
+    nudging = pd.concat(
+        [_nudging(_OF_NUDGING * (end - time.monotonic())).assign(**here), _of_other_machines(ways, here["cpu"])]
+    )
     write_table(nudging.to_dict("records"), ways)
-    begin = time.monotonic()
     rows: list[dict[str, object]] = []
     for number, (batch, network) in enumerate(SETTINGS, 1):
-        if time.monotonic() - begin > 60 * options.minutes:
-            break
-        wait_for_quiet(at_most=30)
-        rows += _setting(network, batch)
+        for of_round in _setting(network, batch, end):
+            rows += of_round
+            table = pd.concat([pd.DataFrame(rows).assign(**here), others])
+            write_table(table.to_dict("records"), speeds)
+            write_text(report(table, nudging), options.folder / "training.md")
         print(f"[{number}/{len(SETTINGS)}] {NETWORKS[network]}, batch {batch}", flush=True)
-        table = pd.concat([others, pd.DataFrame(rows).assign(**here)])
-        write_table(table.to_dict("records"), speeds)
-        write_text(report(table, nudging), options.folder / "training.md")
 
 
 def _of_other_machines(path: Path, cpu: str) -> pd.DataFrame:
@@ -76,41 +77,49 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _nudging() -> pd.DataFrame:
+def _nudging(seconds: float) -> pd.DataFrame:
+    """What was measured of Nudged SGD in so many seconds."""
     command = [sys.executable, "-m", "benchmarks.nudging"]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | ENVIRONMENT, encoding="utf-8"
-    )
-    return pd.DataFrame(json.loads(done.stdout.splitlines()[-1]))
+    try:
+        lines = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=seconds).stdout
+    except subprocess.TimeoutExpired as over:
+        lines = over.stdout or b""
+    return pd.DataFrame([json.loads(line) for line in lines.splitlines(keepends=True) if line.endswith(b"\n")])
 
 
-def _setting(network: str, batch: int) -> list[dict[str, object]]:
-    """All loops in turns: alone on all cores; and some side by side with one thread each, one for every core."""
+def _setting(network: str, batch: int, end: float) -> Iterator[list[dict[str, object]]]:
+    """Whole rounds before ``end``: all loops in turns, alone on all cores; some side by side, of one thread each."""
+    if time.monotonic() > end:
+        return
     with (
         Runs(network, batch, processes=1, threads=_cores()) as alone,
         Runs(network, batch, processes=_cores(), threads=1) as side_by_side,
     ):
         asked = [(alone, loop) for loop in (*LOOPS, FLOOR, PEAK)] + [(side_by_side, loop) for loop in _SIDE_BY_SIDE]
-        return [
-            {
-                "network": network,
-                "batch_size": batch,
-                "loop": loop,
-                "processes": runs.processes,
-                "threads_of_each": runs.threads,
-                "round": number,
-                "images_per_second": runs.speed(loop),
-            }
-            for number in range(_ROUNDS)
-            for runs, loop in asked
-        ]
+        for number in range(_ROUNDS):
+            found: list[dict[str, object]] = []
+            for runs, loop in asked:
+                if time.monotonic() > end:
+                    return
+                found.append(
+                    {
+                        "network": network,
+                        "batch_size": batch,
+                        "loop": loop,
+                        "processes": runs.processes,
+                        "threads_of_each": runs.threads,
+                        "round": number,
+                        "images_per_second": runs.speed(loop),
+                    }
+                )
+            yield found
 
 
 def _step(loop: str, network: str, batch: int, device: torch.device) -> tuple[Callable[[], object], float]:
     """One step of a loop, and how many images it is."""
     if loop in LOOPS:
         return LOOPS[loop](network, batch, device), batch
-    problem = Problem(build(network, 1).eval(), *examples(1))
+    problem = Problem(build(network).eval(), *examples(1))
     if loop == FLOOR:
         return layers_alone(problem, batch), batch
     one, other = torch.ones(2, PEAK_SIZE, PEAK_SIZE)
@@ -129,7 +138,6 @@ class Runs:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env=os.environ | ENVIRONMENT,
                 encoding="utf-8",
             )
             for _ in range(processes)

@@ -6,12 +6,12 @@ import itertools
 
 import pandas as pd
 
-from benchmarks.jobs import NETWORKS
+from benchmarks.jobs import NETWORKS, TRAINED
 from benchmarks.training_loops import FLOOR, IN_WORDS, PEAK
 
 BATCHES = (128, 8, 1024)
 # In the order in which they are measured.
-SETTINGS = list(itertools.product(BATCHES, NETWORKS))
+SETTINGS = list(itertools.product(BATCHES, TRAINED))
 
 _PROTOCOL = """\
 Images of 3x32x32; loops take turns, a number is the median over the rounds. One run uses all cores;
@@ -63,7 +63,7 @@ def _on_one_machine(table: pd.DataFrame, nudging: pd.DataFrame) -> list[str]:
         "\n".join(_targets(speeds)),
         "### Nudged SGD",
         _NUDGING,
-        _nudging(nudging).to_markdown(index=False, floatfmt=".2f"),
+        _nudging(nudging).to_markdown(index=False, floatfmt=".2f") if len(nudging) else "No time.",
         "### Projections",
         _projections(speeds),
         "### Threads",

@@ -1,4 +1,4 @@
-"""The benchmark: its own products, its accounting, and what it installs. No other library is needed."""
+"""The benchmark: its own products, its accounting, its page, and what it installs. No other library is needed."""
 
 import json
 import os
@@ -16,18 +16,17 @@ from packaging.requirements import Requirement
 from torch import nn
 from torch.nn import functional
 
-from benchmarks import measure, plan, spectrum, training_report
+from benchmarks import measure, plan, readme, spectrum, training, training_report
 from benchmarks.accuracy import with_errors
-from benchmarks.cost import product_operations
+from benchmarks.cost import costs, layers_alone, product_operations, step_operations
 from benchmarks.figure import cost_growth
-from benchmarks.jobs import NETWORKS, Job
+from benchmarks.jobs import NUM_EXAMPLES, PRODUCTS, RATES, TRAINED, Job
 from benchmarks.left_out import Reason, by_place
-from benchmarks.problem import Problem, build, weights_file
+from benchmarks.problem import Problem, weights_file
 from benchmarks.products import double_backward, gradient, retained_double_backward
 from benchmarks.report import report
-from benchmarks.summary import by_setting
+from benchmarks.summary import WITH_MALLOC, by_setting
 from benchmarks.targets import verdicts
-from sharpness.training import models
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,25 +68,13 @@ def test_gradient_is_that_of_the_mean_loss(problem):
     torch.testing.assert_close(gradient(problem), dense_derivatives(problem)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_a_wider_network_of_width_one_would_be_the_projects_own():
-    shapes = [weight.shape for weight in models.build("simple_cnn").parameters()]
-
-    wider = [weight.shape for weight in build("simple_cnn", 2).parameters()]
-
-    assert sum(shape.numel() for shape in shapes) == 361_898
-    # Hidden sizes double; the images' three channels and the ten classes stay.
-    assert [shape[0] for shape in wider[:-2]] == [2 * shape[0] for shape in shapes[:-2]]
-    assert wider[0][1:] == shapes[0][1:]
-    assert wider[-1] == shapes[-1]
-
-
 def test_operations_of_a_product_are_six_times_those_of_a_layer_and_twice_for_the_first(problem):
     # 2x2 outputs of 2 channels from 3x3 pixels; 3 outputs from 8; two operations each.
     assert product_operations(problem) == 2 * (2 * 4 * 2 * 9) + 6 * (2 * 3 * 8)
 
 
-def spectrum_row(tool, *, seconds=1.0, foreign=0.0, eigenvalues="3 1", number=0, products=40):
-    job = Job("spectrum", "simple_cnn", tool, num_pairs=len(eigenvalues.split()), round=number)
+def spectrum_row(tool, *, seconds=1.0, foreign=0.0, eigenvalues="3 1", number=0, products=40, malloc=False):
+    job = Job("spectrum", "simple_cnn", tool, num_pairs=len(eigenvalues.split()), round=number, malloc=malloc)
     return asdict(job) | found_spectrum(eigenvalues, seconds=seconds, foreign=foreign, products=products)
 
 
@@ -95,6 +82,7 @@ def found_spectrum(eigenvalues, *, seconds=1.0, foreign=0.0, products=40):
     return {
         "seconds": seconds,
         "cpu_seconds": 2 * seconds,
+        "process_cpu_seconds": 2 * seconds + 3,
         "foreign_cpu_seconds": foreign,
         "products": products,
         "probing": 0,
@@ -127,33 +115,51 @@ def test_rounds_beside_other_work_count_only_where_there_are_no_others():
     assert (tools["scipy LM"].seconds, tools["scipy LM"].disturbed) == (8.0, True)
 
 
-def with_rates(table):
+TEN = "9 8 7 6 5 4 3 2 1 1"
+
+
+def with_rates(table, *, kind="AVX-512, no AMX"):
     """The table with the rate of a convolution, one product a second, and with what a run adds to every row."""
-    rate = asdict(Job("rate", "simple_cnn", "ours float32")) | {
+    rate = asdict(Job("cost", "simple_cnn")) | {
+        "part": "rate",
+        "tool": "ours float32",
         "operations_per_second": 512.0,
+        "layer_operations_per_second": 256.0,
         "operations_per_product": 1.0,
     }
-    product = asdict(Job("product", "simple_cnn", "gradient")) | {"seconds": 0.25}
+    product = asdict(Job("cost", "simple_cnn")) | {"part": "product", "tool": "gradient", "seconds": 0.25}
     table = pd.concat([table, pd.DataFrame([rate, product])], ignore_index=True)
-    return table.assign(cpu="a processor", threads=2, versions="torch 0", sitting=1)
+    return table.assign(cpu=f"a processor with {kind}", kind=kind, threads=2, versions="torch 0")
 
 
 def test_a_target_that_is_not_met_says_why():
     rows = [
-        spectrum_row("scipy LM", seconds=80.0, eigenvalues="9 8 7 6 5 4 3 2 1 1", products=40),
-        spectrum_row("ours float32", seconds=40.0, eigenvalues="9 8 7 6 5 4 3 2 1 1", products=20),
+        spectrum_row("scipy LM", seconds=80.0, eigenvalues=TEN, products=40),
+        spectrum_row("ours float32", seconds=40.0, eigenvalues=TEN, products=20),
     ]
 
     found = [str(verdict) for verdict in verdicts(with_rates(pd.DataFrame(rows)))]
 
-    assert "2.00 times faster (2.00 in CPU time), wanted 4: not met; scipy LM took 40 products of 2.00 s" in found[0]
-    assert found[0].endswith("or 20.0 s in all; the floor is 20.0 s, just that.")
-    assert any("0.50 (20 against 40), at most 0.65 wanted: met" in verdict for verdict in found)
+    assert (
+        "2.00 times less CPU time (2.00 in time; one round), wanted 2.8: not met; scipy LM took 40 products" in found[0]
+    )
+    assert found[0].endswith("at the floor of so many products, 20.0 s, it would be 4.00 times.")
+    (floor,) = (verdict for verdict in found if "time over floor" in verdict)
+    assert "2.00 (one round), at most 1.35 wanted: not met; at the rate of its own layers the floor is 40.0 s" in floor
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("AMX", "3.2"), ("AVX-512 with bfloat16, no AMX", "2.8")])
+def test_a_processor_with_amx_is_held_to_more(kind, wanted):
+    rows = [spectrum_row(tool, eigenvalues=TEN) for tool in ("scipy LM", "ours float32")]
+
+    found = [str(verdict) for verdict in verdicts(with_rates(pd.DataFrame(rows), kind=kind))]
+
+    assert f"wanted {wanted}: not met" in found[0]
 
 
 def test_a_product_is_told_in_gradients_beside_its_operations():
     table = with_rates(pd.DataFrame([spectrum_row("ours float32")]))
-    product = asdict(Job("product", "simple_cnn", "ours float32")) | {"seconds": 0.46, "sitting": 1}
+    product = asdict(Job("cost", "simple_cnn")) | {"part": "product", "tool": "ours float32", "seconds": 0.46}
     found = [str(verdict) for verdict in verdicts(pd.concat([table, pd.DataFrame([product])], ignore_index=True))]
     # Multiplications of a forward pass, by layer; the first layer has no adjoint of its inputs.
     first = 27 * 32 * 32**2
@@ -170,32 +176,53 @@ def test_the_page_and_the_figure_are_made_of_a_table_with_gaps():
 
     page = report(table, failed, {Reason.TOO_LONG: [Job("spectrum", "resnet32", "scipy LM")]})
 
-    assert "| ours float32 | 1 | 1 | 1.0 | 2.0 | 1.00 | 40 |" in page
+    assert "| ours float32 | 1 | 1.0 | 2.0 | 1.00 | 5.0 | 1 | 40 |" in page
     assert "Failed:\n\n- train resnet32 N=512 k=10 round 0: no memory" in page
     assert f"{Reason.TOO_LONG}:\n\n- ResNet-32, 512 examples, k=10: scipy LM\n" in page
-    assert len(cost_growth(table).axes) == 3
+    assert len(cost_growth(table).axes) == 2
 
 
-def test_what_was_measured_in_a_later_sitting_is_told():
-    table = with_rates(pd.DataFrame([spectrum_row("ours float32"), spectrum_row("scipy LM", seconds=4.0)]))
-    table.loc[table["tool"] == "scipy LM", "sitting"] = 2
+def test_a_trajectory_is_told_in_gradients_and_epochs():
+    page = report(with_rates(pd.DataFrame([spectrum_row("ours float32", seconds=10.0)])), {}, {})
 
-    page = report(table, {}, {})
+    # A gradient of 512 examples takes half a second: twenty a spectrum, 600 for thirty, each a hundredth of 51,200.
+    assert "| SimpleCNN, 512 examples, k=2 | ours float32 | 20 | 600 | 61.4 | 6.1 |" in page
 
-    assert "2 sittings" in page
-    assert "are of SimpleCNN in sitting 1" in page
-    assert "| ours float32 | 1 | 1 | 1.0 |" in page
-    assert "| scipy LM | 2 | 1 | 4.0 | 8.0 |  |" in page  # no ratio of times of two sittings
+
+def test_kinds_of_processors_and_settings_of_malloc_are_told_apart():
+    plain = [spectrum_row("ours float32", eigenvalues=TEN), spectrum_row("scipy LM", seconds=3.0, eigenvalues=TEN)]
+    set_up = [
+        spectrum_row("ours float32", seconds=0.5, eigenvalues=TEN, malloc=True),
+        spectrum_row("scipy LM", seconds=2.0, eigenvalues=TEN, malloc=True),
+    ]
+    other = [spectrum_row("ours float32", seconds=100.0, eigenvalues=TEN)]
+    tables = [with_rates(pd.DataFrame(plain + set_up)), with_rates(pd.DataFrame(other), kind="AMX")]
+
+    page = report(pd.concat(tables), {}, {})
+
+    first, second = re.split(r"^## ", page, flags=re.MULTILINE)[1:]
+    assert "| scipy LM | 1 | 3.0 | 6.0 | 3.00 |" in first
+    assert "| scipy LM \\* | 1 | 2.0 | 4.0 | 4.00 |" in first
+    assert "100.0" not in first
+    assert second.startswith("a processor with AMX (AMX)")
+    assert "scipy LM \\*" not in second
+    (tools,) = by_setting(tables[0]).values()
+    assert tools["ours float32" + WITH_MALLOC].seconds == 0.5
+
+
+def test_the_costs_in_the_readme_are_the_measured_ones():
+    text = (ROOT / "README.md").read_text()
+    assert readme.written(text, ROOT / "results" / "bench") == text, "write them: make readme"
 
 
 def test_what_was_left_out_is_one_line_for_each_setting():
     jobs = [Job("spectrum", "simple_cnn", tool, round=number) for number in (1, 2) for tool in ("scipy LM", "scipy LA")]
-    jobs += [Job("train", "simple_cnn", width=2), Job("rate", "simple_cnn", "ours float32", width=2)]
+    jobs += [Job("train", "simple_cnn"), Job("cost", "simple_cnn")]
     jobs += [Job("spectrum", "simple_cnn", "scipy LM", num_examples=1024), Job("reference", "simple_cnn")]
 
     assert by_place(jobs) == [
         "SimpleCNN, 512 examples, k=10: scipy LM (2 rounds), scipy LA (2 rounds), reference",
-        "SimpleCNN of width x2: training, convolution rate (ours float32)",
+        "SimpleCNN: training, rates and products",
         "SimpleCNN, 1024 examples, k=10: scipy LM",
     ]
 
@@ -224,7 +251,7 @@ def bench(tmp_path):
 
 PRETENDS = """
 import json, os, pathlib, signal, sys
-*_, sitting, row = sys.argv
+*_, row = sys.argv
 wishes = json.loads(os.environ["WISHES"])
 with open("started", "a") as file:
     print(row, file=file)
@@ -232,109 +259,170 @@ if row == wishes.get("failing"):
     sys.exit("no memory")
 if row == wishes.get("killed"):
     os.kill(os.getpid(), signal.SIGKILL)
-pathlib.Path(row).write_text(json.dumps({"sitting": int(sitting)}))
+names = [name for name in os.environ if "MALLOC" in name or name.endswith("_NUM_THREADS")]
+pathlib.Path(row).write_text(json.dumps([{"names": sorted(names)}]))
 if "/train-" in row:
-    width = row.partition("-x")[2][:1] or "1"
     network = row.partition("/train-")[2].partition("-")[0]
-    pathlib.Path(wishes["weights"][f"{network} {width}"]).write_text("weights")
+    pathlib.Path(wishes["weights"][network]).write_text("weights")
 """
-WEIGHTS = {
-    f"{job.network} {job.width}": str(weights_file(job.network, job.width, Path()))
-    for job in plan.full()
-    if job.part == "train"
-}
+WEIGHTS = {job.network: str(weights_file(job.network, Path())) for job in plan.jobs() if job.part == "train"}
 
 
 def test_the_most_important_is_measured_first_and_nothing_twice(bench):
-    first, all_of_it = plan.short()[:3], plan.short()[:4]
+    first, all_of_it = plan.jobs()[:3], plan.jobs()[:4]
 
     started, cache = bench(reversed(first), weights=WEIGHTS)
     later, _ = bench(all_of_it, weights=WEIGHTS)
 
     assert started == [job.row for job in first]
     assert later == [job.row for job in all_of_it[3:]]
-    assert [row["sitting"] for row in spectrum.rows(cache)] == [1] * 3 + [2]
+    assert len(spectrum.rows(cache)) == 4
+
+
+def test_tools_are_measured_as_their_users_run_them(bench):
+    set_up = next(job for job in plan.jobs() if job.malloc)
+
+    _, cache = bench([plan.jobs()[2], set_up], weights=WEIGHTS)
+
+    _, plain, with_settings = spectrum.rows(cache)
+    assert plain["names"] == []
+    assert with_settings["names"] == ["MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"]
 
 
 @pytest.mark.parametrize("how", ["failing", pytest.param("killed", marks=pytest.mark.slow)])
 def test_nothing_is_measured_at_weights_that_were_not_trained_and_what_failed_is_tried_again(bench, how):
-    wider = [job for job in plan.short() if job.width > 1]
-    others = plan.short()[:2]
+    deeper = [job for job in plan.jobs() if job.network == "resnet32"]
+    others = plan.jobs()[:2]
 
-    started, cache = bench([*wider, *others], weights=WEIGHTS, **{how: wider[0].row})
+    started, cache = bench([*deeper, *others], weights=WEIGHTS, **{how: deeper[0].row})
 
-    assert sorted(started) == sorted([wider[0].row, *(job.row for job in others)])
-    assert spectrum.failures(cache) == {wider[0]: "no memory" if how == "failing" else "exit status 137"}
-    assert set(wider[1:]) <= set(spectrum.not_measured(cache, full=False)[Reason.UNTRAINED])
-    again, _ = bench([*wider, *others], weights=WEIGHTS)
-    assert again == [job.row for job in wider]
+    assert sorted(started) == sorted([deeper[0].row, *(job.row for job in others)])
+    assert spectrum.failures(cache) == {deeper[0]: "no memory" if how == "failing" else "exit status 137"}
+    assert set(deeper[1:]) <= set(spectrum.not_measured(cache)[Reason.UNTRAINED])
+    again, _ = bench([*deeper, *others], weights=WEIGHTS)
+    assert again == [job.row for job in deeper]
 
 
 def test_what_was_stopped_or_not_begun_is_left_out_for_want_of_time(tmp_path):
-    trained, stopped, *others = plan.short()
-    for place, text in ((trained.row, "{}"), (stopped.log, "Traceback:\nKeyboardInterrupt\n")):
+    trained, stopped, *others = plan.jobs()
+    for place, text in ((trained.row, "[]"), (stopped.log, "Traceback:\nKeyboardInterrupt\n")):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).write_text(text)
 
-    left_out = spectrum.not_measured(tmp_path, full=False)
+    left_out = spectrum.not_measured(tmp_path)
 
     assert spectrum.failures(tmp_path) == {}
     assert left_out[Reason.TOO_LONG][0] == stopped
-    assert {job for jobs in left_out.values() for job in jobs} == set(plan.full()) - {trained}
-    assert set(left_out[Reason.NOT_SHORT]) == set(plan.full()) - {trained, stopped, *others}
-    assert not spectrum.not_measured(tmp_path, full=True)[Reason.NOT_SHORT]
+    assert {job for jobs in left_out.values() for job in jobs} == {stopped, *others}
 
 
 def test_a_row_is_what_its_job_measured_here(monkeypatch, tmp_path):
-    job = plan.short()[0]
+    job = plan.jobs()[0]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measure, "measure", lambda job, _: measurements(job))
     monkeypatch.setattr(measure, "wait_for_quiet", lambda **_: None)
-    monkeypatch.setattr(sys, "argv", ["measure", str(torch.get_num_threads()), "3", job.row])
+    monkeypatch.setattr(sys, "argv", ["measure", job.row])
 
     measure.main()
 
     (row,) = spectrum.rows(tmp_path)
     assert {name: row[name] for name in asdict(job)} == asdict(job)
-    assert (row["training_loss"], row["sitting"], row["threads"]) == (0.1, 3, torch.get_num_threads())
+    assert (row["training_loss"], row["threads"]) == (0.1, len(os.sched_getaffinity(0)))
 
 
 def test_the_table_the_page_and_the_figure_are_of_the_rows_that_there_are(monkeypatch, tmp_path):
-    here = {"cpu": "a processor", "threads": 2, "versions": "torch 0", "sitting": 1}
-    done = [job for job in plan.short() if job.network == "simple_cnn" and job.width == 1]
+    here = {"cpu": "a processor", "kind": "AVX-512, no AMX", "threads": 2, "versions": "torch 0"}
+    done = [job for job in plan.jobs() if job.network == "simple_cnn"]
     for job in done:
         path = tmp_path / "cache" / job.row
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(job) | measurements(job) | here))
+        path.write_text(json.dumps([asdict(job) | row | here for row in measurements(job)]))
+    old = pd.DataFrame([spectrum_row("scipy LM", seconds=7.0)]).pipe(with_rates, kind="AMX")
+    again = pd.DataFrame([spectrum_row("scipy LM", seconds=6.0)]).pipe(with_rates)
+    pd.concat([old, again]).to_csv(tmp_path / "spectrum.csv", index=False)
     monkeypatch.setattr(sys, "argv", ["spectrum", "--folder", str(tmp_path)])
 
     spectrum.main()
 
-    assert len(pd.read_csv(tmp_path / "spectrum.csv")) == len(done)
+    table = spectrum.read(tmp_path / "spectrum.csv")
+    assert len(table[table["kind"] != "AMX"]) == sum(len(measurements(job)) for job in done)
+    assert list(table.loc[table["kind"] == "AMX", "seconds"].dropna()) == [7.0, 0.25]  # of another processor: it stays
     page = (tmp_path / "spectrum.md").read_text()
-    assert all(line in page for line in by_place(job for job in plan.short() if job.width > 1 and job.part != "train"))
     too_long = page.partition(f"{Reason.TOO_LONG}:")[2].partition(f"{Reason.UNTRAINED}:")[0]
-    assert "\n- SimpleCNN of width x2: training\n" in too_long
+    assert "\n- ResNet-32: training\n" in too_long
+    untrained = page.partition(f"{Reason.UNTRAINED}:")[2]
+    assert all(line in untrained for line in by_place(job for job in plan.jobs() if job.network == "resnet32")[1:])
     assert (tmp_path / "spectrum.png").read_bytes().startswith(b"\x89PNG")
 
 
 def measurements(job):
     """What a job could have found, as far as the page needs it."""
+    costs = [{"part": "product", "tool": tool, "seconds": 0.25} for tool in PRODUCTS]
+    costs += [
+        {"part": "rate", "tool": tool, "operations_per_second": 512.0, "operations_per_product": 1.0} for tool in RATES
+    ]
     return {
-        "train": {"training_loss": 0.1},
-        "product": {"seconds": 0.25},
-        "rate": {"operations_per_second": 512.0, "operations_per_product": 1.0},
-        "reference": {"eigenvalues": " ".join(map(str, range(20, 0, -1)))},
-        "spectrum": found_spectrum(" ".join(map(str, range(job.num_pairs, 0, -1)))),
+        "train": [{"training_loss": 0.1}],
+        "cost": costs,
+        "reference": [{"eigenvalues": " ".join(map(str, range(20, 0, -1)))}],
+        "spectrum": [found_spectrum(" ".join(map(str, range(job.num_pairs, 0, -1))))],
     }[job.part]
 
 
-def test_the_full_plan_contains_the_short_one_and_repeats_nothing():
-    short, full = plan.short(), plan.full()
+def test_nothing_is_planned_twice_and_what_the_page_claims_takes_three_rounds():
+    rows = [job.row for job in plan.jobs()]
+    claimed = [job for job in plan.jobs() if job.setting == ("simple_cnn", NUM_EXAMPLES, 10) and not job.malloc]
 
-    assert set(short) <= set(full)
-    assert len({job.row for job in full}) == len(full)
-    assert len(set(short)) == len(short)
+    assert len(set(rows)) == len(rows)
+    for tool in ("scipy LM", "curvlinops", "eigenthings", "ours float32", "ours bfloat16"):
+        assert [job.round for job in claimed if job.tool == tool] == [0, 1, 2]
+
+
+def test_rates_are_of_multiplications_counted_one_by_one(problem):
+    one = costs(problem)
+    rates = {row["tool"]: row for row in one if row["part"] == "rate"}
+
+    assert [row["tool"] for row in one if row["part"] == "product"] == list(PRODUCTS)
+    assert all(row["seconds"] > 0 for row in one if row["part"] == "product")
+    assert rates.keys() == set(RATES)
+    assert rates["ours float32"]["operations_per_product"] == product_operations(problem)
+    # A gradient of the first layer has no adjoint of its inputs: two convolutions there and three products here.
+    assert step_operations(problem) == 2 * (2 * 4 * 2 * 9) + 3 * (2 * 3 * 8)
+    layers_alone(problem, 4, torch.bfloat16)()
+
+
+def test_training_is_timed_within_its_minutes(monkeypatch, tmp_path):
+    asked = []
+
+    class Runs:
+        """Runs whose timings take no time; the clock moves by a minute for each."""
+
+        def __init__(self, *_, processes, threads):
+            self.processes, self.threads = processes, threads
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def speed(self, loop):
+            asked.append(loop)
+            return 100.0
+
+    monkeypatch.setattr(training, "Runs", Runs)
+    monkeypatch.setattr(training, "wait_for_quiet", lambda **_: None)
+    monkeypatch.setattr(training, "_nudging", lambda _: pd.DataFrame())
+    monkeypatch.setattr(training.time, "monotonic", lambda: 60.0 * len(asked))
+    monkeypatch.setattr(sys, "argv", ["training", "--minutes", "60", "--folder", str(tmp_path)])
+
+    training.main()
+
+    table = pd.read_csv(tmp_path / "training.csv")
+    num_loops = len(table[table["round"] == 0].groupby(["network", "batch_size"]).get_group(("simple_cnn", 128)))
+    assert len(asked) == 61  # none begins after the hour
+    assert len(table) == 61 // num_loops * num_loops  # whole rounds
+    assert "ResNet-32, batch 1024: no time" in (tmp_path / "training.md").read_text()
 
 
 def test_what_is_installed_has_the_versions_of_the_extra():
@@ -381,7 +469,7 @@ def test_a_ratio_of_training_speeds_is_of_medians_on_one_processor():
     table = pd.concat(
         [
             training_rows("first", ours=130.0, theirs=100.0),
-            training_rows("second", ours=1100.0, theirs=1000.0, networks=NETWORKS),
+            training_rows("second", ours=1100.0, theirs=1000.0, networks=TRAINED),
         ]
     )
 
