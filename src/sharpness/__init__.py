@@ -17,6 +17,7 @@ _PUBLIC = {
     "flatten": "sharpness.hessian.loss",
     "follow_eigenpairs": "sharpness.eigen.lanczos",
     "frobenius_norm": "sharpness.eigen.estimators",
+    "load_pairs": "sharpness.eigen.saving",
     "spectral_density": "sharpness.eigen.estimators",
     "squared_frobenius_norm": "sharpness.eigen.estimators",
     "top_eigenpairs": "sharpness.eigen.lanczos",

@@ -8,6 +8,7 @@ from sharpness.eigen.estimators import trace as trace
 from sharpness.eigen.lanczos import follow_eigenpairs as follow_eigenpairs
 from sharpness.eigen.lanczos import top_eigenpairs as top_eigenpairs
 from sharpness.eigen.operators import SymmetricOperator as SymmetricOperator
+from sharpness.eigen.saving import load_pairs as load_pairs
 from sharpness.hessian.layout import Layout as Layout
 from sharpness.hessian.loss import Loss as Loss
 from sharpness.hessian.loss import flatten as flatten

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
+
+from sharpness.eigen.saving import save_pairs
 
 
 @dataclass(frozen=True)
@@ -27,3 +32,14 @@ class Eigenpairs:
     # ``which``) is among these pairs, to within the tolerance. Infinite without a probe. With a reference, this and
     # ``complete`` refer to the operator itself.
     complete_beyond: float
+    # Of what these are: the operator's parameters, loss, number of examples and precision, and the versions that
+    # computed them; empty for an operator that does not say.
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the pairs and their provenance to a safetensors file, which ``load_pairs`` reads.
+
+        Raises:
+            ModuleNotFoundError: safetensors is not installed.
+        """
+        save_pairs(self, path)

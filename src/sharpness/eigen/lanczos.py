@@ -17,6 +17,7 @@ from sharpness.eigen.krylov import Krylov
 from sharpness.eigen.memory import capacity
 from sharpness.eigen.operators import SymmetricOperator, VectorProduct
 from sharpness.eigen.refinement import Refined, refine
+from sharpness.eigen.saving import provenance_of
 from sharpness.eigen.search import Search
 from sharpness.eigen.vectors import inner_products
 from sharpness.runtime import checks
@@ -120,6 +121,7 @@ def top_eigenpairs(
     beyond, is_whole = search.completeness()
     pairs = replace(
         pairs,
+        provenance=provenance_of(operator),
         num_probing=space.num_products - pairs.num_products,
         complete=True if is_whole and not missed else (False if missed else None),
         complete_beyond=beyond,
@@ -128,7 +130,14 @@ def top_eigenpairs(
 
 
 @on_its_device
-def follow_eigenpairs(operator: SymmetricOperator, vectors: Tensor, *, tolerance: float, max_products: int) -> Refined:
+def follow_eigenpairs(
+    operator: SymmetricOperator,
+    vectors: Tensor,
+    *,
+    tolerance: float,
+    max_products: int,
+    num_pairs: int | None = None,
+) -> Refined:
     """Update the largest eigenpairs of ``operator``, starting from the eigenvectors of a similar operator.
 
     This takes a few matvecs per pair if the operator has changed little (block Davidson without a preconditioner). An
@@ -138,8 +147,10 @@ def follow_eigenpairs(operator: SymmetricOperator, vectors: Tensor, *, tolerance
     Args:
         operator: symmetric, [P, P]; a ``reference`` is ignored.
         vectors: [k, P], orthonormal rows.
-        tolerance: largest residual, relative to the largest magnitude among the k pairs.
+        tolerance: largest residual, relative to the largest magnitude among the pairs.
         max_products: budget of matvecs, at least k; when it is spent, the best pairs so far are returned.
+        num_pairs: how many pairs to return, at most ``max_products``; None is k. If given, the span is widened by one
+            residual at a time, which from a single vector is the Lanczos method.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -157,4 +168,17 @@ def follow_eigenpairs(operator: SymmetricOperator, vectors: Tensor, *, tolerance
     checks.whole_number("max_products", max_products)
     if max_products < len(vectors):
         raise ValueError(f"max_products must be at least {len(vectors)}, one for each vector, got {max_products}")
-    return refine(product, vectors, ranking=torch.clone, tolerance=tolerance, max_products=max_products)
+    if num_pairs is not None and checks.whole_number("num_pairs", num_pairs, least=1) > min(max_products, product.size):
+        raise ValueError(
+            f"num_pairs must be at most max_products and the size {product.size} of the operator, got {num_pairs} with "
+            f"max_products={max_products}"
+        )
+    return refine(
+        product,
+        vectors,
+        ranking=torch.clone,
+        tolerance=tolerance,
+        max_products=max_products,
+        num_pairs=num_pairs,
+        one_by_one=num_pairs is not None,
+    )

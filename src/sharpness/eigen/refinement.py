@@ -30,6 +30,8 @@ def refine(
     tolerance: float,
     max_products: int,
     magnitude: float = 0.0,
+    num_pairs: int | None = None,
+    one_by_one: bool = False,
 ) -> Refined:
     """Refine the eigenpairs near ``vectors`` until they are within ``tolerance`` or ``max_products`` are spent.
 
@@ -44,8 +46,11 @@ def refine(
         tolerance: largest residual, relative to the largest magnitude of an eigenvalue.
         max_products: budget of matvecs, at least k.
         magnitude: lower bound on the largest magnitude of an eigenvalue, known from elsewhere.
+        num_pairs: how many are wanted, at most ``max_products``; None is one for each vector.
+        one_by_one: widen the span by the largest residual alone at a time. From a single vector this is the Lanczos
+            method, in whose span all residuals are parallel.
     """
-    num_pairs, before = len(vectors), product.num_products
+    num_pairs, before = len(vectors) if num_pairs is None else num_pairs, product.num_products
     basis, images = vectors, product.rows(vectors)
     most = min(max_products, product.size)
     while True:
@@ -53,8 +58,9 @@ def refine(
         vectors = coefficients @ basis
         errors = coefficients @ images - values.to(images)[:, None] * vectors
         residuals = norms_of_rows(errors) / (max(magnitude, largest_magnitude(values)) or 1.0)
-        worst = residuals.argsort(descending=True)[: max(most - len(basis), 0)]
-        beyond = worst[residuals[worst] > tolerance]
+        room = max(most - len(basis), 0)
+        worst = residuals.argsort(descending=True)[: min(room, 1) if one_by_one else room]
+        beyond = worst if len(values) < num_pairs else worst[residuals[worst] > tolerance]
         if not len(beyond):
             return Refined(values, vectors, residuals, product.num_products - before)
         errors = errors[beyond.to(errors.device)]

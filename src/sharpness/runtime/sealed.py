@@ -46,17 +46,17 @@ def save_sealed(
 class Sealed:
     """An open sealed file: its header, and its tensors, each checked when read."""
 
-    def __init__(self, path: Path, file: Any, entry: str) -> None:
-        self._path, self._file = path, file
+    def __init__(self, path: Path, file: Any, entry: str, advice: str) -> None:
+        self._path, self._file, self._advice = path, file, advice
         self.header: dict[str, Any] = json.loads((file.metadata() or {}).get(entry, "{}"))
         digest = self.header.pop(_DIGEST, None)
         if digest is None:
-            raise DamagedError(f"{path} has no digest, as files of an older version: {_ADVICE}")
+            raise DamagedError(f"{path} has no digest, as files of an older version: {advice}")
         if digest != _digest_of(json.dumps(self.header)):
-            raise DamagedError(f"{path} is damaged: its header is not what was written; {_ADVICE}")
+            raise DamagedError(f"{path} is damaged: its header is not what was written; {advice}")
         self.digests: dict[str, str] = self.header.pop(_DIGESTS)
         if set(self.digests) != set(file.keys()):
-            raise DamagedError(f"{path} is damaged: its tensors are not those that were written; {_ADVICE}")
+            raise DamagedError(f"{path} is damaged: its tensors are not those that were written; {advice}")
 
     def tensor(self, name: str, device: torch.device | str = "cpu") -> Tensor:
         """Read and check a tensor.
@@ -65,28 +65,28 @@ class Sealed:
             DamagedError: it is missing, or not what was written.
         """
         if name not in self.digests:
-            raise DamagedError(f"{self._path} is damaged: it lacks the tensor {name}; {_ADVICE}")
+            raise DamagedError(f"{self._path} is damaged: it lacks the tensor {name}; {self._advice}")
         tensor: Tensor = self._file.get_tensor(name)
         if digest_of(tensor) != self.digests[name]:
-            raise DamagedError(f"{self._path} is damaged: its tensor {name} is not what was written; {_ADVICE}")
+            raise DamagedError(f"{self._path} is damaged: its tensor {name} is not what was written; {self._advice}")
         return tensor.to(device)
 
 
 @contextmanager
-def open_sealed(path: Path, *, entry: str = "provenance") -> Iterator[Sealed]:
-    """Open a file written by ``save_sealed``.
+def open_sealed(path: Path, *, entry: str = "provenance", advice: str = _ADVICE) -> Iterator[Sealed]:
+    """Open a file written by ``save_sealed``; ``advice`` says what to do if it is damaged.
 
     Raises:
         DamagedError: it is cut short, changed, or not such a file.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            yield Sealed(path, file, entry)
+            yield Sealed(path, file, entry, advice)
     except FileNotFoundError:
         raise
     # Raised for files that are cut short, changed or of another format.
     except (SafetensorError, OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DamagedError(f"{path} is damaged or cut short ({' '.join(str(error).split())}): {_ADVICE}") from error
+        raise DamagedError(f"{path} is damaged or cut short ({' '.join(str(error).split())}): {advice}") from error
 
 
 def _digest_of(text: str) -> str:
