@@ -644,7 +644,9 @@ WITH_KERNELS = {
 def test_vectors_go_in_and_out_through_torchs_own_functions(problem, network, parameters, generator):
     """Gradients and what an optimiser remembers line up with eigenvectors by themselves."""
     plain = problem(network)
-    chosen = [p for name, p in plain.model.named_parameters() if fnmatch.fnmatchcase(name, parameters)]
+    named = plain.model.named_parameters(remove_duplicate=False)  # a tied weight is meant by each of its names
+    matching = {id(p) for name, p in named if fnmatch.fnmatchcase(name, parameters)}
+    chosen = [p for p in plain.model.parameters() if id(p) in matching]
     loss = functional.cross_entropy(plain.model(plain.inputs), plain.targets)
     gradient = parameters_to_vector(g.contiguous() for g in torch.autograd.grad(loss, chosen, create_graph=True))
     vector = draw(generator, len(gradient))

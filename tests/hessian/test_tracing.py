@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrize import register_parametrization
 
 from sharpness.hessian import forms
+from sharpness.hessian.losses.classes import CrossEntropy
 from sharpness.hessian.operator import HessianOperator
 from sharpness.hessian.r_operator.bilinear import Convolution, Dense
 from sharpness.hessian.r_operator.layers import LinearMap, MaxPool2d, Relu
@@ -737,7 +738,7 @@ def test_a_tangent_is_overwritten_only_where_nothing_else_holds_it():
 @pytest.mark.parametrize("name", ["control flow", "overwritten and read again"])
 def test_networks_without_a_list_of_operations_are_told(name):
     with pytest.raises(UntraceableError), torch.device("meta"):
-        ROperator(UNTRACED[name]().eval(), [True] * 4)
+        ROperator(UNTRACED[name]().eval(), [True] * 4, CrossEntropy())
 
 
 class TwoInputs(nn.Module):

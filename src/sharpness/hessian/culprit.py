@@ -13,7 +13,9 @@ from torch.utils import _pytree as pytree
 from sharpness.hessian.differences import fault_of, off_difference
 from sharpness.hessian.double_backward.casts import working_in
 from sharpness.hessian.double_backward.differentiable import once_differentiable, twice_differentiable
+from sharpness.hessian.inputs import Inputs
 from sharpness.hessian.layout import Layout
+from sharpness.hessian.loss import Loss, as_precise
 from sharpness.hessian.skeleton import inside
 
 # Largest relative difference between a slope and a finite difference that rounding explains.
@@ -21,16 +23,17 @@ _OFF_VALUES = 1e-3
 
 
 @working_in(torch.float64)
-def reason_of(network: nn.Module, state: Mapping[str, Tensor], inputs: Tensor, fault: str) -> str:
+def reason_of(loss: Loss, state: Mapping[str, Tensor], inputs: Inputs, fault: str) -> str:
     """Say in one sentence why a network's Hessian cannot be computed, naming the smallest faulty layer.
 
     Args:
-        network: in the mode to differentiate.
+        loss: of the network.
         state: its parameters and buffers by name, float64.
         inputs: some examples.
         fault: of the whole network, as the end of a sentence.
     """
-    calls = _calls(network, state, inputs.double() if inputs.is_floating_point() else inputs)
+    network = loss.evaluating
+    calls = _calls(loss, state, as_precise(inputs, torch.float64))
     for name, layer in sorted(network.named_modules(), key=lambda pair: len(list(pair[1].modules()))):
         if name and name in calls:
             prefix = f"{name}."
@@ -47,7 +50,7 @@ def _sentence(which: str, fault: str, place: str) -> str:
 
 
 def _calls(
-    network: nn.Module, state: Mapping[str, Tensor], inputs: Tensor
+    loss: Loss, state: Mapping[str, Tensor], inputs: Inputs
 ) -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
     """Record the arguments of every layer's first call."""
     calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
@@ -55,11 +58,11 @@ def _calls(
         layer.register_forward_pre_hook(
             lambda _, args, kwargs, name=name: calls.setdefault(name, (args, kwargs)) and None, with_kwargs=True
         )
-        for name, layer in network.named_modules()
+        for name, layer in loss.evaluating.named_modules()
     ]
     try:
         with torch.no_grad(), twice_differentiable():
-            functional_call(network, dict(state), (inputs,))
+            loss.called(loss.evaluating, dict(state), inputs)
     finally:
         for hook in hooks:
             hook.remove()

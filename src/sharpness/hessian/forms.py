@@ -1,7 +1,8 @@
-"""Choose how a network's Hessian-vector products are computed (R-operator or double backward), and check it."""
+"""Choose how products with a network's curvature are computed (R-operator or double backward), and check it."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import logging
@@ -12,10 +13,14 @@ from torch import Tensor, nn
 
 from sharpness.hessian.absent import FrozenUses
 from sharpness.hessian.culprit import reason_of
+from sharpness.hessian.curvature import CurvatureKind
 from sharpness.hessian.differences import TOLERANCE, fault_of, off_difference, relative_difference
 from sharpness.hessian.double_backward.product import DoubleBackward
+from sharpness.hessian.inputs import Inputs, arguments_of, num_examples, part
 from sharpness.hessian.layout import Layout
 from sharpness.hessian.loss import Loss
+from sharpness.hessian.losses.criterion import Criterion
+from sharpness.hessian.losses.own import OwnLoss
 from sharpness.hessian.r_operator.product import ROperator
 from sharpness.hessian.skeleton import inside, leaves_of
 
@@ -44,26 +49,30 @@ def checked_form(
     chosen: Sequence[bool],
     weights: list[Tensor],
     buffers: list[Tensor],
-    inputs: Tensor,
+    inputs: Inputs,
+    kind: CurvatureKind = "hessian",
 ) -> Form:
     """Return the R-operator if it is correct for this network, else double backward.
 
-    The check uses float64 and a few examples. Double backward must be symmetric and agree with a central difference of
-    gradients, and the R-operator must agree with double backward. If torch's double backward is wrong or missing, the
-    R-operator itself must be symmetric and agree with differences.
+    The check uses float64, a few examples and labels that the network does not predict; the form returned is for the
+    criterion of ``loss`` and the given kind of curvature. Double backward must be symmetric and agree with a central
+    difference of gradients, and the R-operator must agree with double backward. If torch's double backward is wrong or
+    missing, the R-operator itself must be symmetric and agree with differences.
 
     Raises:
-        ValueError: the network needs more arguments than the examples, does not return logits, returns others when
+        ValueError: the network needs other arguments than the examples, does not return logits, returns others when
             called again, or overwrites its weights.
         FloatingPointError: the curvature overflows at these weights.
         RuntimeError: neither way differentiates the network correctly; the message names the layer.
     """
     network = inside(loss.evaluating)
-    _check_arguments(network)
+    _check_arguments(network, inputs, loss.criterion)
     _check_tables(network)
     # A network that draws random numbers is refused later on; until then, protect the global generator.
     with torch.random.fork_rng(devices=[]):
-        return _Check(loss, layout, chosen, weights, buffers, inputs[:_EXAMPLES]).form()
+        check = _Check(loss, layout, chosen, weights, buffers, part(inputs, 0, _EXAMPLES))
+        form = check.form()
+        return form if kind == "hessian" else check.of_kind(form, kind)
 
 
 class _Check:
@@ -76,7 +85,7 @@ class _Check:
         chosen: Sequence[bool],
         weights: list[Tensor],
         buffers: list[Tensor],
-        inputs: Tensor,
+        inputs: Inputs,
     ) -> None:
         self._loss, self._layout, self._chosen, self._inputs = loss, layout, chosen, inputs
         self._own, full = weights[0].dtype, torch.float64
@@ -86,16 +95,39 @@ class _Check:
         self._full = self._states[full]
         self._vectors = _random(torch.Size([2, layout.size]), 0).to(weights[0].device, full)
         self._double_backward = DoubleBackward(loss, chosen)
-        # The least likely classes: if the network fits its examples, almost no curvature is left, and the two ways of
-        # computing it differ by rounding only.
-        self._targets = self._logits().argmin(dim=1)
+        self._trial, self._targets = loss.criterion.trial(self._logits())
+        self._double_backward.criterion = self._trial
 
     def form(self) -> Form:
-        """See ``checked_form``."""
+        """Return a checked form of the Hessian, for the criterion of the loss."""
+        return self._for_loss(self._checked())
+
+    def of_kind(self, form: Form, kind: CurvatureKind) -> Form:
+        """Return a form of another kind of curvature, given that of the Hessian.
+
+        The R-operator must agree with double backward in this kind, too.
+        """
+        by_graph = DoubleBackward(self._loss, self._chosen, self._trial, kind)
+        truth = self._product(by_graph, self._vectors[0])
+        _check_finite(truth)
+        if isinstance(form, ROperator):
+            form = copy.copy(form)
+            form.kind, form.criterion = kind, self._trial
+            _compare(self._product(form, self._vectors[0]), truth)
+        else:
+            form = by_graph
+        _compare(self._product(form, self._vectors[0], self._own), truth, self._own)
+        return self._for_loss(form)
+
+    def _for_loss(self, form: Form) -> Form:
+        form.criterion = self._loss.criterion
+        return form
+
+    def _checked(self) -> Form:
         form: Form = self._double_backward
         truth, fault = self._judged(form)
         try:
-            form = ROperator(self._loss.evaluating, self._chosen)
+            form = ROperator(self._loss.traceable(self._inputs), self._chosen, self._trial)
             if truth is None or fault:
                 truth, own_fault = self._judged(form)
                 if truth is None or own_fault:
@@ -106,7 +138,7 @@ class _Check:
         except Exception as error:  # whatever a user's network raises in forward mode; double backward has just worked
             if truth is None or fault:
                 state = self._double_backward.named(*self._full)
-                raise RuntimeError(reason_of(self._loss.evaluating, state, self._inputs, str(fault))) from error
+                raise RuntimeError(reason_of(self._loss, state, self._inputs, str(fault))) from error
             _warn_slow(
                 type(inside(self._loss.evaluating)).__name__, (str(error).splitlines() or [type(error).__name__])[0]
             )
@@ -186,7 +218,7 @@ class _Check:
                 one, *others = (
                     self._double_backward.logits_of(state, torch.float64, self._inputs) for _ in range(_CALLS)
                 )
-        _check_logits(network, one, len(self._inputs))
+        _check_outputs(network, one, num_examples(self._inputs) or 1, self._loss.criterion)
         self._check_leaves(network, list(leaves_of(one)), uses, computed)
         one = one.detach()
         if not all(_same(one, other.detach()) for other in others):
@@ -223,8 +255,13 @@ def _random(shape: torch.Size, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32, device="cpu")
 
 
-def _check_arguments(network: nn.Module) -> None:
-    """Refuse a network with several required inputs, naming all of them."""
+def _check_arguments(network: nn.Module, inputs: Inputs, criterion: Criterion) -> None:
+    """Refuse a network with other required arguments than it is given, naming all of them."""
+    if isinstance(criterion, OwnLoss):
+        return  # which calls the network as it likes
+    if not isinstance(inputs, Tensor):
+        arguments_of(network, inputs)
+        return
     try:
         parameters = inspect.signature(network.forward).parameters.values()
     except ValueError:  # a forward without a signature
@@ -234,7 +271,7 @@ def _check_arguments(network: nn.Module) -> None:
     if len(needed) > 1:
         raise ValueError(
             f"{type(network).__name__} takes {', '.join(needed)}, but is called with the examples alone: "
-            "give a module that takes one tensor, and computes or holds the others"
+            "give inputs as a tuple or dict of them, or a module that takes one tensor and computes or holds the others"
         )
 
 
@@ -249,18 +286,21 @@ def _check_tables(network: nn.Module) -> None:
             )
 
 
-def _check_logits(network: nn.Module, outputs: object, num_examples: int) -> None:
-    wanted = f"need a tensor of logits, [{num_examples}, classes]"
+def _check_outputs(network: nn.Module, outputs: object, num_examples: int, criterion: Criterion) -> None:
     name = type(network).__name__
+    wanted = criterion.check_outputs(torch.empty(0), num_examples) or "a tensor"
     if not isinstance(outputs, Tensor):
         kind = type(outputs).__name__
         if isinstance(outputs, dict):
             kind += f" with {', '.join(map(repr, outputs))}"
-        raise ValueError(f"{wanted}; {name} gives a {kind}: wrap it in a module that returns the logits alone")
+        raise ValueError(
+            f"need {wanted}; {name} gives a {kind}: wrap it in a module that returns "
+            "the logits alone, or give loss(model, batch)"
+        )
     if not outputs.is_floating_point():
-        raise ValueError(f"{wanted}; those of {name} are of {outputs.dtype}")
-    if outputs.dim() < 2 or len(outputs) != num_examples:
-        raise ValueError(f"{wanted}; {name} gives {list(outputs.shape)} for {num_examples} examples")
+        raise ValueError(f"need {wanted}; those of {name} are of {outputs.dtype}")
+    if wanted := criterion.check_outputs(outputs, num_examples) or "":
+        raise ValueError(f"need {wanted}; {name} gives {list(outputs.shape)} for {num_examples} examples")
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

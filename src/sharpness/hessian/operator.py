@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from sharpness.hessian import arguments
-from sharpness.hessian.cross_entropy import num_terms
+from sharpness.hessian.chunking import Chunking, Totals
+from sharpness.hessian.curvature import CurvatureKind
+from sharpness.hessian.examples import Examples, examples_of
+from sharpness.hessian.inputs import Inputs, mapped, num_examples, tensors_of
 from sharpness.hessian.layout import Layout
 from sharpness.hessian.loss import Loss, flatten
+from sharpness.hessian.losses.choice import AnyLoss, criterion_of
+from sharpness.hessian.preconditioner import Preconditioner, inverse_root
 from sharpness.hessian.product import HessianProduct
 from sharpness.hessian.recording import Recorder
 from sharpness.runtime import allocator, checks
@@ -27,12 +33,12 @@ if TYPE_CHECKING:
 
 
 class HessianOperator:
-    """The Hessian of the loss on given examples at a model's weights, as a symmetric [P, P] operator.
+    """The Hessian, or another curvature, of a loss on given examples at a model's weights: symmetric, [P, P].
 
-    Hessian-vector products are exact: the R-operator (Pearlmutter, "Fast exact multiplication by the Hessian", 1994)
-    for networks that can be traced, double backward for others. The loss is the cross-entropy plus ``l2`` times the sum
-    of squared kernel weights (see ``kernels_of``). As in torch, the cross-entropy is the mean over all labels, of
-    further axes too, and the label -100 is ignored. The result does not depend on the chunking. Dropout is off.
+    Products are exact: the R-operator (Pearlmutter, "Fast exact multiplication by the Hessian", 1994) for networks that
+    can be traced, double backward for others. The loss is a mean over terms, as torch has it (labels that are not
+    ignored, by the weights of their classes; pixels, tokens), plus ``l2`` times the sum of squared kernel weights (see
+    ``kernels_of``). The result does not depend on batches or chunks. Dropout is off.
 
     The model is left unchanged (weights, buffers, mode), as is the global random generator. The operator copies weights
     and examples, so later changes to them have no effect; neither do autocast, default dtype or device, or inference
@@ -42,18 +48,33 @@ class HessianOperator:
     entries to parameters, and ``named`` splits a vector by parameter.
 
     Args:
-        model: returns logits [N, classes, ...].
-        inputs: [N, ...], a tensor on the model's device or a numpy array; integers are passed on unchanged.
-        targets: [N, ...], class indices of any integer type, a tensor on the model's device or a numpy array.
+        model: returns outputs [N, ...], for the cross-entropy logits [N, classes, ...]. DataParallel,
+            DistributedDataParallel and compiled models are unwrapped.
+        data: inputs, if ``targets`` follow; or (inputs, targets); or a DataLoader or any other iterable of such pairs
+            that gives the same ones each time it is read. Inputs are a tensor or numpy array [N, ...], on the model's
+            device, or several in a tuple or dict, which become the arguments of the network; integers are passed on
+            unchanged. Batches of an iterable are moved to the device one by one; as many as fit into half of the memory
+            budget are kept, the others are read again at each product.
+        targets: [N, ...], as the loss takes them, on the model's device.
+        inputs: the same as ``data``, by another name.
+        loss: ``torch.nn.CrossEntropyLoss``, ``MSELoss`` or ``BCEWithLogitsLoss`` with any settings, of mean or sum; or
+            a function ``loss(model, batch)`` that returns (sum over terms, number of terms). None is the cross-entropy
+            of classes. Targets of floating point are probabilities only where ``CrossEntropyLoss`` is given.
+        curvature: "hessian"; "ggn", the generalised Gauss-Newton matrix, which leaves out the second derivatives of the
+            network; or "gradient_covariance", (1/N) Σ gᵢ gᵢᵀ - g gᵀ, where g is the gradient of the mean loss without
+            the penalty and gᵢ is N times the part that example i has in it.
+        preconditioner: the diagonal of D, positive numbers [P], or an Adam, AdamW, NAdam, RMSprop or Adagrad that has
+            taken a step; see ``preconditioner.inverse_root``. The operator is then D^-1/2 C D^-1/2 for the curvature C.
         l2: factor of the penalty.
-        chunk_size: examples per chunk. All examples are one chunk if the logits of one depend on the others, as with a
-            norm that has no running statistics.
+        chunk_size: examples per chunk. All examples are one chunk if the outputs of one depend on the others, as with a
+            norm that has no running statistics. Batches for a user's own loss are not cut.
         precision: "float32" and "float64" apply to everything, whatever the model's and the inputs' dtype. "bfloat16"
             runs the passes over the network in bfloat16, with float32 vectors; "tf32" lets a GPU multiply in
             TensorFloat-32. With either, ``reference`` is the same operator in float32.
-        memory_budget: bytes for activations and adjoints. Those of as many chunks as fit are cached between products;
-            the others are recomputed at each product.
-        parameters: pattern of the names of the weights for which the Hessian has rows (``layer3.*``).
+        memory_budget: bytes for activations and adjoints, and the batches kept of an iterable. Those of as many chunks
+            as fit are cached between products; the others are recomputed at each product.
+        parameters: the weights for which the curvature has rows: a pattern of their names (``layer3.*``) or several, or
+            "trained", all that require a gradient. Tied weights may be given by any of their names.
         batch_statistics: normalise batch norm with the statistics of these examples, and differentiate through them,
             instead of using running statistics. All examples are then one chunk.
 
@@ -66,9 +87,10 @@ class HessianOperator:
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: there are no examples; the numbers of inputs and targets differ; a target is not a class; an input
-            is not finite; examples and model are on different devices; the precision is unknown; no parameter matches;
-            or the memory budget is too small for one chunk.
+        ValueError: there are no examples; the numbers of inputs and targets differ; the loss does not take a target; an
+            input is not finite; the data differ between two passes; examples and model are on different devices; a
+            setting is unknown; no parameter matches; a preconditioner is not positive; or the memory budget is too
+            small for one chunk.
         FloatingPointError: a weight or running statistic is not finite (the message names the first), or the curvature
             overflows.
         RuntimeError: torch cannot differentiate the network correctly, which a comparison of products revealed.
@@ -79,32 +101,47 @@ class HessianOperator:
     def __init__(
         self,
         model: nn.Module,
-        inputs: Tensor | np.ndarray[Any, Any],
-        targets: Tensor | np.ndarray[Any, Any],
+        data: Any = None,
+        targets: Tensor | np.ndarray[Any, Any] | None = None,
         *,
+        inputs: Any = None,
+        loss: AnyLoss | None = None,
+        curvature: CurvatureKind = "hessian",
+        preconditioner: Preconditioner | None = None,
         l2: float = 0.0,
         chunk_size: int = 256,
         precision: Precision = "float32",
         memory_budget: int = 4 * 2**30,
-        parameters: str = "*",
+        parameters: str | Sequence[str] = "*",
         batch_statistics: bool = False,
     ) -> None:
         arguments.one_of("precision", precision, get_args(Precision))
+        arguments.one_of("curvature", curvature, get_args(CurvatureKind))
         checks.factor("l2", l2)
-        if not isinstance(parameters, str):
-            raise TypeError(f"parameters must be a pattern of names such as 'layer3.*', got {parameters!r}")
+        checks.whole_number("memory_budget", memory_budget, least=0)
         if not isinstance(batch_statistics, bool):
             raise TypeError(f"batch_statistics must be True or False, got {batch_statistics!r}")
-        loss = Loss(model, l2=l2, batch_statistics=batch_statistics)
+        criterion = criterion_of(loss)
+        of_model = Loss(model, l2=l2, batch_statistics=batch_statistics, criterion=criterion)
         device, dtype = arguments.device_of(model), torch.float64 if precision == "float64" else torch.float32
-        product = HessianProduct(loss, precision=low_precision(precision), parameters=parameters)
+        product = HessianProduct(
+            of_model, precision=low_precision(precision), parameters=parameters, curvature=curvature
+        )
+        layout = product.layout.in_torchs_order
         with alone(device):
             weights, buffers = (flat.to(dtype) for flat in flatten(model))
-            examples = arguments.examples(inputs, targets, dtype, device)
-        if examples[0].is_complex() and precision == "bfloat16":
+            root = None if preconditioner is None else inverse_root(preconditioner, model, layout, dtype, device)
+            examples = examples_of(
+                data if inputs is None else inputs,
+                targets,
+                criterion=criterion,
+                dtype=dtype,
+                device=device,
+                memory_budget=memory_budget // 2,
+            )
+        if precision == "bfloat16" and any(tensor.is_complex() for tensor in tensors_of(examples.first[0])):
             raise ValueError("complex inputs have no bfloat16: give precision 'float32' or 'float64'")
-        self._prepare(product, weights, buffers, *examples, chunk_size, memory_budget)
-        self.layout = product.layout.in_torchs_order
+        self._prepare(product, weights, buffers, examples, chunk_size, memory_budget, layout, root)
 
     @classmethod
     def at(
@@ -112,7 +149,7 @@ class HessianOperator:
         product: HessianProduct,
         weights: Tensor,
         buffers: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         targets: Tensor,
         *,
         chunk_size: int = 256,
@@ -124,7 +161,9 @@ class HessianOperator:
         buffers and examples must not change afterwards.
         """
         operator = cls.__new__(cls)
-        operator._prepare(product, weights, buffers, inputs, targets, chunk_size, memory_budget)
+        arguments.check_numbers(inputs, targets)
+        examples = Examples([(inputs, targets)])
+        operator._prepare(product, weights, buffers, examples, chunk_size, memory_budget, product.layout, None)
         return operator
 
     def _prepare(
@@ -132,27 +171,29 @@ class HessianOperator:
         product: HessianProduct,
         weights: Tensor,
         buffers: Tensor,
-        inputs: Tensor,
-        targets: Tensor,
+        examples: Examples,
         chunk_size: int,
         memory_budget: int,
+        layout: Layout,
+        inverse_root: Tensor | None,
     ) -> None:
-        arguments.check_numbers(inputs, targets)
-        self.layout = product.layout
+        self.layout = layout
         self.shape = (self.layout.size, self.layout.size)
         self.dtype = weights.dtype
         self.device = weights.device
         self._product = product
+        self._inverse_root = inverse_root  # of the preconditioner, in the order of the layout
         self._default_dtype = torch.get_default_dtype()  # of tensors that the network creates in its forward
         self._chunk_size = checks.whole_number("chunk_size", chunk_size, least=1)
-        self._memory_budget = checks.whole_number("memory_budget", memory_budget, least=0)
+        self._memory_budget = checks.whole_number("memory_budget", memory_budget, least=0) - examples.num_bytes
         self._reference: HessianOperator | None = None
         self._recorder = Recorder(
             first=5
         )  # following eigenvectors along a trajectory takes fewer products per operator
         with self._undisturbed():
             self._state = _plain(weights), _plain(buffers)
-            self._examples = _plain(inputs), _plain(targets)
+            kept = [(mapped(_plain, inputs), _plain(targets)) for inputs, targets in examples.kept]
+            self._examples = replace(examples, kept=kept)
             self._linearise()
 
     @contextmanager
@@ -163,7 +204,7 @@ class HessianOperator:
 
     def _linearise(self) -> None:
         allocator.suit(self._state[0])
-        product, (inputs, targets) = self._product, self._examples
+        product, (inputs, _) = self._product, self._examples.first
         _check_finite(product.loss.layout, self._state[0])
         _check_finite(product.loss.buffer_layout, self._state[1])
         arguments.check_inputs(inputs)
@@ -173,31 +214,54 @@ class HessianOperator:
         except RuntimeError as error:
             arguments.check_taken(inputs, error)
             raise
-        places = outputs.shape[1:] if inputs.shape[1:] == outputs.input_shape else targets.shape[1:]
-        arguments.check_labels(targets, torch.Size([len(targets), outputs.shape[0], *places]))
-        self._num_terms = num_terms(targets)
-        is_one_chunk = product.loss.batch_statistics or outputs.mixes_examples
-        size = len(targets) if is_one_chunk else self._chunk_size
-        self._chunks = list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
-        self._keep(less="fewer examples, which are one chunk here" if is_one_chunk else "a smaller chunk_size")
+        self._chunking = Chunking.of(product, self._examples, outputs, self._chunk_size)
+        totals = Totals(product, outputs, self._rounded)
+        self._chunks = [chunk for batch in self._examples.kept for chunk in self._chunking.chunks_of(totals.add(batch))]
+        for batch in self._examples.streamed():
+            totals.add(batch)
+        self._num_terms, self._num_examples = totals.divisor(), totals.num_examples
+        self._keep(totals.largest_batch)
+        self._mean_gradient = self._gradient() if product.curvature == "gradient_covariance" else None
 
-    def _keep(self, less: str) -> None:
-        """Linearise as many chunks as fit into memory, with room for recomputing another; the last is the smallest."""
-        first = self._product.linearise(*self._rounded, *self._chunks[0])
-        size, num_chunks = first.num_bytes, len(self._chunks)
+    def _keep(self, largest: int) -> None:
+        """Linearise as many chunks as fit into memory, with room for recomputing another.
+
+        Args:
+            largest: bytes of the inputs of the largest batch.
+        """
+        first, *others = self._chunks or [next(self._chunking.chunks_of(self._examples.first))]
+        linearised = self._product.linearise(*self._rounded, *first)
+        is_streamed, num_chunks = self._examples.stream is not None, len(self._chunks)
+        size = int(linearised.num_bytes * self._chunking.largest_ratio(first, others, largest))
         # The reference needs room for one chunk of its own, in numbers twice as long as bfloat16.
         for_reference = size * {None: 0, "tf32": 1, "bfloat16": 2}[self._product.precision]
         if size + for_reference > self._memory_budget:
             raise ValueError(
-                f"memory_budget={self._memory_budget:,} bytes is too little for a chunk of {len(self._chunks[0][1])} "
-                f"examples, which takes {size + for_reference:,}: give more, or {less}"
+                f"memory_budget={self._memory_budget:,} bytes is too little for a chunk of {num_examples(first[0])} "
+                f"examples, which takes {size + for_reference:,}: give more, or {self._chunking.less}"
             )
-        fitting = (self._memory_budget - for_reference) // size if size else num_chunks
-        num_cached = num_chunks if fitting >= num_chunks else fitting - 1
+        fitting = (self._memory_budget - for_reference) // size if size else num_chunks + 1
+        is_all = fitting >= num_chunks + is_streamed
+        num_cached = num_chunks if is_all else min(fitting - 1, num_chunks)
         # Recomputed chunks need memory at the same time as the reference.
         self._for_reference = self._memory_budget - min(num_cached + 1, num_chunks) * size
-        self._linearised = [first] if num_cached else []
+        self._linearised = [linearised] if num_cached else []
         self._linearised += [self._product.linearise(*self._rounded, *chunk) for chunk in self._chunks[1:num_cached]]
+
+    def _linearisations(self) -> Iterator[Any]:
+        yield from self._linearised
+        for chunk in self._chunks[len(self._linearised) :]:
+            yield self._product.linearise(*self._rounded, *chunk)
+        for batch in self._examples.streamed():
+            for chunk in self._chunking.chunks_of(batch):
+                yield self._product.linearise(*self._rounded, *chunk)
+
+    def _gradient(self) -> Tensor:
+        """Gradient of the mean loss, in the product's order."""
+        total = torch.zeros(self.shape[0], dtype=self.dtype, device=self.device)
+        for linearised in self._linearisations():
+            self._product.add_gradient(linearised, total)
+        return total / self._num_terms
 
     def __matmul__(self, vector: Tensor | np.ndarray[Any, Any]) -> Tensor:
         """Multiply ``vector`` [P], or each column of a block [P, b], by the Hessian.
@@ -222,36 +286,44 @@ class HessianOperator:
 
     def _product_with(self, vector: Tensor) -> Tensor:
         # CUDA graphs are used only where every product runs the same kernels on cached chunks.
-        if len(self._linearised) < len(self._chunks) or not self._product.is_static:
+        is_cached = len(self._linearised) == len(self._chunks) and self._examples.stream is None
+        if not is_cached or not self._product.is_static:
             return self._times(vector)
         return self._recorder(lambda given: (self._times(given),), vector, in_place=self._rounded)[0]
 
     def _times(self, vector: Tensor) -> Tensor:
+        if self._inverse_root is not None:
+            vector = vector * self._inverse_root
         vector = self.layout.converted(vector, self._product.layout)
         total = torch.zeros_like(vector)
-        for index, chunk in enumerate(self._chunks):
-            is_cached = index < len(self._linearised)
-            linearised = self._linearised[index] if is_cached else self._product.linearise(*self._rounded, *chunk)
+        for linearised in self._linearisations():
             self._product.add_product(linearised, vector, total)
         total /= self._num_terms
         loss = self._product.loss
-        if loss.l2:
+        if self._mean_gradient is not None:
+            # An example's gradient is N times its part of the mean loss.
+            total *= self._num_examples / self._num_terms
+            total -= self._mean_gradient * (self._mean_gradient @ vector)
+        elif loss.l2:
             total = total + loss.penalty_curvature(vector, self._product.layout)
-        return self._product.layout.converted(total, self.layout)
+        total = self._product.layout.converted(total, self.layout)
+        return total if self._inverse_root is None else total * self._inverse_root
 
     @property
     def reference(self) -> HessianOperator | None:
         """The same operator in the precision of its vectors; None if it has that already."""
         with self._undisturbed():
             if self._product.precision and self._reference is None:
-                self._reference = HessianOperator.at(
+                self._reference = HessianOperator.__new__(HessianOperator)
+                self._reference._prepare(
                     self._product.in_full_precision(),
                     *self._state,
-                    *self._examples,
-                    chunk_size=self._chunk_size,
-                    memory_budget=self._for_reference,
+                    replace(self._examples, num_bytes=0),
+                    self._chunk_size,
+                    self._for_reference,
+                    self.layout,
+                    self._inverse_root,
                 )
-                self._reference.layout = self.layout
             return self._reference
 
     def named(self, vector: Tensor | np.ndarray[Any, Any]) -> dict[str, Tensor]:

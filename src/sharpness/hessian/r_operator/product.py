@@ -19,9 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sharpness.hessian.cross_entropy import Curvature, gradient_and_curvature
+from sharpness.hessian.curvature import CurvatureKind, at_outputs
 from sharpness.hessian.double_backward.casts import working_in
+from sharpness.hessian.inputs import Inputs, tensors_of
 from sharpness.hessian.loss import as_precise, channels_last
+from sharpness.hessian.losses.criterion import Criterion, OutputCurvature
 from sharpness.hessian.r_operator.generic import GenericOperation
 from sharpness.hessian.r_operator.operation import Context, Parts, UntraceableError
 from sharpness.hessian.r_operator.tracing import steps_of
@@ -35,33 +37,43 @@ class Linearisation:
     saved: list[object]  # by step; None if nothing depends on a chosen weight
     adjoints: list[Tensor | None]  # by step, of its output, if its operation needs it
     active: list[bool]  # by value, whether it depends on a chosen weight
-    curvature: Curvature  # of the loss, at the logits
+    gradient: Tensor | None  # of the loss at the outputs, where products need it
+    curvature: OutputCurvature  # of the loss at the outputs
     borrowed: set[int]  # addresses of storage shared with weights, buffers and examples
 
     @property
     def num_bytes(self) -> int:
         """Bytes of memory that this holds, beside weights, buffers and examples."""
         storages = {}
-        for tensor in _tensors([self.curvature.tensors, self.adjoints, self.saved]):
+        for tensor in _tensors([self.curvature.tensors, self.gradient, self.adjoints, self.saved]):
             storage = tensor.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()  # a dictionary, since operations may share storage
         return sum(size for address, size in storages.items() if address not in self.borrowed)
 
 
 class ROperator:
-    """Hessian-vector products of the cross-entropy, summed over examples, through a network's list of operations.
+    """Products with a curvature of the loss, summed over terms, through a network's list of operations.
+
+    The Gauss-Newton matrix and the sum of squared gradients take the same passes as the Hessian, but leave the adjoints
+    out, and with them all second derivatives of the network.
 
     Args:
         network: in the mode to differentiate; only its structure is used.
         chosen: by parameter, in the order of ``network.parameters()``: whether the Hessian has rows for it.
+        criterion: the loss of outputs and targets.
+        kind: of curvature.
 
     Raises:
         UntraceableError: the network's operations depend on its data, or change values in place.
     """
 
-    def __init__(self, network: nn.Module, chosen: Sequence[bool]) -> None:
+    def __init__(
+        self, network: nn.Module, chosen: Sequence[bool], criterion: Criterion, kind: CurvatureKind = "hessian"
+    ) -> None:
         self._steps = steps_of(network)
         self._chosen = chosen
+        self.criterion = criterion
+        self.kind = kind
 
     @property
     def is_static(self) -> bool:
@@ -69,26 +81,31 @@ class ROperator:
         return not any(isinstance(step.operation, GenericOperation) for step in self._steps)
 
     @torch.no_grad()
-    def linearise(self, weights: list[Tensor], buffers: list[Tensor], inputs: Tensor, targets: Tensor) -> Linearisation:
+    def linearise(self, weights: list[Tensor], buffers: list[Tensor], inputs: Inputs, targets: Tensor) -> Linearisation:
         """Run the forward and the backward pass, at less than the cost of a gradient.
 
         Args:
             weights: by parameter.
             buffers: by floating-point buffer.
             inputs: [n, ...]; converted to the precision of the weights.
-            targets: [n, ...], as in ``cross_entropy``.
+            targets: [n, ...], as the criterion takes them.
         """
-        borrowed = {tensor.untyped_storage().data_ptr() for tensor in [*weights, *buffers, inputs]}
+        borrowed = {tensor.untyped_storage().data_ptr() for tensor in [*weights, *buffers, *tensors_of(inputs)]}
         inputs = as_precise(inputs, weights[0].dtype)
         with working_in(weights[0].dtype):
-            logits, saved, active = self._forward(weights, buffers, channels_last(inputs))
-            adjoint, curvature = gradient_and_curvature(logits, targets)
-            linearisation = Linearisation(weights, saved, [None] * len(self._steps), active, curvature, borrowed)
-            self._backward(linearisation, adjoint.to(logits.dtype))
+            logits, saved, active = self._forward(
+                weights, buffers, channels_last(inputs) if isinstance(inputs, Tensor) else inputs
+            )
+            adjoint, curvature = at_outputs(self.kind, self.criterion, logits, targets)
+            gradient = adjoint if self.kind == "gradient_covariance" else None
+            none = [None] * len(self._steps)
+            linearisation = Linearisation(weights, saved, [*none], active, gradient, curvature, borrowed)
+            if self.kind == "hessian":
+                self._backward(linearisation, adjoint.to(logits.dtype))
         return linearisation
 
     def _forward(
-        self, weights: list[Tensor], buffers: list[Tensor], inputs: Tensor
+        self, weights: list[Tensor], buffers: list[Tensor], inputs: Inputs
     ) -> tuple[Tensor, list[object], list[bool]]:
         values: list[object] = [inputs]
         active = [False]
@@ -137,7 +154,7 @@ class ROperator:
 
     @torch.no_grad()
     def add_product(self, linearisation: Linearisation, vector: Parts, product: Parts) -> None:
-        """Run the R-forward and R-backward passes: add the HVP with ``vector`` to ``product``, both by parameter."""
+        """Run the R-forward and R-backward passes: add the curvature times ``vector`` to ``product``, by parameter."""
         with working_in(linearisation.weights[0].dtype):
             self._add_product(linearisation, vector, product)
 
@@ -156,6 +173,20 @@ class ROperator:
             return  # the loss does not depend on any chosen weight
         tangents.clear()
         self._r_backward(contexts, product, linearisation.curvature.times(last).to(last.dtype))
+
+    @torch.no_grad()
+    def add_gradient(self, linearisation: Linearisation, total: Parts) -> None:
+        """Add the gradient of the summed loss to ``total``, by parameter; not for the Hessian."""
+        assert linearisation.gradient is not None
+        if not linearisation.active[-1]:
+            return
+        with working_in(linearisation.weights[0].dtype):
+            contexts = [self._context(linearisation, number) for number in range(len(self._steps))]
+            for step, ctx in zip(self._steps, contexts, strict=True):
+                ctx.weight_tangents = [total[index] for index in step.weights]  # which have a gradient
+                ctx.input_tangents = [None] * len(step.inputs)
+            # Without adjoints and tangents, the tangent of a gradient is linear in that of the outputs' adjoint.
+            self._r_backward(contexts, total, linearisation.gradient.to(linearisation.weights[0].dtype, copy=True))
 
     def _r_backward(self, contexts: list[Context], product: Parts, last: Tensor) -> None:
         r_adjoints: dict[int, Tensor] = {len(self._steps): last}

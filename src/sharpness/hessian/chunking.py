@@ -1,0 +1,149 @@
+"""How an operator's batches are cut into chunks, and what is summed over all of them beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sharpness.hessian import arguments
+from sharpness.hessian.examples import Batch, Examples
+from sharpness.hessian.inputs import num_examples, part, split, tensors_of
+from sharpness.hessian.losses.own import OwnLoss
+from sharpness.hessian.outputs import Outputs, shapes_of
+from sharpness.hessian.product import HessianProduct
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """The largest number of examples in a chunk, and what would take less memory."""
+
+    size: int | None  # None: batches as they are
+    less: str  # end of a sentence: "give more memory, or ..."
+
+    @classmethod
+    def of(cls, product: HessianProduct, examples: Examples, outputs: Outputs, chunk_size: int) -> Chunking:
+        """Decide how examples are cut.
+
+        Raises:
+            ValueError: the outputs of one example depend on others, and not all examples are at hand at once, or each
+                example's own gradient is asked for; or batches that are asked for example by example have none.
+        """
+        is_own, by_example = isinstance(product.loss.criterion, OwnLoss), product.curvature == "gradient_covariance"
+        if is_own and product.curvature == "ggn":
+            raise ValueError(
+                "a loss of one's own has no outputs of which a Gauss-Newton matrix could be made: give the network's "
+                "outputs and torch.nn.CrossEntropyLoss, MSELoss or BCEWithLogitsLoss, or curvature='hessian'"
+            )
+        if not (outputs.mixes_examples or product.loss.batch_statistics):
+            if is_own and by_example:
+                return cls(1, "fewer examples")
+            if not examples.divisible:
+                return cls(None, "smaller batches")
+            return cls(chunk_size, "a smaller chunk_size")
+        if is_own:
+            raise ValueError(
+                "the sum that loss(model, batch) returns for a few examples is not that of their halves added up: it "
+                "must return the sum over terms, not their mean, and no example may depend on the others"
+            )
+        if by_example:
+            raise ValueError("the outputs of an example depend on the others, so that none has a gradient of its own")
+        if len(examples.kept) > 1 or examples.stream is not None:
+            raise ValueError(
+                "the outputs of an example depend on the others in its batch, so that all examples have to be one "
+                "batch that fits into half of memory_budget"
+            )
+        return cls(None, "fewer examples, which are one chunk here")
+
+    def chunks_of(self, batch: Batch) -> Iterator[Batch]:
+        """Cut a batch into chunks.
+
+        Raises:
+            ValueError: single examples are needed, but cannot be told apart.
+        """
+        inputs, targets = batch
+        number = num_examples(inputs)
+        if self.size is None or number is None:
+            if self.size == 1:
+                raise ValueError("the examples of a batch cannot be told apart: its tensors differ in their first axis")
+            yield batch
+        elif len(targets) == number:
+            yield from zip(split(inputs, self.size), torch.split(targets, self.size), strict=True)
+        else:
+            for some in split(inputs, self.size):
+                yield some, targets
+
+    def largest_ratio(self, first: Batch, others: Sequence[Batch], largest: int) -> float:
+        """Size of the largest chunk relative to the first, which is 1 unless batches differ."""
+        own = bytes_of(first)
+        sizes = [bytes_of(chunk) for chunk in others]
+        if self.size is None or not sizes:
+            sizes.append(largest if self.size is None else 0)
+        return max(1.0, max(sizes) / own) if own else 1.0
+
+
+def bytes_of(batch: Batch) -> int:
+    """Bytes of a batch's inputs."""
+    return sum(tensor.nbytes for tensor in tensors_of(batch[0]))
+
+
+class Totals:
+    """Sums over all batches, each of which is checked: numbers of terms and of examples."""
+
+    def __init__(self, product: HessianProduct, outputs: Outputs, state: tuple[Tensor, Tensor]) -> None:
+        self._product, self._outputs, self._state = product, outputs, state
+        self._criterion = product.loss.criterion
+        self._weight: float | Tensor = 0
+        self.num_examples = 0
+        self.largest_batch = 0
+
+    def add(self, batch: Batch) -> Batch:
+        """Check a batch, and add its terms.
+
+        Raises:
+            ValueError: inputs are not finite, or targets do not match the outputs.
+        """
+        inputs, targets = batch
+        arguments.check_inputs(inputs)
+        number = num_examples(inputs) or 1
+        self._criterion.check(targets, self._shape(batch))
+        self._weight = self._weight + self._weight_of(batch)
+        self.num_examples += number
+        self.largest_batch = max(self.largest_batch, bytes_of(batch))
+        return batch
+
+    def divisor(self) -> float:
+        """Return what sums over terms are divided by.
+
+        Raises:
+            ValueError: there is nothing to average over.
+        """
+        if not self._weight > 0:
+            raise ValueError(self._criterion.nothing)
+        return self._criterion.divisor(self._weight if isinstance(self._weight, int) else float(self._weight))
+
+    def _weight_of(self, batch: Batch) -> float | Tensor:
+        inputs, targets = batch
+        if not isinstance(self._criterion, OwnLoss):
+            return self._criterion.weight(targets)
+        weight = self._product.num_terms(*self._state, inputs)
+        if not self.num_examples and (number := num_examples(inputs) or 1) > 1 and not self._outputs.mixes_examples:
+            half = number // 2
+            halves = part(inputs, 0, half), part(inputs, half, number)
+            apart = sum(float(self._product.num_terms(*self._state, some)) for some in halves)
+            if abs(float(weight) - apart) > 1e-6 * abs(apart):
+                raise ValueError(
+                    f"loss(model, batch) says that {number} examples have {float(weight):g} terms, but their halves "
+                    f"{apart:g}: it must return the number of terms of the batch that it is given"
+                )
+        return weight
+
+    def _shape(self, batch: Batch) -> torch.Size:
+        """Shape of the outputs, of which the first batch's are known."""
+        inputs, targets = batch
+        known, number = self._outputs.shape, num_examples(inputs) or 1
+        if shapes_of(inputs) == self._outputs.input_shapes or isinstance(self._criterion, OwnLoss):
+            return torch.Size([number, *known])
+        return self._criterion.shape_like(targets, known)

@@ -1,0 +1,1 @@
+"""Losses of a network's outputs, each with its first two derivatives."""
