@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor, nn
 
-from sharpness.hessian import arguments
+from sharpness.hessian import arguments, evaluation
 from sharpness.hessian.chunking import Chunking, Totals
 from sharpness.hessian.curvature import CurvatureKind
-from sharpness.hessian.examples import Examples, examples_of
+from sharpness.hessian.examples import Batch, Examples, examples_of
 from sharpness.hessian.inputs import Inputs, mapped, num_examples, tensors_of
 from sharpness.hessian.layout import Layout
 from sharpness.hessian.loss import Loss, flatten
@@ -325,6 +325,46 @@ class HessianOperator:
                     self._inverse_root,
                 )
             return self._reference
+
+    def value(self, displacement: Tensor | np.ndarray[Any, Any] | None = None) -> float:
+        """Compute the loss on the examples, L2 term included, at the weights plus ``displacement`` [P].
+
+        Raises:
+            ValueError: the displacement has the wrong shape or device.
+        """
+        with self._undisturbed():
+            weights, whole = self._state[0], self._product.loss.layout
+            if displacement is not None:
+                given = arguments.vector(displacement, self.shape[0], self.dtype, self.device)
+                weights = evaluation.displaced(whole, self.layout, weights, given)
+            chunks = self._all_chunks()
+            return float(evaluation.value(self._product.loss, weights, self._state[1], chunks, self._num_terms))
+
+    def gradient(self) -> Tensor:
+        """Compute the gradient of the loss on the examples, L2 term included, [P]."""
+        with self._undisturbed():
+            loss = self._product.loss
+            whole = evaluation.gradient(loss, *self._state, self._all_chunks(), self._num_terms)
+            return evaluation.rows_in(loss.layout, self.layout, whole)
+
+    def _all_chunks(self) -> Iterator[Batch]:
+        yield from self._chunks
+        for batch in self._examples.streamed():
+            yield from self._chunking.chunks_of(batch)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Of what the operator is, as eigenpairs keep it: parameters and their shapes, loss, examples, precision."""
+        loss, precise = self._product.loss, "float64" if self.dtype == torch.float64 else "float32"
+        return {
+            "parameters": {n: list(shape) for n, shape in zip(self.layout.names, self.layout.shapes, strict=True)},
+            "curvature": self._product.curvature,
+            "is_preconditioned": self._inverse_root is not None,
+            "loss": loss.criterion.description,
+            "l2": loss.l2,
+            "num_examples": self._num_examples,
+            "precision": self._product.precision or precise,
+        }
 
     def named(self, vector: Tensor | np.ndarray[Any, Any]) -> dict[str, Tensor]:
         """Split ``vector`` [P] into views by parameter name, in the parameters' shapes.

@@ -71,6 +71,11 @@ class Criterion(ABC):
     nothing = "the targets are empty: there is nothing to average over"
     """Said where the weight of all terms is zero."""
 
+    @property
+    def description(self) -> str:
+        """Say which loss this is, with its settings."""
+        return repr(self)
+
     def shape_like(self, targets: Tensor, example: torch.Size) -> torch.Size:
         """Shape of outputs for which the targets are right, where an example's are usually of shape ``example``."""
         return targets.shape

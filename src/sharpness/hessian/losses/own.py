@@ -23,6 +23,11 @@ class OwnLoss(Criterion):
     function: Function
     nothing = "loss(model, batch) finds no terms: there is nothing to average over"
 
+    @property
+    def description(self) -> str:
+        """Name the function."""
+        return f"{getattr(self.function, '__module__', '')}.{getattr(self.function, '__qualname__', self.function)}"
+
     def total(self, model: object, batch: object) -> tuple[Tensor, float | Tensor]:
         """Call the loss, and check what it returns.
 
