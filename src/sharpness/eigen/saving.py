@@ -34,7 +34,11 @@ def provenance_of(operator: object) -> dict[str, Any]:
     """Say of what eigenpairs of ``operator`` are, and by which versions they were computed."""
     import sharpness  # late: a package is complete only after its modules
 
-    versions = {"torch": str(torch.__version__), "sharpness": getattr(sharpness, "__version__", "unknown")}
+    try:
+        own = str(sharpness.__version__)
+    except ImportError:  # a copy of the package alone
+        own = "unknown"
+    versions = {"torch": str(torch.__version__), "sharpness": own}
     return {**getattr(operator, "provenance", {}), "versions": versions}
 
 

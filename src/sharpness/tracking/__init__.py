@@ -1,0 +1,1 @@
+"""Follow the curvature of a network while it trains."""

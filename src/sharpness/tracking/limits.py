@@ -1,0 +1,116 @@
+"""Up to which eigenvalue the steps of an optimizer are stable on a quadratic loss.
+
+On the loss λ w² / 2 each optimizer here is a linear recurrence of w and its momentum. The roots of its characteristic
+polynomial z² - T z + D lie inside the unit circle if and only if |D| < 1, 1 - T + D > 0 and 1 + T + D > 0. As λ grows,
+the last condition fails first. With learning rate η and momentum β:
+
+    SGD             T = 1 - η λ               D = 0              η λ < 2
+    heavy ball      T = 1 + β - η λ           D = β              η λ < 2 (1 + β)
+    Nesterov's      T = (1 + β) (1 - η λ)     D = β (1 - η λ)    η λ < 2 (1 + β) / (1 + 2 β)
+    Adam            T = 1 + β - (1 - β) η λ   D = β              η λ < 2 (1 + β) / (1 - β)
+
+Adam and RMSprop divide each step by a slowly changing diagonal D, which is taken to be fixed: λ is then an eigenvalue
+of D^-½ H D^-½ (Cohen et al., "Adaptive gradient methods at the edge of stability", 2022). A weight decay δ in the
+gradient adds δ to every eigenvalue; decoupled, it makes the 1 in T, and D's 1, 1 - η δ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+
+_Group = Mapping[str, Any]  # of parameters, with the settings of the optimizer for them
+
+
+@dataclass(frozen=True)
+class StabilityLimit:
+    """The stability limit of an optimizer with its present settings."""
+
+    learning_rate: float  # η
+    eigenvalue: float  # the steps are stable for smaller eigenvalues of the Hessian, preconditioned or not
+    is_preconditioned: bool  # whether the eigenvalues are those of the preconditioned Hessian
+
+    @property
+    def rate_times_eigenvalue(self) -> float:
+        """The limit of η λ."""
+        return self.learning_rate * self.eigenvalue if self.learning_rate else math.nan
+
+
+def stability_limit(optimizer: Optimizer) -> StabilityLimit:
+    """Return the largest eigenvalue with which the steps of a torch optimizer are stable.
+
+    Where groups of parameters differ in weight decay, the limit is that of the strongest.
+
+    Args:
+        optimizer: SGD (with momentum, dampening, Nesterov's momentum or weight decay), RMSprop, Adam or AdamW.
+
+    Raises:
+        TypeError: no limit is known for this optimizer.
+        ValueError: it maximises, its groups differ in more than the weight decay, or it adds its weight decay to
+            gradients that it then divides (Adam and RMSprop).
+    """
+    rule = next((rule for kind, rule in _RULES.items() if isinstance(optimizer, kind)), None)
+    if rule is None:
+        known = ", ".join(kind.__name__ for kind in _RULES)
+        raise TypeError(
+            f"the stability limit is known for {known}, not for {type(optimizer).__name__}: give optimizer=None to "
+            "follow the eigenvalues alone"
+        )
+    groups = [group for group in optimizer.param_groups if group["params"]]
+    _check(optimizer, groups)
+    rate = float(groups[0]["lr"])
+    limit = min(rule(group, rate) for group in groups) if rate else math.inf
+    return StabilityLimit(rate, limit, is_preconditioned=not isinstance(optimizer, SGD))
+
+
+def _check(optimizer: Optimizer, groups: Sequence[_Group]) -> None:
+    name = type(optimizer).__name__
+    if any(group.get("maximize") for group in groups):
+        raise ValueError(f"{name} maximises: a stability limit is one of descent")
+    for key in ("lr", "momentum", "dampening", "nesterov", "betas"):
+        values = [float(group[key]) if key == "lr" else group[key] for group in groups if key in group]
+        if any(value != values[0] for value in values):
+            raise ValueError(
+                f"the groups of {name} must agree in {key} for one stability limit, got "
+                f"{' and '.join(map(str, dict.fromkeys(values)))}"
+            )
+    if not isinstance(optimizer, SGD):
+        for group in groups:
+            if group["weight_decay"] and not _is_decoupled(optimizer, group):
+                raise ValueError(
+                    f"{name} divides its weight decay of {group['weight_decay']:g} as part of the gradient, which has "
+                    "no limit of its own: use AdamW, or add the penalty to the loss"
+                )
+
+
+def _is_decoupled(optimizer: Optimizer, group: _Group) -> bool:
+    return isinstance(optimizer, AdamW) or bool(group.get("decoupled_weight_decay"))
+
+
+def _of_sgd(group: _Group, rate: float) -> float:
+    momentum = group["momentum"]
+    limit = 2 * (1 + momentum) / (1 + 2 * momentum if group["nesterov"] else 1)
+    # The first step is not dampened.
+    dampening = group["dampening"] if momentum else 0
+    return float(limit / (rate * (1 - dampening)) - group["weight_decay"]) if dampening != 1 else math.inf
+
+
+def _of_rmsprop(group: _Group, rate: float) -> float:
+    return float(2 * (1 + group["momentum"]) / rate)
+
+
+def _of_adam(group: _Group, rate: float) -> float:
+    momentum = float(group["betas"][0])
+    return (1 + momentum) / (1 - momentum) * (2 - rate * float(group["weight_decay"])) / rate
+
+
+_RULES: dict[type[Optimizer], Callable[[_Group, float], float]] = {
+    SGD: _of_sgd,
+    RMSprop: _of_rmsprop,
+    Adam: _of_adam,
+    AdamW: _of_adam,
+}

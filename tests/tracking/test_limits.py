@@ -1,0 +1,106 @@
+"""The stability limits of optimizers: torch's own steps on a quadratic stay or grow on either side of them."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from sharpness.tracking.limits import stability_limit
+
+STEPS = 400
+
+
+def sizes_of_the_weight(make, eigenvalue):
+    """|w| after every step on the loss ``eigenvalue`` w² / 2, relative to the first one."""
+    # So small that the squared gradients are nothing beside eps: the preconditioner is the identity.
+    start = 1e-12
+    weight = nn.Parameter(torch.tensor([start], dtype=torch.float64))
+    optimizer = make([weight])
+    sizes = []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        (eigenvalue * weight.square() / 2).sum().backward()
+        optimizer.step()
+        sizes.append(abs(weight.item()) / start)
+    return sizes
+
+
+OPTIMIZERS = {
+    "SGD": lambda w: torch.optim.SGD(w, lr=0.1),
+    "SGD with a rate in a tensor": lambda w: torch.optim.SGD(w, lr=torch.tensor(0.1, dtype=torch.float64)),
+    "SGD with weight decay": lambda w: torch.optim.SGD(w, lr=0.1, weight_decay=3.0),
+    "heavy ball": lambda w: torch.optim.SGD(w, lr=0.1, momentum=0.9),
+    "heavy ball with dampening": lambda w: torch.optim.SGD(w, lr=0.1, momentum=0.5, dampening=0.3),
+    "heavy ball with weight decay": lambda w: torch.optim.SGD(w, lr=0.1, momentum=0.5, weight_decay=2.0),
+    "Nesterov's": lambda w: torch.optim.SGD(w, lr=0.1, momentum=0.9, nesterov=True),
+    "Nesterov's, less": lambda w: torch.optim.SGD(w, lr=0.2, momentum=0.3, nesterov=True),
+    "RMSprop": lambda w: torch.optim.RMSprop(w, lr=0.1, eps=1.0),
+    "RMSprop with momentum": lambda w: torch.optim.RMSprop(w, lr=0.1, eps=1.0, momentum=0.8),
+    "Adam": lambda w: torch.optim.Adam(w, lr=0.1, eps=1.0),
+    "Adam without momentum": lambda w: torch.optim.Adam(w, lr=0.1, eps=1.0, betas=(0.0, 0.99)),
+    "Adam, other momentum": lambda w: torch.optim.Adam(w, lr=0.02, eps=1.0, betas=(0.7, 0.999)),
+    "AdamW": lambda w: torch.optim.AdamW(w, lr=0.1, eps=1.0, weight_decay=2.0),
+    "Adam, decoupled": lambda w: torch.optim.Adam(w, lr=0.1, eps=1.0, weight_decay=1.0, decoupled_weight_decay=True),
+}
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_steps_stay_just_below_the_limit_and_grow_just_above(make):
+    limit = stability_limit(make([nn.Parameter(torch.zeros(1))])).eigenvalue
+
+    assert max(sizes_of_the_weight(make, 0.99 * limit)[-10:]) < 1
+    # Not at the end: once the weight is large, Adam and RMSprop shorten its steps.
+    assert max(sizes_of_the_weight(make, 1.01 * limit)) > 1e3
+
+
+def test_the_limits_are_those_of_the_literature():
+    weight = [nn.Parameter(torch.zeros(1))]
+
+    assert stability_limit(torch.optim.SGD(weight, lr=0.05)).rate_times_eigenvalue == pytest.approx(2)
+    assert stability_limit(torch.optim.SGD(weight, lr=0.05, momentum=0.9)).rate_times_eigenvalue == pytest.approx(3.8)
+    # Cohen et al., 2022: 38 / η for Adam's usual momentum.
+    adam = stability_limit(torch.optim.Adam(weight, lr=0.001))
+    assert adam.eigenvalue == pytest.approx(38_000)
+    assert adam.is_preconditioned
+
+
+def test_the_limit_follows_a_schedule_and_is_infinite_without_steps():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    optimizer.step()
+    schedule.step()
+    assert stability_limit(optimizer).eigenvalue == pytest.approx(200)
+
+    still = stability_limit(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.0))
+    assert (still.learning_rate, still.eigenvalue) == (0, math.inf)
+
+
+def test_groups_may_differ_in_weight_decay_of_which_the_strongest_counts():
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "weight_decay": decay} for decay in (0.0, 5.0)]
+    assert stability_limit(torch.optim.SGD(groups, lr=0.1)).eigenvalue == pytest.approx(15)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "said"),
+    [
+        (lambda w: torch.optim.Adagrad(w), TypeError, "known for SGD, RMSprop, Adam, AdamW, not for Adagrad"),
+        (lambda w: torch.optim.SGD(w, lr=0.1, maximize=True), ValueError, "SGD maximises"),
+        (lambda w: torch.optim.Adam(w, weight_decay=0.1), ValueError, "weight decay of 0.1 as part of the gradient"),
+        (
+            lambda w: torch.optim.SGD([{"params": w}, {"params": [nn.Parameter(torch.zeros(1))], "lr": 0.2}], lr=0.1),
+            ValueError,
+            "must agree in lr for one stability limit, got 0.1 and 0.2",
+        ),
+        (
+            lambda w: torch.optim.Adam(
+                [{"params": w}, {"params": [nn.Parameter(torch.zeros(1))], "betas": (0.5, 0.9)}]
+            ),
+            ValueError,
+            "must agree in betas",
+        ),
+    ],
+)
+def test_an_optimizer_without_one_limit_is_refused_in_a_sentence(make, kind, said):
+    with pytest.raises(kind, match=said):
+        stability_limit(make([nn.Parameter(torch.zeros(1))]))

@@ -1,0 +1,290 @@
+"""The tracker: eigenvalues of dense Hessians along a training, which it does not change by a bit."""
+
+import copy
+import csv
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from sharpness.tracking.tracker import CurvatureTracker
+
+NUM_EXAMPLES, CLASSES = 60, 3
+
+
+def network(seed=0):
+    """A small network with everything that a training changes: batch norm, dropout."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Dropout(0.2), nn.Linear(6, CLASSES))
+
+
+@pytest.fixture
+def examples():
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(NUM_EXAMPLES, 4, generator=generator)
+    return inputs, (inputs[:, 0] * 2).round().clamp(-1, 1).long() + 1
+
+
+def dense_hessian(model, inputs, targets):
+    """Of the loss in evaluation mode, by torch alone in double precision."""
+    model = copy.deepcopy(model).double().eval()
+    shapes = {name: weight.shape for name, weight in model.named_parameters()}
+
+    def loss(weights):
+        parts = weights.split([shape.numel() for shape in shapes.values()])
+        state = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+        return functional.cross_entropy(torch.func.functional_call(model, state, inputs.double()), targets)
+
+    return torch.autograd.functional.hessian(loss, nn.utils.parameters_to_vector(model.parameters()))
+
+
+def train(model, examples, optimizer, steps, after_step):
+    inputs, targets = examples
+    for _ in range(steps):
+        batch = torch.randint(0, NUM_EXAMPLES, (16,))
+        optimizer.zero_grad()
+        functional.cross_entropy(model(inputs[batch]), targets[batch]).backward()
+        optimizer.step()
+        after_step()
+
+
+EXAMPLES = {"inputs": torch.ones(5, 4)}
+
+
+def own_loss(model, batch):
+    return model(batch["inputs"]).square().sum(), len(batch["inputs"])
+
+
+CAREFUL = {"tolerance": 1e-3, "renew_residual": 0.01, "products": math.inf, "follow_products": 20, "probe_every": 1}
+
+
+@pytest.mark.parametrize("settings", [{}, CAREFUL], ids=["as usual", "careful"])
+def test_tracked_eigenvalues_are_those_of_dense_hessians_along_a_training(examples, settings):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.5)
+    tracker = CurvatureTracker(model, examples, None, optimizer, every=5, num_pairs=3, **settings)
+
+    def compare():
+        record = tracker.step()
+        if record is None:
+            return
+        dense = torch.linalg.eigvalsh(dense_hessian(model, *examples)).flip(0)
+        largest = float(dense.abs().max())
+        for value, residual in zip(record.eigenvalues, record.residuals, strict=True):
+            # What the residual promises: some eigenvalue is this close, relative to the largest that was found.
+            assert float((dense - value).abs().min()) <= residual * record.eigenvalues[0] + 1e-5 * largest
+        if settings or record.complete:
+            found = torch.tensor(record.eigenvalues, dtype=torch.float64)
+            torch.testing.assert_close(found, dense[:3], rtol=0, atol=max(*record.residuals, 1e-4) * largest)
+        assert record.stable_below == pytest.approx(2 * 1.5 / 0.2)
+        assert record.rate_limit == pytest.approx(3)
+        assert record.rate_times_eigenvalue == pytest.approx(0.2 * record.eigenvalues[0])
+
+    train(model, examples, optimizer, 100, compare)
+    model.load_state_dict(network(seed=7).state_dict())  # a jump: nothing is left to follow
+    train(model, examples, optimizer, 100, compare)
+
+    assert len(tracker.history) == 40
+    ways = [record.found_by.partition(":")[0] for record in tracker.history]
+    assert set(ways) >= {"first search", "followed"}
+    assert ways.count("followed") > 20
+    if settings:
+        assert "search" in ways
+    else:
+        later = [record.num_products for record in tracker.history[1:]]
+        assert sum(later) <= 6.25 * len(later)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
+def test_adaptive_optimizers_are_tracked_by_their_preconditioned_hessian(examples, kind):
+    model, (inputs, targets) = network(), examples
+    model[4].bias.requires_grad_(False)  # not trained: no part of the Hessian
+    optimizer = kind([weight for weight in model.parameters() if weight.requires_grad], lr=0.01)
+    loader = [(inputs[:25], targets[:25]), (inputs[25:], targets[25:])]
+    tracker = CurvatureTracker(model, loader, nn.CrossEntropyLoss(), optimizer, **CAREFUL, precision="float64")
+    with pytest.raises(ValueError, match="let it take a step first"):
+        tracker.measure()
+    train(model, examples, optimizer, 20, tracker.step)
+
+    record = tracker.measure()
+
+    diagonal = []
+    for weight in optimizer.param_groups[0]["params"]:
+        state = optimizer.state[weight]
+        square = state["square_avg"] if kind is torch.optim.RMSprop else state["exp_avg_sq"] / (1 - 0.999**20)
+        diagonal.append(square.double().sqrt().reshape(-1) + 1e-8)
+    root = torch.cat(diagonal).rsqrt()
+    trained = [weight.requires_grad for weight in model.parameters()]
+    kept = torch.cat([torch.full([w.numel()], t) for w, t in zip(model.parameters(), trained, strict=True)])
+    dense = dense_hessian(model, inputs, targets)[kept][:, kept] * root * root[:, None]
+    values = torch.linalg.eigvalsh(dense).flip(0)
+    assert record.eigenvalues == pytest.approx(values[:2].tolist(), rel=1e-3)
+    if kind is not torch.optim.RMSprop:
+        decay = 0.01 * 1e-2 if kind is torch.optim.AdamW else 0
+        assert record.rate_limit == pytest.approx(38 * (1 - decay / 2))
+
+
+def states():
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()
+
+
+def everything(model, optimizer):
+    """All that a step of a training leaves behind, as bytes."""
+    tensors = [*model.parameters(), *model.buffers(), *(weight.grad for weight in model.parameters())]
+    tensors += [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+    bits = [tensor.detach().numpy().tobytes() for tensor in tensors]
+    of_torch, of_python, of_numpy = states()
+    modes = [layer.training for layer in model.modules()]
+    return bits, modes, of_torch.numpy().tobytes(), of_python, of_numpy[1].tobytes(), of_numpy[2]
+
+
+@pytest.mark.parametrize("batch_sharpness", [0, 2])
+def test_a_training_with_the_tracker_has_the_same_bits_as_without(examples, batch_sharpness):
+    left = []
+    for tracked in (False, True):
+        model = network()
+        random.seed(3)
+        np.random.seed(3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9, nesterov=True)
+        trace = []
+        tracker = None
+        if tracked:
+            tracker = CurvatureTracker(
+                model, examples, None, optimizer, every=3, batch_sharpness=batch_sharpness, batch_size=20, probe_every=2
+            )
+            tracker.measure()
+
+        def after(tracker=tracker, model=model, optimizer=optimizer, trace=trace):
+            if tracker is not None:
+                tracker.step()
+            trace.append(everything(model, optimizer))
+
+        train(model, examples, optimizer, 30, after)
+        left.append(trace)
+
+    assert left[0] == left[1]
+
+
+def test_batch_sharpness_is_the_mean_curvature_along_the_batches_own_gradients(examples):
+    model = network().eval()
+    inputs, targets = examples
+    tracker = CurvatureTracker(model, examples, batch_sharpness=3, batch_size=20, every=1, seed=5)
+
+    record = tracker.measure()
+
+    generator = torch.Generator().manual_seed(5)
+    # The search draws first; its draws are repeated by another tracker without mini-batches.
+    other = CurvatureTracker(model, examples, every=1, seed=5)
+    other.measure()
+    generator.set_state(other._generator.get_state())
+    double = copy.deepcopy(model).double()
+    weights = list(double.parameters())
+    curvatures = []
+    for _ in range(3):
+        chosen = torch.randperm(NUM_EXAMPLES, generator=generator)[:20]
+        loss = functional.cross_entropy(double(inputs[chosen].double()), targets[chosen])
+        gradients = torch.autograd.grad(loss, weights, create_graph=True)
+        fixed = [gradient.detach() for gradient in gradients]
+        inner = sum((gradient * held).sum() for gradient, held in zip(gradients, fixed, strict=True))
+        images = torch.autograd.grad(inner, weights)
+        squares = sum(held.square().sum() for held in fixed)
+        curvatures.append(float(sum((a * b).sum() for a, b in zip(images, fixed, strict=True)) / squares))
+    assert record.batch_sharpness == pytest.approx(np.mean(curvatures), rel=1e-4)
+    assert record.batch_sharpness_error == pytest.approx(np.std(curvatures, ddof=1) / math.sqrt(3), rel=1e-3)
+    assert record.num_products == other.history[0].num_products + 3
+
+
+class Scalars:
+    """A writer with TensorBoard's method, which keeps what it is told."""
+
+    def __init__(self):
+        self.told = {}
+
+    def add_scalar(self, tag, scalar_value, global_step):
+        self.told[tag, global_step] = scalar_value
+
+
+def test_records_go_to_csv_tensorboard_and_functions(tmp_path, examples):
+    model, scalars, records = network(), Scalars(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    path = tmp_path / "new" / "curvature.csv"
+    tracker = CurvatureTracker(model, examples, None, optimizer, every=2, to=[path, scalars, records.append])
+
+    train(model, examples, optimizer, 6, tracker.step)
+
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [2, 4, 6]
+    assert records == tracker.history
+    for row, record in zip(rows, records, strict=True):
+        assert [float(row[f"eigenvalue_{rank}"]) for rank in range(2)] == list(record.eigenvalues)
+        assert int(row["num_products"]) == record.num_products > 0
+        assert float(row["cpu_seconds"]) > 0
+        assert scalars.told["curvature/eigenvalue_1", record.step] == record.eigenvalues[1]
+        assert scalars.told["curvature/stable_below", record.step] == pytest.approx(20)
+        assert row["batch_sharpness"] == ""
+    assert ("curvature/batch_sharpness", 2) not in scalars.told
+
+
+def test_tensorboards_own_writer_takes_the_records(tmp_path, examples):
+    tensorboard = pytest.importorskip("torch.utils.tensorboard")
+    with tensorboard.SummaryWriter(str(tmp_path)) as writer:
+        CurvatureTracker(network(), examples, to=writer).measure()
+    assert any(tmp_path.iterdir())
+
+
+def test_a_diverged_training_is_recorded_and_a_later_measurement_starts_anew(examples):
+    model = network()
+    tracker = CurvatureTracker(model, examples, every=1)
+    tracker.measure()
+    kept = copy.deepcopy(model.state_dict())
+    model[0].weight.data[0, 0] = math.inf
+
+    record = tracker.measure()
+
+    assert record.found_by == "diverged"
+    assert all(map(math.isnan, record.eigenvalues))
+    assert tracker.pairs is None
+    model.load_state_dict(kept)
+    again = tracker.measure()
+    assert again.found_by == "first search"
+    assert again.eigenvalues == pytest.approx(tracker.history[0].eigenvalues, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "said"),
+    [
+        ({"every": 0}, ValueError, "every must be at least 1, got 0"),
+        ({"every": 2.5}, TypeError, "every must be a whole number, got 2.5"),
+        ({"num_pairs": 0}, ValueError, "num_pairs must be at least 1"),
+        ({"follow_products": 1}, ValueError, "follow_products must be at least 2"),
+        ({"products": 1.5}, ValueError, "products must be a number of at least num_pairs=2, got 1.5"),
+        ({"batch_sharpness": 4}, ValueError, "batch_sharpness needs batch_size"),
+        ({"batch_sharpness": 1, "batch_size": 8}, ValueError, "at least 2 mini-batches"),
+        ({"batch_sharpness": 2, "batch_size": 61}, ValueError, "batch_size must be at most 60"),
+        ({"to": "curvature.txt"}, ValueError, r"curvature.txt must end in .csv"),
+        ({"to": 3}, TypeError, "to must be a path that ends in .csv"),
+        ({"to": [None]}, TypeError, "to must be a path that ends in .csv"),
+        (
+            {"data": [EXAMPLES, EXAMPLES], "loss": own_loss, "batch_sharpness": 2, "batch_size": 4},
+            ValueError,
+            "in memory",
+        ),
+        ({"renew_residual": -1}, ValueError, "renew_residual must be finite and not negative"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_a_sentence(examples, settings, kind, said):
+    with pytest.raises(kind, match=said):
+        CurvatureTracker(network(), **({"data": examples} | settings))
+
+
+def test_an_existing_file_is_not_written_over(tmp_path, examples):
+    path = tmp_path / "curvature.csv"
+    path.write_text("mine\n", encoding="utf-8")
+    with pytest.raises(FileExistsError, match="exists, perhaps from another training"):
+        CurvatureTracker(network(), examples, to=path)
+    assert path.read_text(encoding="utf-8") == "mine\n"
