@@ -6,6 +6,8 @@ The public interface is imported on first use, so that the workflow plans withou
 
 # Names as strings: imports here would make every stage of the workflow depend on all of these modules.
 _PUBLIC = {
+    "CurvatureRecord": "sharpness.tracking.record",
+    "CurvatureTracker": "sharpness.tracking.tracker",
     "Eigenpairs": "sharpness.eigen.eigenpairs",
     "Estimate": "sharpness.eigen.estimators",
     "HessianOperator": "sharpness.hessian.operator",
@@ -18,8 +20,13 @@ _PUBLIC = {
     "follow_eigenpairs": "sharpness.eigen.lanczos",
     "frobenius_norm": "sharpness.eigen.estimators",
     "load_pairs": "sharpness.eigen.saving",
+    "plot_density": "sharpness.plots.spectrum",
+    "plot_plane": "sharpness.plots.landscape",
+    "plot_slice": "sharpness.plots.landscape",
+    "plot_spectrum": "sharpness.plots.spectrum",
     "spectral_density": "sharpness.eigen.estimators",
     "squared_frobenius_norm": "sharpness.eigen.estimators",
+    "stability_limit": "sharpness.tracking.limits",
     "top_eigenpairs": "sharpness.eigen.lanczos",
     "trace": "sharpness.eigen.estimators",
 }

@@ -13,4 +13,11 @@ from sharpness.hessian.layout import Layout as Layout
 from sharpness.hessian.loss import Loss as Loss
 from sharpness.hessian.loss import flatten as flatten
 from sharpness.hessian.operator import HessianOperator as HessianOperator
+from sharpness.plots.landscape import plot_plane as plot_plane
+from sharpness.plots.landscape import plot_slice as plot_slice
+from sharpness.plots.spectrum import plot_density as plot_density
+from sharpness.plots.spectrum import plot_spectrum as plot_spectrum
+from sharpness.tracking.limits import stability_limit as stability_limit
+from sharpness.tracking.record import CurvatureRecord as CurvatureRecord
+from sharpness.tracking.tracker import CurvatureTracker as CurvatureTracker
 from sharpness.version import __version__ as __version__
