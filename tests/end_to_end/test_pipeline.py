@@ -245,10 +245,17 @@ def opened(finished, tmp_path):
 @pytest.mark.slow
 def test_the_report_shows_every_figure_in_a_browser_and_asks_for_nothing(opened):
     widths = opened.evaluate("[...document.images].map(image => image.naturalWidth)")
-    # A promise of two frames: all that a script has drawn is there.
-    drawn = """new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(
-        [...document.querySelectorAll(".js-plotly-plot")].map(plot => plot.querySelectorAll(".main-svg, canvas").length)
-    ))))"""
+    # Each is drawn when it comes into sight.
+    drawn = """(async () => {
+        const found = [];
+        for (const plot of document.querySelectorAll(".interactive")) {
+            plot.scrollIntoView();
+            for (let tries = 0; tries < 400 && !plot.querySelector(".main-svg, canvas"); tries++)
+                await new Promise(done => setTimeout(done, 50));
+            found.push(plot.querySelectorAll(".main-svg, canvas").length);
+        }
+        return found;
+    })()"""
     plots = opened.evaluate(drawn)
 
     assert len(widths) == len(opened.evaluate("[...document.querySelectorAll('figure')].map(figure => figure.id)"))

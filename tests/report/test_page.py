@@ -1,19 +1,39 @@
 """The page of the report, made from invented tables."""
 
+import base64
+import gzip
+import io
+import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from figures.invented import slices_table, spectrum_table
+from figures.invented import (
+    density_frame,
+    history_frame,
+    run_fields,
+    slices_frame,
+    slices_table,
+    spectrum_frame,
+    spectrum_table,
+    sweep,
+)
+from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from sharpness.analysis.claims.poster import CLAIMS
+from sharpness.analysis.claims.poster import CLAIMS, IN_SHORT
 from sharpness.analysis.figures import interactive
 from sharpness.report.costs import Cost
-from sharpness.report.page import Caption, Origin, Picture, Table, caption_of, render
+from sharpness.report.embedding import data_uri
+from sharpness.report.explorer import Measured
+from sharpness.report.making import Source, Workshop
+from sharpness.report.overview import panels
+from sharpness.report.page import MOST_BYTES, Caption, Chapter, File, Origin, Picture, Table, caption_of, render
+from sharpness.report.prose import in_short, rules_of
 from sharpness.report.provenance import Host, Training
 from sharpness.study.plan import KINDS
 
@@ -43,7 +63,12 @@ def claims_table():
         "effect": 0.36,
         "low": 0.3,
         "high": 0.42,
-        "test": "Student",
+        "unit": "decades",
+        "side": "above",
+        "threshold": 0.1,
+        "part": "",
+        "test": "Student's t over seeds against 0.100; at both ends of the bracket",
+        "p": 0.012,
         "seeds": 3,
         "diverged": 0,
         "seeds_are": "confirming",
@@ -57,8 +82,8 @@ def claims_table():
             "claim": "c",
             "finding": "Bowls are wide",
             **row,
-            **dict.fromkeys(("model", "data", "measured", "test"), ""),
-            **dict.fromkeys(("effect", "low", "high"), np.nan),
+            **dict.fromkeys(("model", "data", "measured", "test", "unit", "side"), ""),
+            **dict.fromkeys(("effect", "low", "high", "threshold", "p"), np.nan),
             "seeds": 0,
             "verdict": "undecided",
             "would_decide": f"an experiment, {ODD}",
@@ -79,24 +104,80 @@ def origin():
     )
 
 
-def page(pictures=None, tables=(), claims=None, brackets=""):
+RULES = f"""# How a claim is decided
+
+Rules, {ODD}
+
+| | quantity |
+|---|---|
+| a, rises | λ₁ |
+| a, declines | λ₁ |
+| b | {ODD} |
+| c | λ₁ |
+"""
+
+
+RUNS = sweep(seeds=(0, 1))
+MEASURED = {
+    "history": [history_frame(RUNS)],
+    "spectrum": [spectrum_frame(RUNS)],
+    "density": [density_frame([run_fields()])],
+    "slices": [slices_frame([run_fields()])],
+}
+
+
+def workshop(study):
+    kinds = {"a": "eigenvalues", "b": "eigenvalues", "c": "slices"}
+    sources = [
+        Source(
+            experiment=kind,
+            kind=kind,
+            figures=["peaks"],
+            tables=[f"{kind}_history"],
+            runs=[f"{kind}-run"],
+            subjects=frozenset({("simple_cnn", "digits")}),
+            made_by=f"code {ODD}",
+        )
+        for kind in dict.fromkeys(kinds.values())
+    ]
+    return Workshop(study, f"workflow/studies/{study}.yaml", sources)
+
+
+def chapter(study="made_up", *, pictures=None, tables=(), claims=None, brackets="", folder=""):
     caption = Caption("Peaks", f"Look *here*: {ODD}")
-    shown = interactive.spectrum(spectrum_table())
     if pictures is None:
         pictures = [
             Picture("peaks", PNG, "Dots and lines", caption, ODD, None),
-            Picture("spectrum", PNG, ODD, caption, "Hessian on 65 training images", shown),
+            Picture(
+                "spectrum", PNG, ODD, caption, "Hessian on 65 training images", interactive.spectrum(spectrum_table())
+            ),
             Picture("slices", PNG, "A surface", caption, "", interactive.slices(slices_table())),
         ]
-    return render(
-        "made_up",
+    return Chapter(
+        study=study,
         claims=claims_table() if claims is None else claims,
-        claims_caption=Caption("Findings", "Each row is one claim."),
+        panels=panels(MEASURED["spectrum"]),
         pictures=pictures,
         tables=tables,
         brackets=brackets,
         origin=origin(),
+        measured=Measured(workshop(study), folder, MEASURED),
+        plan=f"study: {study} # {ODD}",
+        files=[File("tables/claims.csv", 1234), File("figures/peaks.pdf", 2_345_678)],
+    )
+
+
+def page(**changes):
+    return page_of(chapter(**changes))
+
+
+def page_of(*chapters):
+    return render(
+        chapters,
+        claims_caption=Caption("Findings", "Each row is one claim."),
+        rules=RULES,
         citation={"title": "sharpness", "version": "1.0", "authors": [{"name": "The & authors"}]},
+        citation_file=f"title: {ODD}",
     )
 
 
@@ -136,7 +217,7 @@ def test_is_one_whole_document_with_unique_ids_and_no_dead_link_within():
     assert {"findings", "figures", "tables", "figure-peaks", "figure-spectrum", "table-table"} <= set(ids)
 
 
-def test_the_contents_tell_figures_of_one_kind_apart():
+def test_the_list_of_figures_tells_those_of_one_kind_apart():
     caption = Caption("Peaks", "Look.")
     links = re.findall(
         r'<li><a href="#figure-\w+">(.*?)</a>',
@@ -151,11 +232,23 @@ def test_the_contents_tell_figures_of_one_kind_apart():
     assert links == ["Peaks (first)", "Peaks (second)", "Widths"]
 
 
-def test_findings_come_before_figures_tables_and_what_ran():
+def test_the_picture_comes_first_then_findings_explorer_figures_tables_data_and_what_ran():
     text = page(tables=[Table("table", "text", Caption("Table", "Look."))])
 
-    places = [text.index(f'<section id="{name}">') for name in ("findings", "figures", "tables", "origin", "citing")]
+    sections = ("findings", "explore", "figures", "tables", "data", "origin", "citing")
+    places = [text.index("data-overview"), *(text.index(f'<section id="{name}">') for name in sections)]
     assert places == sorted(places)
+
+
+def test_without_a_setting_that_varies_the_first_figure_is_the_picture():
+    text = render_with(panels=())
+
+    assert "data-overview" not in text.partition("</style>")[2].partition("<script>")[0]
+    assert text.index("<img") < text.index('<section id="findings">')
+
+
+def render_with(**changes):
+    return page_of(replace(chapter(), **changes))
 
 
 def test_every_figure_is_embedded_with_its_size_and_its_alternative_text():
@@ -166,29 +259,63 @@ def test_every_figure_is_embedded_with_its_size_and_its_alternative_text():
     assert all((image["width"], image["height"]) == ("1", "1") for image in images)
 
 
-def test_every_claim_is_shown_with_its_verdict_in_words_and_as_a_symbol():
-    text = page()
-    rows = re.findall(r'<tr id="claim-\d+">(.*?)</tr>', text, flags=re.DOTALL)
+def rows_of(text):
+    return re.findall(r'<tr id="claim-\d+"[^>]*>(.*?)</tr>', text, flags=re.DOTALL)
+
+
+def test_every_claim_is_shown_with_its_verdict_its_test_and_its_effect_against_the_threshold():
+    rows = rows_of(page())
 
     assert len(rows) == 3
     for row, (symbol, verdict, effect) in zip(
         rows,
-        [("✓", "holds", "0.360 (0.300 to 0.420)"), ("✗", "does not hold", "0.36"), ("?", "undecided", "")],
+        [("✓", "holds", "0.360 decades (0.300 to 0.420)"), ("✗", "does not hold", "0.36"), ("?", "undecided", "")],
         strict=True,
     ):
         shown = " ".join(Read(row).text.split())
         assert shown.startswith(f"{symbol}{verdict}")
         assert effect in shown
-    assert "3 confirming seeds; 1 diverged run" in rows[1]
-    assert "nan" not in Read(rows[2]).text
+    first, second, third = (" ".join(Read(row).text.split()) for row in rows)
+    assert first.startswith("✓holds Student's t against 0.100, p = 0.0120 3 confirming seeds")
+    assert "claimed: above 0.1" in first
+    assert "3 confirming seeds; 1 diverged run" in second
+    assert "nan" not in third
+    assert [row.count("<circle") for row in rows] == [1, 1, 0]
+
+
+def test_every_claim_has_links_to_its_figure_and_its_rule_and_says_how_its_number_was_made():
+    text = page()
+    first = rows_of(text)[0]
+
+    assert 'href="#figure-peaks"' in first
+    assert 'href="#rule-a"' in first
+    assert text.count('id="rule-a"') == 1
+    words = " ".join(Read(first).text.split())
+    command = "snakemake -c all results/made_up/tables/claims.csv --configfile workflow/studies/made_up.yaml"
+    for part in ("How was this number made?", command, "eigenvalues_history.csv", "eigenvalues-run", f"code {ODD}"):
+        assert part in words
+
+
+def test_where_the_rules_are_not_at_hand_each_claim_has_its_own_in_short():
+    assert re.findall(r'id="rule-(\w)"', rules_of(in_short())) == list(CLAIMS)
+
+
+def test_the_rules_of_the_documentation_have_a_target_for_every_claim():
+    html = rules_of((ROOT / "docs/claims.md").read_text())
+    assert sorted(re.findall(r'id="rule-(\w)"', html)) == list(CLAIMS)
+
+
+def test_the_rules_have_a_target_for_each_claim_once():
+    html = rules_of("| | quantity |\n|---|---|\n| a, rises | x |\n| a, declines | y |\n| g | z |\n\n| g | again |")
+
+    assert re.findall(r'id="rule-(\w)"', html) == ["a", "g"]
 
 
 def test_networks_and_data_have_the_names_that_people_know():
     text = Read(page()).text
 
-    assert "SimpleCNN, digits; 3 confirming seeds" in text
-    assert "training runs: SimpleCNN, digits, 1,300 images." in " ".join(text.split())
-    assert "simple_cnn" not in text
+    assert "SimpleCNN, digits" in text
+    assert "training runs, SimpleCNN, digits, 1,300 images." in " ".join(text.split())
 
 
 @pytest.mark.parametrize("told", ["", f"within 20 % in 3 of 7 checkpoints {ODD}"])
@@ -207,12 +334,14 @@ def test_every_claim_of_the_poster_has_its_place():
     shown = Read(page(claims=every)).text
 
     assert all(claim.finding in shown for claim in CLAIMS.values())
+    assert all(f"{words[0].upper()}{words[1:]}" in shown for words in IN_SHORT.values())
 
 
 def test_claims_without_a_measurement_come_last_and_folded():
     text = page(claims=claims_table().iloc[[2, 0, 1]])
 
     before, folded = text.split("<summary>1 claim of which this study has no measurement</summary>")
+    before = before.partition('<section id="findings">')[2]
     assert [finding in before for finding in ("Peaks are lower", "Bowls are wide")] == [True, False]
     assert "Bowls are wide" in folded
     (tally,) = re.findall(r'<ul class="tally">(.*?)</ul>', text, flags=re.DOTALL)
@@ -229,7 +358,7 @@ def test_what_was_measured_is_never_folded(found):
     text = page(claims=claims_table().iloc[[2]].assign(**found))
 
     assert "no measurement" not in text
-    assert "not measured" not in text
+    assert "not measured:" not in Read(text).text
 
 
 def test_an_unknown_verdict_is_refused_by_name():
@@ -248,13 +377,17 @@ def test_what_looks_like_a_tag_is_shown_as_text_wherever_it_stands():
     assert "A & B" in Read(text).text
 
 
-def test_the_library_of_the_interactive_figures_stands_once_and_only_where_it_is_needed():
-    library, still = get_plotlyjs(), Picture("peaks", PNG, "Dots", Caption("Peaks", "Look."), "", None)
+def unpacked(text, name):
+    (found,) = re.findall(rf'<script type="text/plain" id="{name}">(.*?)</script>', text)
+    return gzip.decompress(base64.b64decode(found)).decode()
 
-    assert page().count(library) == 1
-    assert "</script" not in library.lower()
-    assert page(pictures=[still]).count(library) == 0
-    assert [name for name in ("interactive-spectrum", "interactive-slices") if f'id="{name}"' in page()] != []
+
+def test_the_library_of_the_interactive_figures_stands_once_packed_and_only_where_it_is_needed():
+    still = Picture("peaks", PNG, "Dots", Caption("Peaks", "Look."), "", None)
+
+    assert unpacked(page(), "plotly") == get_plotlyjs()
+    assert 'id="plotly"' not in page(pictures=[still])
+    assert re.findall(r'id="interactive-(\w+)"', page()) == ["spectrum", "slices"]
 
 
 def test_asks_for_nothing_outside_itself():
@@ -290,6 +423,8 @@ def test_says_what_ran_what_it_cost_and_how_to_cite_it():
     ):
         assert words in text
     assert "The & authors: sharpness. version 1.0." in text
+    assert "@software{" in text
+    assert f"title: {ODD}" in text  # CITATION.cff
 
 
 @pytest.mark.parametrize(
@@ -309,3 +444,68 @@ def test_every_product_has_a_caption_with_a_title(name):
 def test_a_caption_without_a_title_is_refused():
     with pytest.raises(ValueError, match="Look here"):
         caption_of("Look here\n")
+
+
+def test_every_table_and_figure_is_linked_beside_the_page_and_so_is_the_studys_file():
+    text = page(folder="../made_up/")
+    links = [link["href"] for link in Read(text).all("a")]
+
+    assert {"../made_up/tables/claims.csv", "../made_up/figures/peaks.pdf", "../made_up/study.yaml"} <= set(links)
+    assert "1 kB" in text
+    assert "2.3 MB" in text
+    assert f"study: made_up # {ODD}" in Read(text).text
+
+
+def test_several_studies_stand_in_one_page_under_their_own_names():
+    text = page_of(chapter("first"), chapter("second", folder="../second/"))
+    read = Read(text)
+
+    ids = [attributes["id"] for _, attributes in read.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {"first-figure-peaks", "second-figure-peaks", "first-data", "second-data"} <= set(ids)
+    targets = [link["href"] for link in read.all("a") if link["href"].startswith("#")]
+    assert {target.removeprefix("#") for target in targets} <= set(ids)
+    rows = [" ".join(Read(row).text.split()) for row in rows_of(text)]
+    # The same claim of both studies, one below the other.
+    assert [("first:" in row, "second:" in row) for row in rows[:4]] == [(True, False), (False, True)] * 2
+    assert text.count('id="plotly"') == 1
+    assert {run["study"] for run in json.loads(unpacked(text, "explorer-data"))["runs"]} == {0, 1}
+
+
+def test_a_study_stands_in_a_page_once():
+    with pytest.raises(ValueError, match="each study once, got same 2 times"):
+        page_of(chapter("same"), chapter("same"))
+
+
+def noise(num_pixels):
+    pixels = np.random.default_rng(0).integers(0, 255, (num_pixels // 1000, 1000, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "png")
+    return stream.getvalue()
+
+
+def test_a_page_too_large_leaves_out_what_is_drawn_elsewhere_and_then_refuses():
+    def pictures(num_pixels):
+        still = Picture("peaks", noise(num_pixels), "Dots", Caption("Peaks", "Look."), "", None)
+        shown = interactive.spectrum(spectrum_table())
+        return [still, Picture("spectrum", PNG, "Lines", Caption("Lines", "Look."), "", shown)]
+
+    whole = page(pictures=pictures(1_000))
+    assert len(whole.encode()) < MOST_BYTES
+    assert 'id="plotly"' in whole
+    large = page(pictures=pictures(6_500_000))
+    assert len(large.encode()) <= MOST_BYTES
+    assert 'id="plotly"' not in large
+    with pytest.raises(ValueError, match="the figures of made_up are too large for one page of 10,000,000 bytes"):
+        page(pictures=pictures(9_000_000))
+
+
+def test_an_image_is_embedded_with_fewer_colours_where_that_is_smaller():
+    whole = next(iter((ROOT / "results/digits/published/figures").glob("*.png"))).read_bytes()
+
+    embedded = base64.b64decode(data_uri(whole).partition(",")[2])
+
+    assert len(embedded) < len(whole) / 2
+    before, after = (np.asarray(Image.open(io.BytesIO(image)).convert("RGB"), float) for image in (whole, embedded))
+    assert abs(before - after).mean() < 2
+    assert data_uri(PNG).endswith(base64.b64encode(PNG).decode())

@@ -20,12 +20,17 @@ rule effective_study:
         " --benchmark {output.cost:q} 2> {log:q}"
 
 
+# Copied without its documentation, the project tells them in short.
+RULES_OF_CLAIMS = [path for path in (PROJECT / "docs" / "claims.md",) if path.exists()]
+
+
 rule report:
     """Findings, figures, tables and what ran. Dates and costs stand here only, so that all else is the same in every run."""
     input:
+        study=rules.effective_study.output.study,
         claims=rules.claims.output.csv,
         images=[FOLDER.figure(name, "png") for name in STUDY.figures],
-        drawn_anew=[FOLDER.table(table) for table in STUDY.interactive.values()],
+        tables=list(collected_tables().values()),
         texts=[FOLDER.table(name, "md") for name in STUDY.result_tables],
         captions=sorted(
             PROJECT / "workflow" / "report" / f"{name}.md"
@@ -35,11 +40,13 @@ rule report:
                 *(function for function, _ in STUDY.figures.values()),
             }
         ),
-        histories=tables_of("history"),
-        spectra=tables_of("spectrum"),
         runs=TABLE_OF_RUNS,
+        rules=RULES_OF_CLAIMS,
         citation=PROJECT / "CITATION.cff",
-        template=SOURCE / "sharpness" / "report" / "report.html.jinja",
+        assets=[
+            SOURCE / "sharpness" / "report" / name
+            for name in ("report.html.jinja", "report.css", "charts.js", "explorer.js")
+        ],
         code=sorted(
             {
                 *sources("sharpness.stages.report"),
@@ -59,23 +66,15 @@ rule report:
     conda:
         "../../environment.yml"
     params:
-        study=STUDY.name,
         digest=DIGEST,
+        folder=FOLDER.root,
+        captions=str(PROJECT / "workflow" / "report"),
+        rules=[word for path in RULES_OF_CLAIMS for word in ("--rules", path)],
+        # As its author would type it, and the same wherever the project lies.
+        file=os.path.relpath(workflow.configfiles[0], PROJECT) if workflow.configfiles else FOLDER.study,
         results=lambda wildcards, output: str(Path(output.page).parents[1 if ROOT else 0]),
-        jobs=pack(flags("jobs", asdict(jobs_of(STUDY)))),
-        names=list(STUDY.figures),
-        functions=[function for function, _ in STUDY.figures.values()],
-        measured=[STUDY.caption_for_people(experiment.name) for _, experiment in STUDY.figures.values()],
-        interactive=list(STUDY.interactive),
-        tables=list(STUDY.result_tables),
-        kinds=list(STUDY.result_tables.values()),
     shell:
-        "python -m sharpness.stages.report --study {params.study} --digest={params.digest} --results {params.results:q} {params.jobs} --claims {input.claims:q}"
-        " --figures.names {params.names} --figures.functions {params.functions} --figures.measured {params.measured:q}"
-        " --figures.images {input.images:q} --interactive.names {params.interactive}"
-        " --interactive.tables {input.drawn_anew:q} --tables.names {params.tables} --tables.kinds {params.kinds}"
-        " --tables.texts {input.texts:q} --captions {input.captions:q} --histories {input.histories:q}"
-        " --spectra {input.spectra:q}"
-        " --runs {input.runs:q}"
+        "python -m sharpness.stages.report --folders {params.folder:q} --results {params.results:q} --digest={params.digest}"
+        " --study-files {params.file:q} --captions {params.captions:q} {params.rules:q}"
         " --citation {input.citation:q} --output {output.page:q}"
         " --benchmark {output.cost:q} 2> {log:q}"

@@ -1,9 +1,9 @@
-"""Write a study's report."""
+"""Write the report of a study, or one of several studies together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from inspect import getdoc
@@ -20,109 +20,112 @@ from sharpness.analysis.figures import interactive as interactive_figures
 from sharpness.analysis.reading import read_measured, read_runs, read_table
 from sharpness.report import provenance
 from sharpness.report.costs import costs_of, jobs_of
-from sharpness.report.page import Caption, Origin, Picture, Table, caption_of, render
+from sharpness.report.explorer import PANELS, Measured
+from sharpness.report.making import Source, Workshop
+from sharpness.report.overview import panels
+from sharpness.report.page import Chapter, File, Origin, Picture, Table, caption_of, render
+from sharpness.report.prose import in_short
 from sharpness.runtime.files import write_text
 from sharpness.runtime.stage import run_stage
-from sharpness.study.jobs import Jobs
+from sharpness.study.jobs import jobs
+from sharpness.study.paths import StudyFolder
+from sharpness.study.plan import Study, study_in
 from sharpness.study.records import RecordError
+from sharpness.study.runs import RUNS
 
 Content = TypeVar("Content")
 CLAIMS_COLUMNS = (
-    *("claim", "finding", "model", "data", "configuration", "quantity", "measured", "effect", "low", "high"),
-    *("test", "seeds", "seeds_are", "exploring", "diverged", "verdict", "would_decide"),
+    *("claim", "finding", "model", "data", "configuration", "quantity", "measured", "effect", "low", "high", "unit"),
+    *("side", "threshold", "part", "test", "p", "seeds", "seeds_are", "exploring", "diverged", "verdict"),
+    "would_decide",
 )
 
 
-@dataclass(frozen=True)
-class Figures:
-    """All figures of the study: an entry for each in every list."""
-
-    names: list[str]
-    functions: list[str]  # by which they are drawn
-    measured: list[str]  # what was measured on what
-    images: list[Path]  # PNG
-
-
-@dataclass(frozen=True)
-class Interactive:
-    """Those figures that have an interactive version: an entry for each in every list."""
-
-    names: list[str]
-    tables: list[Path]
-
-
-@dataclass(frozen=True)
-class Tables:
-    """All tables of results: an entry for each in every list."""
-
-    names: list[str]
-    kinds: list[str]  # by the names of their captions
-    texts: list[Path]  # Markdown
-
-
 def report(
-    study: str,
-    results: Path,
-    jobs: Jobs,
-    claims: Path,
-    figures: Figures,
-    interactive: Interactive,
-    tables: Tables,
-    captions: list[Path],
-    histories: list[Path],
-    spectra: list[Path],
-    runs: Path,
+    folders: list[Path],
+    captions: Path,
     citation: Path,
     output: Path,
+    rules: Path | None = None,
+    results: list[Path] | None = None,
+    study_files: list[str] | None = None,
     digest: str = "",
 ) -> None:
-    """Put all that a study found into one page.
+    """Put all that one study found, or several, into one page.
 
     Args:
-        study: its name.
-        results: its folder, for what each job cost.
-        jobs: the study's own.
-        claims: the table of verdicts.
-        figures: in the order of the page.
-        interactive: of which the tables are drawn anew.
-        tables: in the order of the page.
-        captions: each named after the function of a figure, the kind of a table, or the claims.
-        histories: the collected ones of all experiments.
-        spectra: likewise.
-        runs: the study's.
+        folders: the results of each study, or what is published of them: its study.yaml, tables and figures.
+        captions: the folder of captions, each named after the function of a figure, the kind of a table, or the claims.
         citation: the project's CITATION.cff.
         output: the page.
+        rules: by which claims are decided, Markdown; none: what is compared for each.
+        results: of each study, the folder that says what its jobs cost; none: ``folders``.
+        study_files: the file of each study, as a command names it; none: the study.yaml of its folder.
         digest: of the study, by which its page is known where nobody has a record of it; empty: none is kept.
 
     Raises:
-        RecordError: one of these files is damaged.
+        RecordError: one of these files is damaged or missing.
+        ValueError: there are not as many results or files as folders.
     """
-    texts = {path.stem: _read(path, caption_of) for path in captions}
-    done, of_study = jobs_of(results, jobs), read_runs(runs)
-    origin = Origin(
-        training=provenance.training_of(read_measured(path, "history", of_study) for path in histories),
-        hosts=provenance.hosts_of(done),
-        versions=provenance.versions(),
-        machine=provenance.machine(),
-        commit=provenance.commit(Path(provenance.__file__).parent),
-        date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        costs=costs_of(done),
-    )
+    results, files = results or folders, study_files or [StudyFolder(str(folder)).study for folder in folders]
+    for name, given in (("results", results), ("study-files", files)):
+        if len(given) != len(folders):
+            raise ValueError(f"--{name} must have an entry for each of the {len(folders)} folders, got {len(given)}")
+    chapters = [
+        _chapter(folder, costs, file, captions, output)
+        for folder, costs, file in zip(folders, results, files, strict=True)
+    ]
     page = render(
-        study,
-        claims=_claims(claims),
-        claims_caption=texts["claims"],
-        pictures=_pictures(figures, dict(zip(interactive.names, interactive.tables, strict=True)), of_study, texts),
-        tables=[
-            Table(name, _read(text, str), texts[kind])
-            for name, kind, text in zip(tables.names, tables.kinds, tables.texts, strict=True)
-        ],
-        brackets=in_words(read_measured(path, "spectrum", of_study) for path in spectra),
-        origin=origin,
+        chapters,
+        claims_caption=_read(captions / "claims.md", caption_of),
+        rules=in_short() if rules is None else _read(rules, str),
         citation=_read(citation, _citation),
+        citation_file=_read(citation, str),
         digest=digest,
     )
     write_text(page, output)
+
+
+def _chapter(root: Path, results: Path, file: str, captions: Path, output: Path) -> Chapter:
+    folder = StudyFolder(str(root))
+    plan = _read(Path(folder.study), str)
+    study = study_in(Path(folder.study))
+    of_study = read_runs(Path(folder.table(RUNS)))
+    tables = {
+        (experiment.name, measurement): read_measured(Path(folder.table(name)), measurement, of_study)
+        for experiment in study.experiments.values()
+        for measurement, name in experiment.collected.items()
+    }
+    of = {name: [table for (_, measurement), table in tables.items() if measurement == name] for name in PANELS}
+    done = jobs_of(results, jobs(study))
+    sources = [
+        Source.of(experiment, [table for (name, _), table in tables.items() if name == experiment.name])
+        for experiment in study.experiments.values()
+    ]
+    beside = os.path.relpath(root, output.parent)
+    return Chapter(
+        study=study.name,
+        claims=_claims(Path(folder.table("claims"))),
+        panels=panels(of["spectrum"]),
+        pictures=list(_pictures(study, folder, tables, captions)),
+        tables=[
+            Table(name, _read(Path(folder.table(name, "md")), str), _read(captions / f"{kind}.md", caption_of))
+            for name, kind in study.result_tables.items()
+        ],
+        brackets=in_words(of["spectrum"]),
+        origin=Origin(
+            training=provenance.training_of(of["history"]),
+            hosts=provenance.hosts_of(done),
+            versions=provenance.versions(),
+            machine=provenance.machine(),
+            commit=provenance.commit(Path(provenance.__file__).parent),
+            date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            costs=costs_of(done),
+        ),
+        measured=Measured(Workshop(study.name, file, sources), "" if beside == "." else f"{beside}/", of),
+        plan=plan,
+        files=list(_files(study, folder)),
+    )
 
 
 def _read(path: Path, parse: Callable[[str], Content]) -> Content:
@@ -132,6 +135,8 @@ def _read(path: Path, parse: Callable[[str], Content]) -> Content:
         if not text.strip():
             raise ValueError("it is empty")
         return parse(text)
+    except FileNotFoundError:
+        raise RecordError(f"there is no {path}: finish or publish the study first") from None
     except (ValueError, yaml.YAMLError) as error:
         raise RecordError(f"{path} is damaged ({' '.join(str(error).split())}): put it back") from error
 
@@ -167,26 +172,34 @@ def _image(path: Path) -> bytes:
 
 
 def _pictures(
-    figures: Figures, tables: Mapping[str, Path], runs: pd.DataFrame, captions: Mapping[str, Caption]
-) -> list[Picture]:
-    entries = zip(figures.names, figures.functions, figures.measured, figures.images, strict=True)
-    return [
-        Picture(
+    study: Study, folder: StudyFolder, tables: Mapping[tuple[str, str], pd.DataFrame], captions: Path
+) -> Iterator[Picture]:
+    for name, (function, experiment) in study.figures.items():
+        is_interactive = name in study.interactive
+        yield Picture(
             name=name,
-            image=_image(image),
+            image=_image(Path(folder.figure(name, "png"))),
             # What a figure's function says that it draws.
             alt=_drawn(function),
-            caption=captions[function],
-            measured=measured,
-            interactive=_interactive(function, tables.get(name), runs),
+            caption=_read(captions / f"{function}.md", caption_of),
+            measured=study.caption_for_people(experiment.name),
+            interactive=_interactive(function, tables[experiment.name, function]) if is_interactive else None,
         )
-        for name, function, measured, image in entries
+
+
+def _interactive(function: str, rows: pd.DataFrame) -> go.Figure | None:
+    return None if rows.empty else getattr(interactive_figures, function)(rows)
+
+
+def _files(study: Study, folder: StudyFolder) -> Iterator[File]:
+    names: Sequence[str] = [
+        *(folder.table(name) for name in (RUNS, "claims", *study.result_tables)),
+        *(folder.table(name) for experiment in study.experiments.values() for name in experiment.collected.values()),
+        *(folder.figure(name, "pdf") for name in study.figures),
     ]
-
-
-def _interactive(function: str, table: Path | None, runs: pd.DataFrame) -> go.Figure | None:
-    rows = None if table is None else read_measured(table, function, runs)
-    return None if rows is None or rows.empty else getattr(interactive_figures, function)(rows)
+    for path in map(Path, names):
+        if path.exists():
+            yield File(str(path.relative_to(folder.root)), path.stat().st_size)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,12 @@ def subject(model: str, data: str, num_training: float | None = None) -> str:
         data: a data set's name, likewise.
         num_training: images of the training set; None says nothing of them.
     """
-    title = FACTS[data].title if data in FACTS else data
     images = [] if num_training is None else [f"{num_training:,.0f} images"]
-    return ", ".join([TITLES.get(model, model), title, *images])
+    return ", ".join([title_of_value("model", model), title_of_value("data", data), *images])
+
+
+def title_of_value(field: str, value: str) -> str:
+    """The name that people know of a run's network or data set; of other fields, the value itself."""
+    if field == "data":
+        return FACTS[value].title if value in FACTS else value
+    return TITLES.get(value, value) if field == "model" else value

@@ -42,14 +42,38 @@ def density(density: pd.DataFrame) -> Figure:
 def _draw_run(column: list[Axes], run: pd.DataFrame) -> None:
     checkpoints = list(run.groupby("step"))
     colours = ordered_colours([step for step, _ in checkpoints])
-    values = run.loc[run["quantity"].isin(["node", "eigenvalue"]), "value"]
-    low, high = values.min(), values.max()
-    width = WIDTH * (high - low or 1.0)
-    grid = np.linspace(low - 4 * width, high + 4 * width, 1500)
+    grid, width = grid_of(run, 1500)
     for axes, (step, checkpoint) in zip(column, checkpoints, strict=False):
         _draw_checkpoint(axes, checkpoint, grid, width, colours[step])
     for axes in column[len(checkpoints) :]:
         axes.set_visible(False)
+
+
+def grid_of(run: pd.DataFrame, num: int) -> tuple[np.ndarray, float]:
+    """Where the density of a run is shown, [num], and how wide the Gaussian of each node is.
+
+    Args:
+        run: columns quantity, value.
+        num: places, evenly spaced over all of its eigenvalues.
+    """
+    values = run.loc[run["quantity"].isin(["node", "eigenvalue"]), "value"]
+    low, high = values.min(), values.max()
+    width = WIDTH * (high - low or 1.0)
+    return np.linspace(low - 4 * width, high + 4 * width, num), width
+
+
+def density_at(grid: np.ndarray, nodes: pd.DataFrame, width: float) -> np.ndarray:
+    """The density of the eigenvalues per unit, a Gaussian for each node, mean over probes.
+
+    Args:
+        grid: [N], where.
+        nodes: of one checkpoint; columns value, weight, probe.
+        width: of each Gaussian.
+    """
+    distances = (grid[:, None] - nodes["value"].to_numpy()) / width
+    gaussians = np.exp(-(distances**2) / 2) / (width * np.sqrt(2 * np.pi))
+    curve: np.ndarray = gaussians @ (nodes["weight"].to_numpy() / nodes["probe"].nunique())
+    return curve
 
 
 def _draw_checkpoint(axes: Axes, checkpoint: pd.DataFrame, grid: np.ndarray, width: float, colour: str) -> None:
@@ -58,9 +82,7 @@ def _draw_checkpoint(axes: Axes, checkpoint: pd.DataFrame, grid: np.ndarray, wid
     axes.annotate(_in_words(checkpoint), (0.98, 0.9), xycoords="axes fraction", ha="right", va="top", fontsize="small")
     if nodes.empty:
         return
-    distances = (grid[:, None] - nodes["value"].to_numpy()) / width
-    gaussians = np.exp(-(distances**2) / 2) / (width * np.sqrt(2 * np.pi))
-    curve = gaussians @ (nodes["weight"].to_numpy() / nodes["probe"].nunique())
+    curve = density_at(grid, nodes, width)
     top = curve.max()
     floor = top / 10**DECADES
     axes.fill_between(grid, floor, np.maximum(curve, floor), color=colour, alpha=0.35, linewidth=0)

@@ -1,0 +1,102 @@
+"""How a number was made: from which runs and tables, by which code, and by which command it is made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from sharpness.report.provenance import made_by
+from sharpness.study.kinds import kinds_for
+from sharpness.study.paths import StudyFolder
+from sharpness.study.plan import Experiment
+
+
+@dataclass(frozen=True)
+class Making:
+    """How numbers were made."""
+
+    runs: Sequence[str]
+    tables: Sequence[str]  # CSV, by name
+    made_by: str  # code, torch, device, threads
+    command: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """An experiment: what was trained and measured for it, and what is drawn from it."""
+
+    experiment: str
+    kind: str
+    figures: Sequence[str]
+    tables: Sequence[str]  # by name
+    runs: Sequence[str]
+    subjects: frozenset[tuple[str, str]]  # networks, and the data of each
+    made_by: str
+
+    @classmethod
+    def of(cls, experiment: Experiment, tables: Sequence[pd.DataFrame]) -> Source:
+        """What an experiment's collected tables say of it."""
+        return cls(
+            experiment=experiment.name,
+            kind=experiment.kind,
+            figures=list(experiment.figures),
+            tables=list(experiment.collected.values()),
+            runs=list(experiment.runs),
+            subjects=frozenset((run.model, run.data) for run in experiment.runs.values()),
+            made_by=made_by(tables),
+        )
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A study's experiments, and the commands that make its results anew."""
+
+    study: str
+    file: str  # the study's, as a command names it
+    sources: Sequence[Source] = field(default_factory=tuple)
+
+    def command(self, target: str) -> str:
+        """The command that makes one file of the study's results, and no more than it needs."""
+        return f"snakemake -c all {target} --configfile {self.file}"
+
+    def for_claim(self, claim: str, model: str, data: str) -> list[Source]:
+        """The experiments that are evidence on a claim about a network and its data; of all networks where it has none.
+
+        Args:
+            claim: its letter.
+            model: the network; empty: any.
+            data: its data set.
+        """
+        return [
+            source
+            for source in self.sources
+            if source.kind in kinds_for(claim) and (not model or (model, data) in source.subjects)
+        ]
+
+    def of_claim(self, claim: str, model: str, data: str) -> Making:
+        """How the numbers of a verdict were made."""
+        return self._of(self.for_claim(claim, model, data), StudyFolder.of(self.study).table("claims"))
+
+    def of_figure(self, name: str) -> Making:
+        """How a figure was made."""
+        chosen = [source for source in self.sources if name in source.figures]
+        return self._of(chosen, StudyFolder.of(self.study).figure(name, "pdf"))
+
+    def of_table(self, name: str) -> Making:
+        """How a table of results was made, which has the name of its experiment."""
+        chosen = [source for source in self.sources if name == source.experiment]
+        return self._of(chosen, StudyFolder.of(self.study).table(name))
+
+    def _of(self, sources: Sequence[Source], target: str) -> Making:
+        return Making(
+            runs=_each(run for source in sources for run in source.runs),
+            tables=_each(table for source in sources for table in source.tables),
+            made_by="; ".join(_each(f"{source.experiment}: {source.made_by}" for source in sources)),
+            command=self.command(target),
+        )
+
+
+def _each(names: Iterator[str]) -> list[str]:
+    return list(dict.fromkeys(names))
