@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 # Kept in the project's root, where Snakemake looks for them; installed as sharpness/pipeline.
-PIPELINE = ("Snakefile", "config.yaml", "environment.yml", "CITATION.cff", "workflow", "slurm")
+PIPELINE = ("Snakefile", "config.yaml", "environment.yml", "CITATION.cff", "docs/claims.md", "workflow", "slurm")
 
 
 class BuildWithPipeline(build_py):
