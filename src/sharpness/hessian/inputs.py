@@ -47,7 +47,9 @@ def num_examples(given: Inputs) -> int | None:
 
 
 def part(given: Inputs, start: int, end: int) -> Inputs:
-    """Select examples; tensors without an axis are passed on."""
+    """Select examples; tensors without an axis are passed on, and so is all if examples cannot be told apart."""
+    if num_examples(given) is None:
+        return given
     return mapped(lambda tensor: tensor[start:end] if tensor.dim() else tensor, given)
 
 
