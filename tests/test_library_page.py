@@ -1,26 +1,18 @@
 """The library's page: each of its blocks runs as it stands, and what it says of them is so."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
-
-PAGE = Path(__file__).parents[1] / "docs" / "library.md"
+from pages import DOCS, run_page
 
 
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
     """What the page's blocks define, run from top to bottom in a folder of their own."""
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
-    assert len(blocks) >= 8
-    defined = {"__name__": "page"}
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
         patch.chdir(tmp_path_factory.mktemp("page"))
-        for block in blocks:
-            lines_before = PAGE.read_text(encoding="utf-8").split(block)[0].count("\n")
-            exec(compile("\n" * lines_before + block, PAGE, "exec"), defined)
-    return defined
+        return run_page("library.md")
 
 
 def columns(operator):
@@ -36,7 +28,7 @@ def test_the_answer_does_not_depend_on_how_data_are_given(names):
 
 
 def test_a_loader_that_shuffles_is_refused_in_the_words_of_the_page(names):
-    page = PAGE.read_text(encoding="utf-8")
+    page = (DOCS / "library.md").read_text(encoding="utf-8")
     (quoted,) = re.findall(r"print\(refusal\)  # (.*?) \.\.\.", page)
     loader = names["DataLoader"](names["loader"].dataset, batch_size=64, shuffle=True)
     with pytest.raises(ValueError, match=re.escape(quoted)):
