@@ -1,5 +1,7 @@
 """Trace, norm and density by random vectors, against exact ones of matrices made to order."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,11 @@ def first_direction(size, seed=0):
 
 DECAYING = np.concatenate([[30.0, -20.0, 10.0], 1 / np.arange(1.0, 118)])
 FLAT = np.linspace(-1, 3, 120)
+
+
+def least_budget(size, itemsize=8):
+    """The bytes with which a quadrature holds no basis."""
+    return 10 * size * itemsize
 
 
 def leave_one_out(matrix, tests):
@@ -180,12 +187,13 @@ def test_the_norm_of_zero_is_zero():
     assert (estimate.value, estimate.standard_error) == (0, 0)
 
 
+@pytest.mark.parametrize("budget", [None, least_budget(120)])
 @pytest.mark.parametrize("spectrum", [FLAT, DECAYING])
-def test_the_quadrature_is_exact_for_the_moments_of_its_start_vector(spectrum):
+def test_the_quadrature_is_exact_for_the_moments_of_its_start_vector(spectrum, budget):
     # Gauss: m nodes are exact for polynomials up to degree 2 m - 1, and for no more.
     matrix, num_steps = with_spectrum(spectrum) / 10, 4
     start = first_direction(120)
-    quadrature = spectral_density(matrix, num_probes=1, num_steps=num_steps, generator=stream())
+    quadrature = spectral_density(matrix, num_probes=1, num_steps=num_steps, generator=stream(), memory_budget=budget)
     power = start.clone()
     for order in range(2 * num_steps + 1):
         exact, found = (start @ power).item(), quadrature.moments(order).value
@@ -212,12 +220,14 @@ def test_moments_are_traces_of_powers():
         assert abs(moment.value - (FLAT**order).mean()) < 4 * moment.standard_error
 
 
+@pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize(
     ("spectrum", "num_nodes"), [(np.zeros(40), 1), (np.full(40, 2.0), 1), ([5.0, *np.zeros(39)], 2), ([1.0, 2.0], 2)]
 )
-def test_a_probe_ends_with_what_its_vector_sees(spectrum, num_nodes):
+def test_a_probe_ends_with_what_its_vector_sees(spectrum, num_nodes, bounded):
     matrix = Counting(with_spectrum(spectrum))
-    quadrature = spectral_density(matrix, num_probes=3, num_steps=6, generator=stream())
+    budget = least_budget(len(spectrum)) if bounded else None
+    quadrature = spectral_density(matrix, num_probes=3, num_steps=6, generator=stream(), memory_budget=budget)
     assert quadrature.num_products == matrix.products == 3 * num_nodes
     assert (quadrature.weights[:, num_nodes:] == 0).all()
     torch.testing.assert_close(quadrature.weights.sum(dim=1), torch.ones(3, dtype=torch.float64))
@@ -239,6 +249,67 @@ def test_the_density_is_a_density_with_the_mean_and_spread_of_the_spectrum():
     # Smoothing adds its variance.
     second = torch.trapezoid(density * grid.square(), grid).item()
     assert second == pytest.approx(quadrature.moments(2).value + 0.2**2, abs=1e-9)
+
+
+class Watched:
+    """A diagonal operator that notes how many bytes of long vectors there are late in a probe."""
+
+    def __init__(self, eigenvalues, dtype):
+        self.eigenvalues = torch.from_numpy(eigenvalues).to(dtype)
+        self.shape, self.dtype = (len(eigenvalues), len(eigenvalues)), dtype
+        self.products = self.most = 0
+
+    def __matmul__(self, vector):
+        self.products += 1
+        if self.products == 60:  # the last of the first probe
+            held = {
+                each.untyped_storage().data_ptr(): each.untyped_storage().nbytes()
+                for each in gc.get_objects()
+                if type(each) is torch.Tensor and each.numel() >= len(self.eigenvalues) and each is not self.eigenvalues
+            }
+            self.most = sum(held.values())
+        return self.eigenvalues * vector
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_quadrature_within_a_budget_has_the_same_density_though_nodes_have_copies(dtype):
+    # The largest eigenvalues converge within some ten of the 60 steps: rounding brings them back.
+    eigenvalues = np.concatenate([[30.0, -20.0, 10.0], np.linspace(-1, 1, 4997)])
+    settings = {"num_probes": 4, "num_steps": 60}
+    whole, bounded = (Watched(eigenvalues, dtype) for _ in range(2))
+    budget = least_budget(5000, dtype.itemsize)
+
+    expected = spectral_density(whole, **settings, generator=stream())
+    found = spectral_density(bounded, **settings, generator=stream(), memory_budget=budget)
+
+    assert whole.most > 59 * 5000 * dtype.itemsize
+    assert bounded.most <= budget
+    assert ((found.nodes > 29.9).sum(dim=1) > 1).all()  # copies
+    torch.testing.assert_close(found.weights.sum(dim=1), torch.ones(4, dtype=torch.float64))
+    grid = torch.linspace(-25, 35, 601, dtype=torch.float64)
+    torch.testing.assert_close(found.density(grid, 0.3), expected.density(grid, 0.3), rtol=0, atol=1e-5)
+    for order in range(1, 8):
+        assert found.moments(order).value == pytest.approx(expected.moments(order).value, rel=1e-4)
+
+
+def test_a_quadrature_is_the_same_to_the_bit_where_all_vectors_fit():
+    matrix = with_spectrum(FLAT)
+    settings = {"num_probes": 2, "num_steps": 20}
+    fitting = (20 + 9) * 120 * 8
+
+    nodes = [
+        spectral_density(matrix, **settings, generator=stream(), memory_budget=budget).nodes
+        for budget in (None, fitting, fitting - 1)
+    ]
+
+    assert torch.equal(nodes[0], nodes[1])
+    assert not torch.equal(nodes[0], nodes[2])
+
+
+def test_a_budget_for_less_than_the_recurrence_is_refused():
+    budget = least_budget(120)
+    with pytest.raises(ValueError, match=rf"^memory_budget={budget - 1:,} bytes .* at least {budget:,} bytes$"):
+        spectral_density(with_spectrum(FLAT), num_probes=1, num_steps=3, generator=stream(), memory_budget=budget - 1)
 
 
 def test_one_value_is_a_gaussian_around_it():
@@ -328,6 +399,9 @@ def test_what_is_no_symmetric_operator_is_refused(number, size):
         lambda operator: trace(operator, num_products=24, generator=stream()),
         lambda operator: squared_frobenius_norm(operator, num_products=24, generator=stream()),
         lambda operator: spectral_density(operator, num_probes=2, num_steps=size - 1, generator=stream()),
+        lambda operator: spectral_density(
+            operator, num_probes=2, num_steps=size - 1, generator=stream(), memory_budget=least_budget(size)
+        ),
     ]
     for estimate in estimates:
         operator, error, message = not_operators(with_spectrum(np.linspace(-1, 2, size)))[number]

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from sharpness.eigen.eigenpairs import Eigenpairs
 from sharpness.eigen.krylov import Krylov
+from sharpness.eigen.memory import quadrature_fits
 from sharpness.eigen.operators import SymmetricOperator, VectorProduct, not_symmetric
+from sharpness.eigen.recurrence import tridiagonal
 from sharpness.eigen.vectors import inner_products, length, norms_of_rows, orthonormal_outside
 from sharpness.runtime import checks
 from sharpness.runtime.device import on_its_device
@@ -167,7 +169,12 @@ def leading_frobenius_norm(pairs: Eigenpairs) -> float:
 
 @on_its_device
 def spectral_density(
-    operator: SymmetricOperator, *, num_probes: int, num_steps: int, generator: torch.Generator
+    operator: SymmetricOperator,
+    *,
+    num_probes: int,
+    num_steps: int,
+    generator: torch.Generator,
+    memory_budget: int | None = None,
 ) -> SpectralDensity:
     """Estimate the eigenvalue distribution of ``operator`` by stochastic Lanczos quadrature.
 
@@ -179,25 +186,38 @@ def spectral_density(
         num_probes: number of random start vectors.
         num_steps: most matvecs per start vector; fewer if it spans an invariant subspace.
         generator: draws the start vectors, on the CPU.
+        memory_budget: bytes for vectors; what the operator itself holds is not counted. Where those of all steps fit,
+            each is orthogonal to all earlier ones; else to the last two only, and converged nodes appear in copies that
+            share their weight. None is 4 GiB, or the least that suffices if that is more (10 vectors of P numbers).
 
     Raises:
-        ValueError: fewer than 1 probe or step.
+        ValueError: fewer than 1 probe or step, or the memory budget is too small.
         FloatingPointError: a product is not finite.
     """
     product = VectorProduct(operator)
     checks.whole_number("num_probes", num_probes, least=1)
     checks.whole_number("num_steps", num_steps, least=1)
     checks.generator(generator)
+    if memory_budget is not None:
+        checks.whole_number("memory_budget", memory_budget, least=0)
+    most = min(num_steps, product.size)
+    fits = quadrature_fits(product, most, memory_budget)
     nodes, weights = torch.zeros(2, num_probes, num_steps, dtype=torch.float64)
     for probe in range(num_probes):
-        space = Krylov(product, generator, keep_images=False)
-        # Stop at an invariant subspace: the next step would restart from another random vector.
-        while space.extend() > space.negligible and space.num_steps < min(num_steps, product.size):
-            pass
-        values, vectors = torch.linalg.eigh(space.projected)
-        nodes[probe, : space.num_steps] = values.flip(0)
-        weights[probe, : space.num_steps] = vectors[0].square().flip(0)
+        projected = _projected(product, generator, most) if fits else tridiagonal(product, generator, most)
+        values, vectors = torch.linalg.eigh(projected)
+        nodes[probe, : len(values)] = values.flip(0)
+        weights[probe, : len(values)] = vectors[0].square().flip(0)
     return SpectralDensity(nodes, weights, product.num_products)
+
+
+def _projected(product: VectorProduct, generator: torch.Generator, num_steps: int) -> Tensor:
+    """As ``tridiagonal``, with full reorthogonalisation."""
+    space = Krylov(product, generator, keep_images=False, max_rows=num_steps)
+    # Stop at an invariant subspace: the next step would restart from another random vector.
+    while space.extend() > space.negligible and space.num_steps < num_steps:
+        pass
+    return space.projected
 
 
 def _range_of(images: Tensor) -> tuple[Tensor, Tensor]:
