@@ -4,6 +4,7 @@ import copy
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -246,3 +247,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.rmtree(shared, ignore_errors=True)
             run_study(copy_project(shared))
     return shutil.copytree(shared, own / "finished", symlinks=True)
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a study, of whose modules none is left imported."""
+    monkeypatch.setenv("SHARPNESS_STUDY_FOLDER", str(tmp_path))
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]

@@ -23,6 +23,9 @@ KINDS = {
     "full batch": {"batch_size": "full", "momentum": 0.9},
     "nudged": NUDGED,
     "nudged and augmented, with momentum": {**NUDGED, "augment": True, "momentum": 0.9},
+    "nesterov, with a cosine": {"optimizer": {"name": "nesterov", "momentum": 0.8}, "schedule": "cosine"},
+    "nudged adamw, with warm-up": {**NUDGED, "optimizer": "adamw", "schedule": {"name": "linear", "warmup": 1.5}},
+    "rmsprop": {"optimizer": {"name": "rmsprop", "momentum": 0.5}, "schedule": {"name": "constant", "warmup": 0.5}},
     "with a schedule": {"learning_rate_epochs": (1, 2), "learning_rate_factor": 0.1},
 }
 

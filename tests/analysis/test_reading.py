@@ -11,7 +11,7 @@ from running import SMALL
 from sharpness.analysis.reading import read_measured, read_runs
 from sharpness.study.plan import study_of
 from sharpness.study.records import RecordError
-from sharpness.study.runs import FIELDS, as_csv
+from sharpness.study.runs import COLUMNS, FIELDS, as_csv
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,8 @@ def measured(folder, names, **columns):
 def test_every_field_of_every_run_comes_back(trained, runs):
     assert list(runs["run"]) == list(trained)
     for row in runs.to_dict("records"):
-        run = dataclasses.asdict(trained[row.pop("run")])
+        fields = dataclasses.asdict(trained[row.pop("run")])
+        run = {COLUMNS.get(field, field): value for field, value in fields.items()}
         assert row.keys() == run.keys()
         assert tuple(map(int, row.pop("learning_rate_epochs").split())) == tuple(run.pop("learning_rate_epochs"))
         assert {field: None if pd.isna(value) else value for field, value in row.items()} == run

@@ -27,7 +27,7 @@ def described(schema: dict) -> set[str]:
     """Every key below a schema."""
     properties = schema.get("properties", {})
     below = [*properties.values(), schema.get("additionalProperties"), schema.get("items")]
-    return {*properties}.union(*map(described, filter(None, below)))
+    return {*properties}.union(*(described(each) for each in below if isinstance(each, dict)))
 
 
 def test_every_key_of_a_study_is_described():

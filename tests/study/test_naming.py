@@ -21,4 +21,4 @@ def test_no_name_of_a_network_or_data_set_is_that_of_the_code(model, data):
 def test_every_network_has_a_title_of_its_own_and_an_unknown_one_keeps_its_name():
     assert set(TITLES) == set(NAMES)
     assert len(set(TITLES.values())) == len(TITLES)
-    assert subject("mine", "yours", 10) == "mine, yours, 10 images"
+    assert subject("mine", "yours", 10) == "mine, yours, 10 examples"

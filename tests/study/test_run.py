@@ -14,7 +14,7 @@ from sample_run import RUN
 from sharpness.data import catalogue
 from sharpness.study.axes import runs_of
 from sharpness.study.keys import study_schema
-from sharpness.study.run import Run
+from sharpness.study.run import LOSSES, Run
 from sharpness.training import models
 
 FIELDS = [field.name for field in dataclasses.fields(Run)]
@@ -58,6 +58,15 @@ POSSIBLE = {
     "stop_patience": PATIENCE,
     "loss_bound": st.none() | st.floats(0, 1e6, exclude_min=True),
     "seed": st.integers(0, 2**32 - 1),
+    "model_args": st.sampled_from(
+        ["{}", '{"a": 1}', '{"a": "1"}', '{"a1": 1}', '{"a": 11}', '{"a_b": true, "c": [1, 2]}']
+    ),
+    "loss": st.sampled_from(LOSSES),
+    # With a momentum of its own, it is no optimizer for a run that has one.
+    "optimizer": st.just("{}"),
+    "schedule": st.sampled_from(
+        ["{}", '{"name": "cosine"}', '{"name": "linear", "warmup": 0.5}', '{"name": "cosine", "end": 0.1}']
+    ),
 }
 RUNS = st.builds(Run, **POSSIBLE)
 
@@ -104,6 +113,10 @@ def test_no_field_is_left_out_of_the_name(field):
         "batch_size": "full",
         "precision": "bfloat16",
         "direction_precision": "bfloat16",
+        "model_args": {"width": 64},
+        "loss": "mse",
+        "optimizer": "adam",
+        "schedule": "cosine",
     }.get(field, 0.5 if isinstance(getattr(run, field), float) else 7)
 
     assert dataclasses.replace(run, **{field: other}).name != run.name

@@ -60,7 +60,7 @@ def test_the_header_holds_every_field_of_the_run(run, tmp_path, changes):
     save_checkpoints(Checkpoints(run, "last", [snapshot(3)], {}, ENVIRONMENT), tmp_path / "last.safetensors")
     with safe_open(tmp_path / "last.safetensors", framework="np") as file:
         header = json.loads(file.metadata()["provenance"])["run"]
-    assert header == dataclasses.asdict(run) | {"learning_rate_epochs": list(run.learning_rate_epochs)}
+    assert header == run.fields() | {"learning_rate_epochs": list(run.learning_rate_epochs)}
     assert load_checkpoints(tmp_path / "last.safetensors", device=CPU).run == run
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from sharpness.runtime.words import flags, pack
 from sharpness.study.jobs import jobs as jobs_of
 from sharpness.study.measurement import code_of
-from sharpness.study.paths import DATA, job_of
+from sharpness.study.paths import DATA, data_key, job_of
 from sharpness.study.plan import ENDS, KINDS, MEASUREMENTS
 from sharpness.study.records import training_stage as stage_of
 from sharpness.study.runs import RUNS, as_csv
@@ -17,6 +17,21 @@ TABLE_OF_RUNS = ancient(FOLDER.table(RUNS))
 
 RUNS_OF = {name: KEPT.kept(made) if ROOT else FOLDER.runs for name, made in MADE.items()}
 RUN = FOLDER.run("{run}")
+
+
+# What a study names, by the name of its prepared file.
+DATA_OF = {data_key(data): data for data in (*catalogue.DATA_SETS, *PREPARED)}
+
+
+def own_code(run):
+    """The files of a user's own code that a run is trained and measured by."""
+    return own.sources(*run.own_code)
+
+
+def trial_of(wildcards):
+    """The trial of a run's network, if that or its data are the user's own."""
+    run = STUDY.runs[wildcards.run]
+    return [FOLDER.trial(run.trial_name)] if run.trial else []
 
 
 def one_of(names):
@@ -30,8 +45,9 @@ def experiments_of(kind):
 
 
 wildcard_constraints:
-    data=one_of(catalogue.DATA_SETS),
+    data=one_of(DATA_OF),
     run=one_of(STUDY.runs),
+    trial=one_of(STUDY.trials),
     chunk=r"\d+",
     part=rf"\d+|{ENDS}",
     settings=r"[a-z][a-z0-9_]*",

@@ -11,6 +11,7 @@ for measurement in MEASUREMENTS:
             before=checkpoints_before(measurement),
             record=RUN.record,
             code=sources(*code_of(measurement)),
+            own=lambda wildcards: own_code(STUDY.runs[wildcards.run]),
         output:
             table=RUN.table(measurement, "{settings}", "{part}"),
             cost=RUN.benchmark(job_of(measurement, "{settings}", "{part}")),

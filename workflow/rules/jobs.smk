@@ -7,7 +7,9 @@ from sharpness.runtime import closure
 from sharpness.workflow import failures, forkserver, jobserver
 
 if set("{}") & set(str(INSTALLED_IN)):
-    sys.exit(f"{INSTALLED_IN}: Snakemake takes braces in the path of a project for wildcards; give its folder another name")
+    sys.exit(
+        f"{INSTALLED_IN}: Snakemake takes braces in the path of a project for wildcards; give its folder another name"
+    )
 if ":" in str(PROJECT):
     sys.exit(f"{PROJECT}: Python takes a colon for the end of a path; call snakemake in the project's own folder")
 
@@ -20,6 +22,7 @@ def sources(*modules):
 JOB_ENVIRONMENT = {
     "PYTHONUTF8": "1",  # words and files are the same in every locale
     "PYTHONPATH": str(SOURCE),
+    own.VARIABLE: str(own.folder()),  # a study's own files are relative to it
 }
 EXPORT = f"export {' '.join(f'{name}={quote(value)}' for name, value in JOB_ENVIRONMENT.items())}; "
 

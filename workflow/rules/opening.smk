@@ -18,8 +18,8 @@ SOURCE = PROJECT / "src" if IS_CHECKOUT else PROJECT.parents[1]
 
 sys.path.insert(0, str(SOURCE.absolute()))
 
-from sharpness.data import catalogue
-from sharpness.runtime import files
+from sharpness.data import arrays, catalogue
+from sharpness.runtime import files, own
 from sharpness.study import planned
 from sharpness.study.file import only_study, parse_study
 from sharpness.study.paths import StudyFolder, prepared
@@ -38,6 +38,9 @@ if ROOT:
     del config["root"]
 try:
     only_study(workflow.configfiles)
+    # What a study names as its own is relative to its file.
+    for file in workflow.configfiles:
+        os.environ[own.VARIABLE] = os.path.relpath(Path(file).parent)
     STUDY = study_of(
         config,
         source=", ".join(map(str, workflow.configfiles)) or "--config",
@@ -48,7 +51,8 @@ try:
     PREPARED = {run.data: prepared(run.data) for run in STUDY.runs.values()}
     ORIGINALS = [] if ROOT else [name for name, tensors in PREPARED.items() if not Path(tensors).exists()]
     for name in ORIGINALS:
-        catalogue.check(name)
+        if not arrays.is_own(name):
+            catalogue.check(name)
     if workflow.is_main_process:
         files.require_space(Path(), 2**20)
         # Jobs on other machines have other clocks.
@@ -57,7 +61,7 @@ try:
                 *workflow.configfiles,
                 SOURCE / "sharpness",
                 *(PROJECT / name for name in ("workflow", "CITATION.cff", "environment.yml")),
-                *(file for name in ORIGINALS for file in catalogue.present(name)),
+                *(file for name in ORIGINALS if not arrays.is_own(name) for file in catalogue.present(name)),
                 *PREPARED.values(),
                 *(FOLDER.run(run).root for run in STUDY.runs),
                 *(FOLDER.tables, FOLDER.figures, FOLDER.report),

@@ -6,6 +6,8 @@ rule train:
     input:
         data=lambda wildcards: prepared(STUDY.runs[wildcards.run].data),
         code=lambda wildcards: sources(f"sharpness.stages.{training_stage(wildcards)}"),
+        own=lambda wildcards: own_code(STUDY.runs[wildcards.run]),
+        trial=trial_of,
     output:
         chunks=expand(
             RUN.checkpoints("{chunk}"),
@@ -31,7 +33,7 @@ rule train:
         torch=installed("torch"),
         stage=training_stage,
         state=state_folder,
-        run=lambda wildcards: flags("run", asdict(STUDY.runs[wildcards.run])),
+        run=lambda wildcards: flags("run", STUDY.runs[wildcards.run].fields()),
         steps=lambda wildcards: [step for chunk in STUDY.chunks[wildcards.run] for step in chunk],
         num_evaluated=STUDY.config["evaluation_examples"],
         evaluation_epochs=STUDY.config["evaluation_epochs"],

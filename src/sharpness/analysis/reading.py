@@ -9,7 +9,7 @@ import pandas as pd
 
 from sharpness.study.identity import SIZE
 from sharpness.study.records import NOTHING, Origins, RecordError, read_rows, training_stage
-from sharpness.study.runs import FIELDS
+from sharpness.study.runs import FIELDS, NEUTRAL_COLUMNS
 
 # Hexadecimal digits that may look like a number, and what may be empty everywhere.
 _TEXTS = ("run", "code", "trained_by", "settings_digest", "data_digest", "torch", "kernels", "learning_rate_epochs")
@@ -34,6 +34,7 @@ def read_runs(path: Path) -> pd.DataFrame:
         RecordError: it is damaged or lacks a field.
     """
     table = read_table(path)
+    table = table.assign(**{field: value for field, value in NEUTRAL_COLUMNS.items() if field not in table})
     _require(path, table, "run", *FIELDS)
     sizes = [size if size == "full" else int(size) for size in table["batch_size"]]
     return table.assign(

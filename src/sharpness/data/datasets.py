@@ -11,45 +11,47 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sharpness.data import arrays
 from sharpness.runtime.device import to_device_async
 from sharpness.runtime.sealed import DamagedError, open_sealed
+from sharpness.runtime.streams import stream
 
 MAX_SHIFT = 4  # pixels; the authors' 12.5 % of 32
 
 
 @dataclass(frozen=True)
 class Split:
-    """Examples with their classes."""
+    """Examples with their classes, or with what else is to be predicted."""
 
-    inputs: Tensor  # [N, channels, H, W], float32
-    targets: Tensor  # [N], int64
+    inputs: Tensor  # [N, channels, H, W], float32; of one's own data [N, ...], float32 or int64
+    targets: Tensor  # [N], int64; of one's own data [N, ...], float32 or int64
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The three splits of a data set, normalised by the statistics of the training split."""
+    """The three splits of a data set; images are normalised by the statistics of the training split."""
 
     training: Split
     validation: Split
     test: Split
-    num_classes: int
+    num_classes: int  # 0 where the targets are no classes
     digest: str = ""  # of all images and labels of its file; empty without a file
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
-        channels, height, width = self.training.inputs.shape[1:]
-        return channels, height, width
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of an example: channels, height and width of an image."""
+        return tuple(self.training.inputs.shape[1:])
 
 
-def load(path: Path, *, num_training: int, device: torch.device | str) -> Dataset:
-    """Load a prepared data set onto the device, and normalise it.
+def load(path: Path, *, num_training: int, device: torch.device | str, seed: int = 0) -> Dataset:
+    """Load a prepared data set onto the device, and normalise its images.
 
     Args:
         path: written by ``originals.save``, with ``num_classes`` in the metadata.
         num_training: number of images to use, from the start of the training split. All images are normalised by the
             mean image and the single standard deviation of these.
         device: of the tensors.
+        seed: by which the validation and test splits of one's own data are drawn.
 
     Raises:
         ValueError: the training split is smaller, or its images are constant.
@@ -59,6 +61,8 @@ def load(path: Path, *, num_training: int, device: torch.device | str) -> Datase
         tensors = {name: file.tensor(name) for name in file.digests}
         num_classes = int(file.header.get("num_classes", 0))
         digest = hashlib.sha256(json.dumps(sorted(file.digests.items())).encode()).hexdigest()
+    if "inputs" in tensors:
+        return _own(tensors, path, num_training=num_training, device=device, seed=seed, digest=digest[:12])
     _check(tensors, num_classes, path)
     available = len(tensors["training_labels"])
     if not 1 <= num_training <= available:
@@ -81,6 +85,37 @@ def load(path: Path, *, num_training: int, device: torch.device | str) -> Datase
         return Split(inputs.contiguous(), tensors[f"{name}_labels"].to(device))
 
     return Dataset(split("training"), split("validation"), split("test"), num_classes, digest[:12])
+
+
+def _own(
+    tensors: Mapping[str, Tensor], path: Path, *, num_training: int, device: torch.device | str, seed: int, digest: str
+) -> Dataset:
+    """Split a user's own data by the seed; the test set too, unless there is one."""
+    inputs, targets = tensors["inputs"], tensors["targets"]
+    num_test = len(tensors.get("test_inputs", ()))
+    sizes = arrays.split_sizes(len(inputs), num_test)
+    order = torch.randperm(len(inputs), generator=stream(seed, "split of the data"))
+    if not 1 <= num_training <= sizes[0]:
+        raise ValueError(
+            f"num_training must be from 1 to {sizes[0]}, the training split of {len(inputs)} examples in {path}, "
+            f"got {num_training}"
+        )
+    training, rest = order[:num_training], order[sizes[0] :]
+    chosen = {"training": training, "validation": rest[: sizes[1]], "test": rest[sizes[1] :]}
+    mean, std = _statistics(inputs[training]) if inputs.dtype == torch.uint8 else (torch.zeros(()), 1.0)
+    is_classes = not targets.is_floating_point()
+
+    def split(name: str) -> Split:
+        is_given = name == "test" and num_test
+        some = tensors["test_inputs"] if is_given else inputs[chosen[name]]
+        labels = tensors["test_targets"] if is_given else targets[chosen[name]]
+        if some.dtype == torch.uint8:
+            some = (some.to(device).float() - mean.to(device)) * (1 / std)
+        return Split(some.to(device).contiguous(), labels.to(device))
+
+    all_targets = [targets, *([tensors["test_targets"]] if num_test else [])]
+    num_classes = max(int(some.max()) for some in all_targets) + 1 if is_classes else 0
+    return Dataset(split("training"), split("validation"), split("test"), num_classes, digest)
 
 
 def _check(tensors: Mapping[str, Tensor], num_classes: int, path: Path) -> None:

@@ -21,7 +21,7 @@ from sharpness.runtime.streams import stream
 from sharpness.study.measurement import OfHessian
 from sharpness.study.run import Run
 from sharpness.training.checkpoints import Snapshot
-from sharpness.training.initialisation import loss_of
+from sharpness.training.initialisation import dataset_of, loss_of
 
 _log = logging.getLogger(__name__)
 # The purpose of the examples on which curvature is measured at every checkpoint.
@@ -169,6 +169,6 @@ class Landscape:
 
 def landscape_of(run: Run, data: Path, device: torch.device) -> Landscape:
     """Open a run's prepared data and build its loss."""
-    dataset = datasets.load(data, num_training=run.num_training, device=device)
+    dataset = dataset_of(run, data, device)
     loss, weights, buffers = loss_of(run, dataset)
     return Landscape(run=run, loss=loss, dataset=dataset, start=(weights, buffers))

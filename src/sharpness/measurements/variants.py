@@ -115,6 +115,7 @@ class Variants(OfHessian):
             checkpoint.buffers,
             learning_rate=checkpoint.learning_rate,
             momentum=run.momentum,
+            optimizer=run.update,
             low_precision=run.precision == "bfloat16",
         )
         search = _Search(self, landscape, landscape.drawn_examples(self.num_examples))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -32,8 +33,25 @@ def remember() -> None:
     _at_start.update({str(path): _digest(path) for path in (_ROOT / _PACKAGE).rglob("*.py")})
 
 
+def remember_files(paths: Iterable[str]) -> None:
+    """Record a digest of a user's files too, before they are imported; the first one counts."""
+    for path in map(os.path.realpath, paths):
+        _at_start.setdefault(path, _digest(Path(path)))
+
+
+def digest_of_files(paths: Iterable[str]) -> str:
+    """Hash files, as recorded by ``remember`` and ``remember_files``; hexadecimal."""
+    digests = (_at_start.get(os.path.realpath(path)) or _digest(Path(path)) for path in paths)
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def is_module(name: str) -> bool:
+    """Whether there is a module of this name in this package."""
+    return _path(name) is not None
+
+
 def check_unchanged() -> None:
-    """Check that the imported modules of this package are unchanged since ``remember``.
+    """Check that the imported modules of this package, and a user's, are unchanged since they were remembered.
 
     Raises:
         SourcesChangedError: one has changed, so that results belong to no single version of the code.
@@ -41,7 +59,7 @@ def check_unchanged() -> None:
     loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     changed = sorted(path for path, digest in _at_start.items() if path in loaded and _digest(Path(path)) != digest)
     if changed:
-        names = ", ".join(str(Path(path).relative_to(_ROOT)) for path in changed)
+        names = ", ".join(_told(Path(path)) for path in changed)
         raise SourcesChangedError(
             f"{names} changed while this job ran, so that its results would belong to neither version: run it again"
         )
@@ -78,6 +96,10 @@ def version(*modules: str) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
+def _told(path: Path) -> str:
+    return str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else os.path.relpath(path)
+
+
 def _digest(path: Path) -> bytes:
     """Digest of a file's contents; that of an empty file if it is gone."""
     return hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest()
@@ -88,7 +110,7 @@ def _imported(module: str) -> frozenset[str]:
     path = _path(module)
     assert path is not None  # callers pass only names with a file
     names = {module.rpartition(".")[0]}  # importing a module imports its packages
-    for node in _executed(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in executed(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -96,7 +118,7 @@ def _imported(module: str) -> frozenset[str]:
     return frozenset(name for name in names if _path(name) is not None)
 
 
-def _executed(node: ast.AST) -> Iterator[ast.AST]:
+def executed(node: ast.AST) -> Iterator[ast.AST]:
     """Yield the statements of a tree, except imports for type checkers only."""
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
         children: list[ast.AST] = [*node.orelse]
@@ -105,7 +127,7 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
         children = [child for child in ast.iter_child_nodes(node) if isinstance(child, _STATEMENTS)]
     yield node
     for child in children:
-        yield from _executed(child)
+        yield from executed(child)
 
 
 @cache

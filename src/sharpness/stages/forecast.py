@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import sharpness
-from sharpness.data import catalogue
+from sharpness.data import arrays, catalogue
 from sharpness.hessian.loss import Loss, flatten
 from sharpness.hessian.operator import HessianOperator
 from sharpness.runtime.device import choose_device, fast_precision
@@ -41,6 +41,8 @@ def forecast(config: Path, threads: int = 1) -> None:
     """
     began = time.monotonic()
     study = study_in(config)
+    if any(run.own_code or arrays.is_own(run.data) for run in study.runs.values()):
+        raise ValueError(f"{config}: the cost of networks and data of your own cannot be forecast")
     device = choose_device(threads=threads)
     work = work_of(study, auto=fast_precision(device))
     runs = {job.run for job in work}
@@ -69,7 +71,7 @@ def _in_bfloat16(work: Iterable[Job]) -> bool:
 
 
 def _alike(run: Run) -> tuple[object, ...]:
-    return run.data, run.model, run.padding, run.examples_per_step, run.precision, run.momentum
+    return run.data, run.model, run.padding, run.examples_per_step, run.precision, run.momentum, run.optimizer
 
 
 def _title(device: torch.device) -> str:
@@ -92,7 +94,13 @@ def _calibrate(run: Run, device: torch.device, start: float) -> Rates:
     targets = torch.randint(facts.num_classes, (size,), generator=generator).to(device)
     # No step moves far: the time does not depend on the weights.
     descent = Descent(
-        loss, weights, buffers, learning_rate=1e-6, momentum=run.momentum, low_precision=run.precision == "bfloat16"
+        loss,
+        weights,
+        buffers,
+        learning_rate=1e-6,
+        momentum=run.momentum,
+        optimizer=run.update,
+        low_precision=run.precision == "bfloat16",
     )
     gradient = _seconds(lambda: descent.step(inputs, targets, None, gamma=1, gamma_outside=1), device)
     several = inputs[torch.arange(512) % size], targets[torch.arange(512) % size]

@@ -12,10 +12,9 @@ from pathlib import Path
 import yaml
 from torch import Tensor
 
-from sharpness.data import datasets
 from sharpness.data.datasets import Dataset
 from sharpness.hessian.loss import Loss
-from sharpness.runtime import allocator, closure
+from sharpness.runtime import allocator, closure, own
 from sharpness.runtime.device import choose_device, environment
 from sharpness.runtime.files import write_table, write_text
 from sharpness.runtime.interruption import Interrupted, Interruption
@@ -24,7 +23,7 @@ from sharpness.study.identity import settings_digest, sized
 from sharpness.study.run import Run
 from sharpness.study.schedule import chunks_of
 from sharpness.training.checkpoints import Checkpoints, ChunkWriter, Snapshot, save_checkpoints
-from sharpness.training.initialisation import loss_of
+from sharpness.training.initialisation import dataset_of, loss_of
 from sharpness.training.loop import Trainer
 from sharpness.training.progress import Directions, Progress, Record
 from sharpness.training.progress_log import ProgressLog
@@ -73,10 +72,10 @@ def execute(
     Told to stop, it saves its state and exits; called again, it goes on from there.
     """
     device = choose_device(threads=job.threads)
-    dataset = datasets.load(job.data, num_training=run.num_training, device=device)
+    dataset = dataset_of(run, job.data, device)
     loss, weights, buffers = loss_of(run, dataset)
     allocator.suit(weights)
-    made_by = environment([stage], device) | {"data_digest": dataset.digest}
+    made_by = environment([stage], device) | own.made_by(run.own_code) | {"data_digest": dataset.digest}
     same = identity(
         run, num_evaluated=job.num_evaluated, evaluation_epochs=job.evaluation_epochs, data=job.data, stage=stage
     )
@@ -163,7 +162,18 @@ def _write(
     behind = {"settings_digest": settings_digest(settings), **made_by}
     rows = [{"run": run.name, **asdict(record), **behind} for record in history]
     write_table(sized(rows), job.history)
-    write_text(yaml.safe_dump({"run": run.name, **asdict(run), "environment": made_by}, sort_keys=False), job.record)
+    told = {"run": run.name, **run.fields(), **_network(run, progress), "environment": made_by}
+    write_text(yaml.safe_dump(told, sort_keys=False), job.record)
+
+
+def _network(run: Run, progress: Progress) -> dict[str, object]:
+    """What a user's own network is, as it was trained: the shapes of its parameters, and its loss before training."""
+    if not run.own_code:
+        return {}
+    layout = progress.descent.loss.layout
+    shapes = {name: list(shape) for name, shape in zip(layout.names, layout.shapes, strict=True)}
+    loss = progress.history[0].training_loss
+    return {"network": {"num_parameters": layout.size, "initial_loss": loss, "parameters": shapes}}
 
 
 if __name__ == "__main__":

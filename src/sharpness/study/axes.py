@@ -9,7 +9,12 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from sharpness.study import nested
 from sharpness.study.run import Run, RunError
+
+
+class MappingError(ValueError):
+    """The default of a field that is a mapping is none; the message names the field."""
 
 
 def runs_of(defaults: Mapping[str, Any], axes: Mapping[str, Any]) -> list[Run]:
@@ -24,7 +29,10 @@ def runs_of(defaults: Mapping[str, Any], axes: Mapping[str, Any]) -> list[Run]:
     """
     runs: list[Run] = []
     wrong: dict[str, None] = {}
-    axes = {key: values_of(key, value) for key, value in axes.items()}
+    try:
+        axes = {key: values_of(key, value, defaults.get(key)) for key, value in axes.items()}
+    except MappingError as error:
+        raise RunError([str(error)]) from None
     for values in itertools.product(*axes.values()):
         try:
             runs.append(Run(**{**defaults, **dict(zip(axes, values, strict=True))}).canonical())
@@ -35,7 +43,12 @@ def runs_of(defaults: Mapping[str, Any], axes: Mapping[str, Any]) -> list[Run]:
     return runs
 
 
-def values_of(field: str, value: Any) -> list[Any]:
+def values_of(field: str, value: Any, default: Any = None) -> list[Any]:
     """List all values of an axis; a single value may stand alone, and some fields have lists for values."""
+    if field in nested.MAPPINGS:
+        try:
+            return nested.values_of(value, nested.as_mapping(nested.as_text(default or {})))
+        except ValueError as error:
+            raise MappingError(f"{field} {error}") from None
     is_axis = any(isinstance(item, list) for item in value) if field == "learning_rate_epochs" else True
     return value if isinstance(value, list) and is_axis else [value]

@@ -151,6 +151,8 @@ def _table(header: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
 
 def _range(schema: dict[str, Any]) -> str:
     """``integer, ≥ 1, ≤ 100``; of a list, what its items are."""
+    if "known" in schema:
+        return f"{', '.join(schema['known'])}, or your own"
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
     named = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]

@@ -11,8 +11,9 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from sharpness.data import catalogue
-from sharpness.study import networks
+from sharpness.data import arrays, catalogue
+from sharpness.runtime import own
+from sharpness.study import nested, networks
 from sharpness.study.kinds import BASE, CLAIMS, ENDS, KINDS
 from sharpness.study.paths import StudyFolder
 from sharpness.study.pooling import check_pooling
@@ -20,7 +21,7 @@ from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import Run
 from sharpness.study.runs import RUNS
 from sharpness.study.schedule import SCHEDULES
-from sharpness.study.schema import known_words
+from sharpness.study.schema_words import known_words
 
 if TYPE_CHECKING:
     from sharpness.study.plan import Experiment, Study
@@ -30,6 +31,8 @@ _LOOP = re.compile(r"(.+?)\1{19}")
 _TAKEN_STUDIES = ("data",)
 # Rules that keep one log and one cost for the whole study.
 _TAKEN_TABLES = ("report",)
+# Kinds that scale SGD's step, which is along the gradient.
+_OF_SGD = ("steps", "variants")
 # Of a figure: more panels would be more pixels than an image may have.
 _MOST_PANELS = 50
 # Bytes of a command that the system takes (128 KiB), less what is not files and steps.
@@ -67,17 +70,44 @@ def check(study: Study) -> Iterator[str]:
 
 def check_run(run: Run) -> Iterator[str]:
     """Say why no job could train a run: the data set or the network cannot be as it says."""
-    available = catalogue.num_training(run.data)
-    if run.num_training > available:
-        yield f"num_training must be at most {available}, the training split of {run.data}, got {run.num_training}"
-    facts = catalogue.facts_of(run.data)
     try:
-        networks.check(run.model, facts.input_shape, facts.num_classes, run.padding, run.init_scale)
+        arrays.check(run.data)
+        available = None if arrays.is_function(run.data) else arrays.num_training(run.data)
     except ValueError as error:
         yield str(error)
+        return
+    if available is not None and run.num_training > available:
+        yield f"num_training must be at most {available}, the training split of {run.data}, got {run.num_training}"
+    if own.is_reference(run.loss):
+        try:
+            own.check(run.loss)
+        except own.OwnError as error:
+            yield f"loss: {error}"
+    if own.is_reference(run.model):
+        yield from _check_own_network(run)
+        return
+    if run.model_args != nested.EMPTY:
+        yield f"model_args is for a network of your own, file.py:function, got {run.model_args} for {run.model}"
+    # What the images of a user's data are like, the first job finds out.
+    if not arrays.is_own(run.data):
+        facts = catalogue.facts_of(run.data)
+        try:
+            networks.check(run.model, facts.input_shape, facts.num_classes, run.padding, run.init_scale)
+        except ValueError as error:
+            yield str(error)
     smallest = networks.smallest_batch(run.model)
     if run.examples_per_step < smallest:
         yield f"batch_size must be at least {smallest} for {run.model}, got {run.batch_size}"
+
+
+def _check_own_network(run: Run) -> Iterator[str]:
+    try:
+        own.check(run.model)
+    except own.OwnError as error:
+        yield f"model: {error}"
+    for field, neutral in (("padding", "alternating"), ("init_scale", None)):
+        if (value := getattr(run, field)) != neutral:
+            yield f"{field} is a setting of the networks here, not of {run.model}, got {value}"
 
 
 def _check_command(study: Study, run: str) -> Iterator[str]:
@@ -153,6 +183,9 @@ def _check_kind(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[s
             f"{place}.grids is of {', '.join(unseen)}, must have {' or '.join(kind.grids)}: "
             f"what the panels of kind {experiment.kind} show"
         )
+    of_sgd = next((run for run in experiment.runs.values() if run.update and experiment.kind in _OF_SGD), None)
+    if of_sgd is not None:
+        yield f"{place}: kind {experiment.kind} is about SGD's step, got the optimizer {of_sgd.update['name']}"
     for measurement in kind.measurements:
         if measurement != "history":
             yield from _check_settings(experiment, measurement, config)
@@ -219,6 +252,8 @@ def _check_evaluation(run: Run, config: Mapping[str, Any]) -> Iterator[str]:
 
 def _check_block(run: Run, place: str, settings: Mapping[str, Any]) -> Iterator[str]:
     """Check the measured block of the Hessian, chosen by a pattern over parameter names."""
+    if arrays.is_own(run.data) or own.is_reference(run.model):
+        return  # the names and sizes are known to jobs only
     facts, pattern = catalogue.facts_of(run.data), settings.get("parameters", "*")
     sizes = networks.parameter_sizes(run.model, facts.input_shape, facts.num_classes, padding=run.padding)
     size = sum(number for parameter, number in sizes.items() if fnmatchcase(parameter, pattern))

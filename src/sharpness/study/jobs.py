@@ -42,5 +42,7 @@ def jobs(study: Study) -> Jobs:
     names = list(dict.fromkeys(" ".join(of_run) for of_run in of_runs.values()))
     kinds = [names.index(" ".join(of_run)) for of_run in of_runs.values()]
     collected = [table for experiment in study.experiments.values() for table in experiment.collected.values()]
-    others = [RUNS, *(f"collect-{table}" for table in collected)] + [f"figure-{name}" for name in study.figures]
+    others = [RUNS, *(f"tried-{trial}" for trial in study.trials), *(f"collect-{table}" for table in collected)] + [
+        f"figure-{name}" for name in study.figures
+    ]
     return Jobs(list(of_runs), kinds, names, [*others, *study.result_tables, CLAIMS, "effective-study", "report"])

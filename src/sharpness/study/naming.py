@@ -14,7 +14,7 @@ def subject(model: str, data: str, num_training: float | None = None) -> str:
         data: a data set's name, likewise.
         num_training: images of the training set; None says nothing of them.
     """
-    images = [] if num_training is None else [f"{num_training:,.0f} images"]
+    images = [] if num_training is None else [f"{num_training:,.0f} {'images' if data in FACTS else 'examples'}"]
     return ", ".join([title_of_value("model", model), title_of_value("data", data), *images])
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from sharpness.data import arrays
+from sharpness.study.nested import short_hash
 
 if TYPE_CHECKING:
     from sharpness.study.run import Run
@@ -30,7 +35,15 @@ DATA = _Folder(f"{RESULTS}/data")
 
 def prepared(data: str) -> str:
     """A data set as tensors, which all studies share."""
-    return f"{DATA.root}/{data}.safetensors"
+    return f"{DATA.root}/{data_key(data)}.safetensors"
+
+
+def data_key(data: str) -> str:
+    """Name a data set for its file: one's own by its path from here, since other studies may have one of its name."""
+    if not arrays.is_own(data):
+        return data
+    place = os.path.relpath(arrays.path_of(data))
+    return f"{re.sub('[^A-Za-z0-9_]+', '_', data).strip('_')[:60]}-{short_hash(place)}"
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,10 @@ class StudyFolder(_Folder):
     def study(self) -> str:
         """The whole study, defaults included."""
         return f"{self.root}/study.yaml"
+
+    def trial(self, name: str) -> str:
+        """What a network of the user's own and its data are: parameters, shapes and the loss before training."""
+        return f"{self.root}/trials/{name}.yaml"
 
     @property
     def report(self) -> str:

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sharpness.data.catalogue import DataError
+from sharpness.runtime import own
 from sharpness.study import feasibility
 from sharpness.study.axes import runs_of
 from sharpness.study.effective import Effective, effective
@@ -94,6 +96,11 @@ class Study:
                 if runs.setdefault(name, run) != run:
                     raise StudyError(f"two runs share the name {name}: {runs[name]} and {run}")
         return runs
+
+    @cached_property
+    def trials(self) -> dict[str, Run]:
+        """The runs, by the names of their files, as which networks and data of the user's own are tried first."""
+        return {run.trial_name: run.trial for run in self.runs.values() if run.trial is not None}
 
     @cached_property
     def measured(self) -> dict[tuple[str, str, str], None]:
@@ -223,7 +230,8 @@ def study_in(path: Path) -> Study:
         StudyError: as ``parse_study`` and ``study_of``.
     """
     parsed = parse_study(path)
-    return study_of(parsed.study, source=str(path), known=parsed.twice)
+    with own.beside(path):
+        return study_of(parsed.study, source=str(path), known=parsed.twice)
 
 
 def study_of(config: Any, *, source: str, known: Sequence[str] = ()) -> Study:
@@ -243,7 +251,10 @@ def study_of(config: Any, *, source: str, known: Sequence[str] = ()) -> Study:
     rest = without(config, [problem.path for problem in wrong])
     if rest is None:
         raise StudyError.of(source, sentences)
-    whole = effective(rest)
+    try:
+        whole = effective(rest)
+    except DataError as error:  # of one's own data, without which there is no default
+        raise StudyError.of(source, [*sentences, str(error)]) from None
     study, further = _expanded(whole)
     sentences += [sentence for sentence in further if not any(follows(sentence, each) for each in wrong)]
     if sentences:

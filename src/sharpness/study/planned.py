@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -56,7 +56,7 @@ def digest(study: Study) -> str:
     """Hash what verdicts and report depend on: experiments, their runs, and how these are measured."""
     asked = {
         f"{experiment.name} {experiment.kind}": [
-            *(f"{grid} {settings_digest(asdict(run))}" for grid, run in experiment.pairs),
+            *(f"{grid} {settings_digest(run.fields())}" for grid, run in experiment.pairs),
             *(
                 f"{measurement}.{name} "
                 + settings_digest(study.config[measurement][name], MEASUREMENTS[measurement].later)

@@ -18,7 +18,9 @@ from sharpness.study.measurement import Column, finite, is_finite, is_lost, meas
 _HISTORY = {
     "training_loss": Column("on the first training examples, never augmented", "nats", finite=True),
     "validation_loss": Column("on the validation split", "nats"),
-    "validation_accuracy": Column("fraction of the validation split that is classified rightly", finite=True),
+    "validation_accuracy": Column(
+        "fraction of the validation split that is classified rightly; empty if the loss is of no classes"
+    ),
     "test_accuracy": Column("fraction of the test split; at the best and the last epoch only"),
     "learning_rate_now": Column("of the epoch that ended: the run's own, cut and raised as its schedule says"),
     "distance": Column("of the weights from those at initialisation", "of the weights"),

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal
 
-from sharpness.data import catalogue
-from sharpness.study import networks
+from sharpness.data import arrays, catalogue
+from sharpness.runtime import own
+from sharpness.study import nested, networks
+from sharpness.study.nested import MAPPINGS
+from sharpness.study.optimizers import OPTIMIZERS, SCHEDULES, RateSchedule, checked, filled
 from sharpness.study.settings import Derived, a_twentieth, schema_of, setting, unmet
 
+LOSSES = ("cross_entropy", "mse", "bce_with_logits")
 _LONGEST_NAME = 255
 # Allowed in Python, never in a study: no epochs names the state that all lengths of a run share, and a factor of zero
 # belongs to a rate that never changes.
@@ -46,15 +51,28 @@ class Run:
         RunError: a value is out of its range, or two do not go together.
     """
 
-    data: str = setting("digits", "the data set", enum=list(catalogue.DATA_SETS))
+    data: str = setting(
+        "digits",
+        "the data set; or your own, relative to the study's file: arrays.npz, arrays.safetensors, a folder/ of images "
+        "by class, or file.py:function (docs/own.md)",
+        known=list(catalogue.DATA_SETS),
+        otherwise=r"[./:]",
+        minLength=1,
+    )
     num_training: int = setting(
-        Derived("the whole training split of the data set", catalogue.num_training, "data"),
+        Derived("the whole training split of the data set", arrays.num_training, "data"),
         "training examples: the first so many of the data set's training split",
         minimum=2,
         maximum=100_000,
     )
     augment: bool = setting(False, "flip and shift the training images")
-    model: str = setting("simple_cnn", "the network", enum=list(networks.NAMES))
+    model: str = setting(
+        "simple_cnn",
+        "the network; or your own, file.py:function, relative to the study's file (docs/own.md)",
+        known=list(networks.NAMES),
+        otherwise=":",
+        minLength=1,
+    )
     padding: Literal["alternating", "same"] = setting(
         "alternating", "SimpleCNN's convolutions: same and valid in turn, as in the authors' code, or all same"
     )
@@ -138,15 +156,91 @@ class Run:
         maximum=1_000_000,
     )
     seed: int = setting(0, "seed of every random stream of the run", minimum=0, maximum=2**32 - 1)
+    model_args: str = setting(
+        {},
+        "arguments of your own network's function; in a grid, a list has the values of one argument",
+        in_code=True,
+        type="object",
+        additionalProperties=True,
+    )
+    loss: str = setting(
+        "cross_entropy",
+        "of outputs and targets; or your own, file.py:function(outputs, targets), which returns each example's loss",
+        in_code=True,
+        known=list(LOSSES),
+        otherwise=":",
+        minLength=1,
+    )
+    optimizer: str = setting(
+        {},
+        f"the update rule, by its name ({', '.join(OPTIMIZERS)}) and its settings; {{}} is SGD with the run's momentum",
+        in_code=True,
+        type=["object", "string"],
+        additionalProperties=True,
+    )
+    schedule: str = setting(
+        {},
+        f"of the learning rate, by its name ({', '.join(SCHEDULES)}) and its settings, as warmup, in epochs; {{}} "
+        "is the constant one, or that of learning_rate_epochs and plateau_patience",
+        in_code=True,
+        type=["object", "string"],
+        additionalProperties=True,
+    )
 
     def __post_init__(self) -> None:
+        wrong = []
+        for field, take in (
+            ("model_args", _as_it_is),
+            ("optimizer", self._take_optimizer),
+            ("schedule", self._take_schedule),
+        ):
+            try:
+                told = take(nested.as_mapping(nested.as_text(getattr(self, field))))
+                object.__setattr__(self, field, nested.as_text(told))
+            except ValueError as error:
+                wrong.append(f"{field} {error}")
+        if wrong:
+            raise RunError(wrong)
         # Read from a file it is a list; in whatever order, it is one and the same run.
         object.__setattr__(self, "learning_rate_epochs", tuple(sorted(self.learning_rate_epochs)))
         if wrong := [*self._out_of_range()] or [*self._impossible()]:
             raise RunError(wrong)
 
+    def _take_optimizer(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Check the optimizer; SGD and heavy ball are those of the field ``momentum``."""
+        told = checked(given, OPTIMIZERS)
+        if not told:
+            return told
+        name = told["name"]
+        if name in ("sgd", "heavy_ball"):
+            momentum = (
+                filled(told, OPTIMIZERS)["momentum"] if "momentum" in given or not self.momentum else self.momentum
+            )
+            object.__setattr__(self, "momentum", momentum)
+            return {}
+        if self.momentum:
+            raise ValueError(f"{name} does not use the field momentum, which must be 0, got {self.momentum}")
+        return told
+
+    def _take_schedule(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Check the schedule; what the fields of the learning rate say too, they say."""
+        told = checked(given, SCHEDULES)
+        if not told:
+            return told
+        settings = filled(told, SCHEDULES)
+        if told["name"] == "steps":
+            object.__setattr__(self, "learning_rate_epochs", tuple(settings["epochs"]))
+            object.__setattr__(self, "learning_rate_factor", settings["factor"])
+        elif told["name"] == "plateau":
+            object.__setattr__(self, "plateau_patience", settings["patience"])
+        if told["name"] in ("cosine", "linear"):
+            return told
+        return {"name": "constant", "warmup": settings["warmup"]} if settings["warmup"] else {}
+
     def _out_of_range(self) -> Iterator[str]:
         for field, schema in _ranges().items():
+            if field in MAPPINGS:
+                continue
             value = getattr(self, field)
             if (demand := unmet(value, schema)) and not (field in _BESIDES and value == _BESIDES[field]):
                 yield f"{field} {demand}, got {value}"
@@ -176,6 +270,50 @@ class Run:
             )
 
     @property
+    def own_code(self) -> tuple[str, ...]:
+        """The user's own functions by which it trains and is measured, as a study names them."""
+        return tuple(each for each in (self.model, self.loss) if own.is_reference(each))
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields by name, without those that were added later and are at their neutral value.
+
+        So that a run of an older version is what it was, in files and digests.
+        """
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if name not in NEUTRAL or NEUTRAL[name] != value}
+
+    @property
+    def update(self) -> dict[str, Any]:
+        """The optimizer's name and all its settings; empty for SGD with ``momentum``."""
+        told = nested.as_mapping(self.optimizer)
+        return {"name": told["name"], **filled(told, OPTIMIZERS)} if told else {}
+
+    @property
+    def rates(self) -> RateSchedule:
+        """The factor on the learning rate at every update."""
+        told = nested.as_mapping(self.schedule)
+        return RateSchedule.of(told, steps_per_epoch=self.steps_per_epoch, epochs=self.epochs)
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether a longer run takes other steps from the beginning, since its rates end later."""
+        return nested.as_mapping(self.schedule).get("name") in ("cosine", "linear")
+
+    @property
+    def trial(self) -> Run | None:
+        """The run that stands for all with this network and these data of the user's own; None without such."""
+        if not (self.own_code or arrays.is_own(self.data)):
+            return None
+        fixed = {field: getattr(self, field) for field in _OF_A_TRIAL}
+        return dataclasses.replace(_FIRST, **fixed)
+
+    @property
+    def trial_name(self) -> str:
+        """The name of that run's files."""
+        assert self.trial is not None
+        return f"{_word(self.model)}-{nested.short_hash(self.trial.name)}"
+
+    @property
     def is_nudged(self) -> bool:
         """Whether the update needs the sharpest directions at all; (1, 1) is plain SGD."""
         return (self.gamma, self.gamma_outside) != (1, 1)
@@ -203,17 +341,21 @@ class Run:
         a hash instead.
         """
         parts = [
-            f"{self.data}-{self.num_training}",
+            f"{_word(self.data)}-{self.num_training}",
             "augmented" if self.augment else "",
-            self.model,
+            _word(self.model),
+            "" if self.model_args == nested.EMPTY else nested.spelt(self.model_args),
             "" if self.padding == "alternating" else self.padding,
             "" if self.init_scale is None else f"init{_number(self.init_scale)}",
             f"lr{_number(self.learning_rate)}",
             self._schedule_part() if self.learning_rate_epochs else "",
+            "" if self.schedule == nested.EMPTY else nested.spelt(self.schedule),
             f"bs{self.batch_size}",
+            "" if self.optimizer == nested.EMPTY else nested.spelt(self.optimizer),
             f"m{_number(self.momentum)}" if self.momentum else "",
             f"l2_{_number(self.l2)}" if self.l2 else "",
             "" if self.precision == "float32" else self.precision,
+            "" if self.loss == "cross_entropy" else _word(self.loss),
             *(self._nudge_parts() if self.is_nudged else ()),
             f"e{self.epochs}",
             "" if self.plateau_patience is None else f"plateau{self.plateau_patience}",
@@ -258,6 +400,15 @@ class Run:
         return dataclasses.replace(self, **idle)
 
 
+# Fields that were added once there were results, with the value that these have.
+NEUTRAL: dict[str, Any] = {
+    "model_args": nested.EMPTY,
+    "loss": "cross_entropy",
+    "optimizer": nested.EMPTY,
+    "schedule": nested.EMPTY,
+}
+
+
 @cache
 def _ranges() -> dict[str, dict[str, Any]]:
     """Return the JSON schema of every field, without limits that only guard a study's file against typing errors."""
@@ -268,6 +419,50 @@ def _ranges() -> dict[str, dict[str, Any]]:
     }
 
 
+def _as_it_is(told: dict[str, Any]) -> dict[str, Any]:
+    return told
+
+
+def _word(name: str) -> str:
+    """A name as part of a file's: that of one's own code or data has other characters, too."""
+    plain = name.replace(".py:", ".").replace(":", ".").removeprefix("./").strip("/").replace("/", ".")
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,80}", plain):
+        return plain
+    return f"{re.sub('[^A-Za-z0-9_.]+', '_', plain)[:40].strip('._')}_{nested.short_hash(name)}"
+
+
 def _number(value: float) -> str:
     # 0.1 and 0.10 are one number and one name, 1 and 1.0 and even 0 and -0 too; no two numbers share a name.
     return repr(float(value) + 0.0).removesuffix(".0")
+
+
+# What a network that is built, and given examples, depends on.
+_OF_A_TRIAL = ("data", "num_training", "augment", "model", "padding", "init_scale", "model_args", "loss")
+# Everything else, in all trials the same: an edit of it tries nothing again.
+_FIRST = Run(
+    data="digits",
+    num_training=2,
+    augment=False,
+    model="simple_cnn",
+    padding="alternating",
+    init_scale=None,
+    learning_rate=1.0,
+    learning_rate_epochs=(),
+    learning_rate_factor=0.0,
+    batch_size="full",
+    momentum=0.0,
+    l2=0.0,
+    precision="float32",
+    gamma=1.0,
+    gamma_outside=1.0,
+    num_directions=0,
+    direction_examples=0,
+    direction_tolerance=0.0,
+    direction_products=0,
+    direction_precision="float32",
+    epochs=1,
+    plateau_patience=None,
+    stop_patience=None,
+    loss_bound=None,
+    seed=0,
+)

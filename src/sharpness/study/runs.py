@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from dataclasses import Field, astuple, fields
+from dataclasses import Field, fields
 from io import StringIO
 from typing import Any
 
-from sharpness.study.run import Run
+from sharpness.study.run import NEUTRAL, Run
 
 RUNS = "runs"  # the name of the table
-FIELDS = tuple(field.name for field in fields(Run))
+# The column of a field, where tables of measurements have one of its name.
+COLUMNS = {"loss": "loss_function"}
+FIELDS = tuple(COLUMNS.get(field.name, field.name) for field in fields(Run))
+NEUTRAL_COLUMNS = {COLUMNS.get(field, field): value for field, value in NEUTRAL.items()}
 
 
 def as_csv(runs: Iterable[Run]) -> str:
-    """One row per run: its name and its fields; a list as "1 50", an empty cell for null and for an empty list."""
+    """One row per run: its name and its fields; a list as "1 50", an empty cell for null and for an empty list.
+
+    A field that was added later is a column where a run has a value of its own in it.
+    """
+    runs = list(runs)
+    used = {name for run in runs for name in run.fields()}
+    columns = [field for field in fields(Run) if field.name in used or field.name not in NEUTRAL]
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", *FIELDS])
-    writer.writerows([run.name, *map(_cell, fields(run), astuple(run))] for run in runs)
+    writer.writerow(["run", *(COLUMNS.get(field.name, field.name) for field in columns)])
+    writer.writerows([run.name, *(_cell(field, getattr(run, field.name)) for field in columns)] for run in runs)
     return text.getvalue()
 
 

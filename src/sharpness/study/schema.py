@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import yaml
 
 from sharpness.study.kinds import BASE
+from sharpness.study.schema_words import known_words
 from sharpness.study.settings import unmet
 
 
@@ -50,6 +50,8 @@ def problems(value: Any, schema: Mapping[str, Any], path: tuple[str | int, ...] 
         branches = [[*problems(value, branch, path)] for branch in schema["anyOf"]]
         yield from [] if not all(branches) else branches[isinstance(value, list)]
         return
+    if schema.get("additionalProperties") is True and isinstance(value, dict):
+        return  # a mapping of the user's own, which the run checks
     is_right_type = "type" in schema and not unmet(value, {"type": schema["type"]})
     if is_right_type and isinstance(value, dict):
         yield from _in_mapping(value, schema, path)
@@ -154,8 +156,8 @@ def _place(path: tuple[str | int, ...]) -> str:
 
 def _demand(value: Any, schema: Mapping[str, Any], demand: str) -> str:
     """Say what the schema demands of a value, with a hint and the key's description."""
-    if "enum" in schema:
-        demand = known_words(str(value), map(str, schema["enum"]))
+    if words := schema.get("enum") or (demand.startswith("must be one of") and schema.get("known")):
+        demand = known_words(str(value), map(str, words))
     if demand.startswith("must be of type") and isinstance(value, str) and _is_number(value):
         demand += f" (YAML reads it as text; write {_as_yaml(float(value))})"
     if demand.startswith("must be of type") and isinstance(value, dict):
@@ -173,10 +175,3 @@ def _is_number(text: str) -> bool:
 def _as_yaml(number: float) -> str:
     # Not repr: YAML takes 1e-06 for text, 1.0e-06 for a number.
     return yaml.safe_dump(int(number) if number.is_integer() else number).split()[0]
-
-
-def known_words(word: str, known: Iterable[str]) -> str:
-    """List the known words, and the nearest one."""
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"known are {', '.join(known)}" + (f" (did you mean {near[0]}?)" if near else "")

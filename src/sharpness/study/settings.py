@@ -6,6 +6,7 @@ The JSON schema, the filled-in study, the command line of a stage and the docume
 from __future__ import annotations
 
 import dataclasses
+import json
 import operator
 import re
 import types
@@ -79,7 +80,8 @@ def setting(default: Any, description: str, *, in_code: bool = False, **rules: A
     metadata = {_KEY: Setting(default, description, rules)}
     if not in_code:
         return dataclasses.field(metadata=metadata)
-    return dataclasses.field(default=tuple(default) if isinstance(default, list) else default, metadata=metadata)
+    fixed = tuple(default) if isinstance(default, list) else json.dumps(default) if default == {} else default
+    return dataclasses.field(default=fixed, metadata=metadata)
 
 
 def settings_in(settings: type) -> dict[str, Setting]:
@@ -113,6 +115,8 @@ def unmet(value: Any, schema: Mapping[str, Any]) -> str:
     if not any(_IS[name](value) for name in listed):
         return f"must be of type {' or '.join(listed)}"
     if isinstance(value, str):
+        if "known" in schema and value not in schema["known"] and not re.search(schema["otherwise"], value):
+            return f"must be one of {', '.join(schema['known'])}"
         # Not re.search, as JSON Schema has it: Python's $ lets a line break pass.
         if "pattern" in schema and not re.fullmatch(schema["pattern"], value):
             return f"must match {schema['pattern']}"

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from sharpness.study.effective import Effective, Path
+from sharpness.study.nested import MAPPINGS
 
 _COLUMN = 60  # of the comments
 _PLAIN = re.compile(r"[a-z][a-z0-9_]*")
@@ -32,7 +33,7 @@ def _mapping(
 ) -> Iterator[str]:
     for key, value in values.items():
         at = (*path, key)
-        if isinstance(value, dict) and value and (key != "measure" or len(path) != 2):
+        if isinstance(value, dict) and value and (key != "measure" or len(path) != 2) and key not in MAPPINGS:
             yield f"{indent}{key}:"
             yield from _mapping(whole, lines, value, at, f"{indent}  ")
         elif isinstance(value, list) and any(isinstance(item, dict) for item in value):

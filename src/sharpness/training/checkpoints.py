@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +48,7 @@ def save_checkpoints(checkpoints: Checkpoints, path: Path) -> None:
         tensors[f"weights.{index}"] = snapshot.weights
         tensors[f"buffers.{index}"] = snapshot.buffers
     header = {
-        "run": dataclasses.asdict(checkpoints.run),
+        "run": checkpoints.run.fields(),
         "kind": checkpoints.kind,
         "missing": checkpoints.missing,
         "environment": checkpoints.environment,

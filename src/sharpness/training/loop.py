@@ -28,6 +28,11 @@ _STEPS_PER_CHECK = 50
 def _nothing(_: object) -> None: ...
 
 
+def _merit(record: Record) -> float:
+    """By what the best state is chosen: validation accuracy, or a small validation loss where the loss has none."""
+    return -record.validation_loss if math.isnan(record.validation_accuracy) else record.validation_accuracy
+
+
 @dataclass(frozen=True)
 class Trainer:
     """Train a run on its data."""
@@ -61,6 +66,8 @@ class Trainer:
             self.buffers,
             learning_rate=self.run.learning_rate,
             momentum=self.run.momentum,
+            optimizer=self.run.update,
+            factor_at=self.run.rates.factor,
             low_precision=self.run.precision == "bfloat16",
         )
 
@@ -148,6 +155,7 @@ class Trainer:
             inputs, targets = training.inputs[order[index]], training.targets[order[index]]
             if run.augment:
                 inputs = augment(inputs, generator=progress.shifts)
+            descent.rate_factor = descent.factor_at(step)
             descent.step(inputs, targets, rows, gamma=run.gamma, gamma_outside=run.gamma_outside)
         return not self._has_diverged(descent)
 
@@ -176,9 +184,9 @@ class Trainer:
         if step in self.planned_steps:
             self.keep(progress.last)
         if record is not None:
-            if record.validation_accuracy > max(earlier.validation_accuracy for earlier in progress.history[:-1]):
+            if _merit(record) > max(map(_merit, progress.history[:-1])):
                 progress.best = progress.last
-            if progress.stop.exhausted(-record.validation_accuracy):
+            if progress.stop.exhausted(-_merit(record)):
                 progress.ended = "stopped"
         progress.epoch, progress.index, progress.directions, progress.shifts = epoch + 1, 0, None, None
 
@@ -198,7 +206,7 @@ class Trainer:
             validation_loss=float(validation.cross_entropy),
             validation_accuracy=float(validation.accuracy) if finite else math.nan,
             test_accuracy=math.nan,
-            learning_rate_now=descent.learning_rate,
+            learning_rate_now=descent.learning_rate * descent.rate_factor,
             distance=float((descent.weights - self.weights).norm()),
             diverged=diverged or not finite,
             num_direction_products=progress.direction_products,

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharpness.runtime import closure
+from sharpness.runtime import closure, own
 from sharpness.runtime.files import replacing
 from sharpness.runtime.sealed import open_sealed, save_sealed
 from sharpness.study.run import Run
@@ -32,8 +32,9 @@ _log = logging.getLogger(__name__)
 
 _NAME = "state.safetensors"
 _ENTRY = "state"
+_RULE = "optimizer."  # before the names of its vectors
 # What a saved checkpoint must share with the run that resumes from it, on any machine.
-_SHARED = ("code", "torch", "data_digest")
+_SHARED = ("code", "own_code", "torch", "data_digest")
 
 
 class StateError(Exception):
@@ -52,7 +53,7 @@ def identity(
         data: the prepared data set.
         stage: the module that trains the run; its code and that of its imports matter.
     """
-    fields = dataclasses.asdict(dataclasses.replace(run, epochs=0))
+    fields = run.without_epochs.fields()
     with data.open("rb") as file:
         contents = hashlib.file_digest(file, "sha256")
     return {
@@ -62,6 +63,9 @@ def identity(
         "data set": contents.hexdigest(),
         "evaluation_examples": num_evaluated,
         "evaluation_epochs": sorted(evaluation_epochs),
+        # Rates that end with the run are others in a run of another length.
+        **({"number of epochs": run.epochs} if run.depends_on_length else {}),
+        **({"version of your code": own.version(*run.own_code)} if run.own_code else {}),
     }
 
 
@@ -199,6 +203,8 @@ def _packed(progress: Progress) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors = {"weights": descent.weights, "buffers": descent.buffers, "largest_loss": descent.largest_loss}
     if descent.velocity is not None:
         tensors["velocity"] = descent.velocity
+    if descent.rule is not None:
+        tensors |= {f"{_RULE}{name}": tensor for name, tensor in descent.rule.state.items()}
     if directions is not None:
         tensors["directions"] = directions.rows
     if progress.shifts is not None:
@@ -211,6 +217,7 @@ def _packed(progress: Progress) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "index": progress.index,
         "ended": progress.ended,
         "learning_rate": descent.learning_rate,
+        "num_updates": 0 if descent.rule is None else descent.rule.num_updates,
         "history": [dataclasses.asdict(record) for record in progress.history],
         "best": (progress.best.step, progress.best.learning_rate),
         "last": (progress.last.step, progress.last.learning_rate),
@@ -240,6 +247,15 @@ def _unpacked(path: Path, header: Mapping[str, Any], trainer: Trainer) -> Progre
     descent.weights, descent.buffers = tensors["weights"], tensors["buffers"]
     descent.largest_loss, descent.velocity = tensors["largest_loss"], tensors.get("velocity")
     descent.learning_rate = header["learning_rate"]
+    if descent.rule is not None:
+        descent.rule.num_updates = header["num_updates"]
+        descent.rule.state = {
+            name.removeprefix(_RULE): tensor for name, tensor in tensors.items() if name.startswith(_RULE)
+        }
+    if header["index"] or header["epoch"] > 1:
+        descent.rate_factor = descent.factor_at(
+            (header["epoch"] - 1) * trainer.run.steps_per_epoch + header["index"] - 1
+        )
     shifts = None
     if "shifts" in tensors:
         shifts = torch.Generator()

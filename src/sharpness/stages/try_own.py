@@ -1,0 +1,111 @@
+"""Try a user's own network on its data, before anything trains: what cannot be trained ends here with one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from sharpness.data.datasets import Dataset
+from sharpness.hessian.loss import Loss
+from sharpness.runtime import own
+from sharpness.runtime.device import choose_device
+from sharpness.runtime.files import write_text
+from sharpness.runtime.own import OwnError
+from sharpness.runtime.stage import run_stage
+from sharpness.study import nested
+from sharpness.study.run import Run
+from sharpness.training.initialisation import dataset_of, loss_of
+
+# Examples on which the loss before training is computed.
+_EXAMPLES = 256
+
+
+def try_own(run: Run, data: Path, output: Path) -> None:
+    """Build a run's network, compute its loss and gradient on a few examples, and write down what it is.
+
+    Args:
+        run: ``Run.trial`` of those with this network and these data.
+        data: the prepared data set.
+        output: parameters, shapes and the loss before training, as YAML.
+
+    Raises:
+        OwnError, ValueError: the network cannot be built, does not take the data, is random in training, or its loss is
+            not finite.
+    """
+    device = choose_device(threads=1)
+    dataset = dataset_of(run, data, device)
+    loss, weights, buffers = loss_of(run, dataset)
+    inputs, targets = (tensor[:_EXAMPLES] for tensor in _first(dataset))
+    if run.augment and inputs.dim() != 4:
+        raise OwnError(f"augment must be false: {run.data} has examples of {list(inputs.shape[1:])}, and no images")
+    code = run.own_code[0] if run.own_code else run.model
+    given = f"{run.model} was given inputs of {list(inputs.shape)} and {str(inputs.dtype)[6:]}"
+    with own.blamed(code, given):
+        outputs = loss.logits(weights, buffers.clone(), inputs)
+    _check_outputs(loss, outputs, targets, run)
+    with own.blamed(code, given):
+        values = [_in_training(loss, weights, buffers, inputs, targets, seed) for seed in (0, 1)]
+    if not torch.equal(*(gradient for _, gradient in values)):
+        raise OwnError(
+            f"{run.model} is random in training, as by dropout: set its probability to 0, since one function of the "
+            "weights is trained and measured"
+        )
+    value, gradient = values[0]
+    if not bool(torch.isfinite(value + gradient.sum())):
+        raise OwnError(f"{run.model}: the loss before training is {float(value):g}, or its gradient is not finite")
+    names = zip(loss.layout.names, loss.layout.shapes, strict=True)
+    told = {
+        "model": run.model,
+        "model_args": nested.as_mapping(run.model_args),
+        "data": run.data,
+        "loss": run.loss,
+        "num_parameters": loss.num_weights,
+        "parameters": {name: list(shape) for name, shape in names},
+        "buffers": {
+            name: list(shape) for name, shape in zip(loss.buffer_layout.names, loss.buffer_layout.shapes, strict=True)
+        },
+        "examples": {
+            name: {"inputs": list(split.inputs.shape), "targets": list(split.targets.shape)}
+            for name, split in vars(dataset).items()
+            if name in ("training", "validation", "test")
+        },
+        "num_classes": dataset.num_classes,
+        "outputs": list(outputs.shape[1:]),
+        "initial_loss": float(value),
+    }
+    write_text(yaml.safe_dump(told, sort_keys=False), output)
+
+
+def _first(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    return dataset.training.inputs, dataset.training.targets
+
+
+def _in_training(
+    loss: Loss, weights: Tensor, buffers: Tensor, inputs: Tensor, targets: Tensor, seed: int
+) -> tuple[Tensor, Tensor]:
+    """The loss and its gradient as a training step computes them, with the global generator seeded."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return loss.value_and_gradient(weights, buffers.clone(), inputs, targets, training=True)
+
+
+def _check_outputs(loss: Loss, outputs: object, targets: Tensor, run: Run) -> None:
+    """Check that a network's outputs and the targets fit to the loss."""
+    if not isinstance(outputs, Tensor):
+        raise OwnError(f"{run.model} must return a tensor, got {type(outputs).__name__}")
+    criterion = loss.criterion
+    if needed := criterion.check_outputs(outputs, len(targets)):
+        raise OwnError(f"{run.model} must return {needed}, got {list(outputs.shape)}")
+    if run.loss == "cross_entropy" and targets.is_floating_point():
+        raise OwnError(f"{run.data} has targets that are numbers and no classes; is the loss mse?")
+    try:
+        criterion.check(criterion.converted(targets, outputs.dtype), outputs.shape)
+    except ValueError as error:
+        raise OwnError(f"{run.model} with {run.data} and {run.loss}: {error}") from None
+
+
+if __name__ == "__main__":
+    run_stage(try_own)

@@ -1,0 +1,141 @@
+"""A study of one's own, written from the documentation alone; then edits, and the jobs that they run."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from running import planned_jobs, snakemake
+
+from benchmarks.project import ROOT
+
+pytestmark = pytest.mark.slow
+
+BLOCKS = [
+    textwrap.dedent(block)
+    for block in re.findall(r"(?:^    .*\n|^\n(?=    |\n    ))+", (ROOT / "docs" / "own.md").read_text(), re.MULTILINE)
+]
+FIGURES = {"figure_eigenvalues": 1, "figure_peaks": 1}
+LAST = {"claims": 1, "report": 1}
+MEASURED = {"spectrum": 2, "collect": 2, **FIGURES, **LAST}
+TRAINED = {"train": 2, **MEASURED}
+
+
+def block_with(words: str) -> str:
+    """The block of the documentation that has these words."""
+    (found,) = [block for block in BLOCKS if words in block]
+    return found.strip() + "\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documented study, computed."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "mine").mkdir()
+    (folder / "mine" / "mine.yaml").write_text(block_with("study: mine"))
+    (folder / "mine" / "my_models.py").write_text(block_with("from torch import nn"))
+    generator = np.random.default_rng(0)
+    targets = generator.integers(3, size=120)
+    np.savez(folder / "mine" / "blobs.npz", inputs=generator.normal(size=(120, 7)) + targets[:, None], targets=targets)
+    done = snakemake(folder, "--cores", "2", "--show-failed-logs", "--configfile", "mine/mine.yaml")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture
+def edited(folder: Path) -> Iterator[Path]:
+    """The same, put back afterwards."""
+    before = {path: path.read_bytes() for path in (folder / "mine").iterdir() if path.is_file()}
+    yield folder
+    for path in (folder / "mine").iterdir():
+        if path.is_file() and path not in before:
+            path.unlink()
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+def jobs(folder: Path) -> dict[str, int]:
+    return planned_jobs(folder, study=folder / "mine" / "mine.yaml")
+
+
+def test_what_the_network_is_stands_with_the_results(folder):
+    (trial,) = (folder / "results" / "mine" / "trials").glob("*.yaml")
+    told = yaml.safe_load(trial.read_text())
+    assert told["parameters"]["1.weight"] == [16, 7]
+    assert told["num_parameters"] == 7 * 16 + 16 + (2 * 16 + 17 * 16) + 17 * 3
+    for record in (folder / "results" / "mine" / "runs").glob("*/run.yaml"):
+        run = yaml.safe_load(record.read_text())
+        assert run["network"]["num_parameters"] == told["num_parameters"]
+        assert abs(run["network"]["initial_loss"] - np.log(3)) < 0.5
+        assert len(run["environment"]["own_code"]) == 12
+    spectrum = pd.read_csv(folder / "results" / "mine" / "tables" / "rates_spectrum.csv")
+    assert spectrum["own_code"].nunique() == 1
+    assert (spectrum["eigenvalue"].abs() < 1e4).all()
+    assert jobs(folder) == {}
+
+
+def test_an_edit_of_the_network_trains_again(edited):
+    path = edited / "mine" / "my_models.py"
+    path.write_text(path.read_text().replace("Tanh", "GELU"))
+    assert jobs(edited) == {"try_own": 1, **TRAINED}
+
+
+def test_a_file_that_is_not_imported_runs_nothing(edited):
+    (edited / "mine" / "other.py").write_text("x = 1\n")
+    (edited / "mine" / "my_models.py").touch()
+    (edited / "mine" / "blobs.npz").touch()
+    assert jobs(edited) == {}
+
+
+def test_other_data_are_prepared_and_trained_on(edited):
+    arrays = dict(np.load(edited / "mine" / "blobs.npz"))
+    np.savez(edited / "mine" / "blobs.npz", inputs=arrays["inputs"] + 1, targets=arrays["targets"])
+    assert jobs(edited) == {"prepare_data": 1, "try_own": 1, **TRAINED}
+
+
+def test_another_width_is_another_network_and_the_first_stays(edited):
+    path = edited / "mine" / "mine.yaml"
+    study = yaml.safe_load(path.read_text())
+    study["experiments"]["wide"] = {
+        "kind": "spectrum",
+        "grids": {
+            "run": [{"learning_rate": 0.1, "model_args": {"width": [32]}, "optimizer": "adam", "schedule": "cosine"}]
+        },
+    }
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    new = {"runs": 1, "effective_study": 1, "train": 1, "spectrum": 1, "collect": 2, "figure_spectrum": 1}
+    assert jobs(edited) == {"try_own": 1, **new, **LAST}
+
+
+def test_a_network_that_does_not_take_the_data_ends_before_anything_trains(edited):
+    path = edited / "mine" / "my_models.py"
+    path.write_text(path.read_text().replace("input_shape[0]", "input_shape[0] + 1"))
+    done = snakemake(edited, "--cores", "2", "--configfile", "mine/mine.yaml")
+    assert done.returncode != 0
+    said = (done.stdout + done.stderr).split("What failed, and the last line of its log:")[1]
+    assert "my_models.py, line 4: RuntimeError: mat1 and mat2 shapes cannot be multiplied" in said
+    assert "was given inputs of [96, 7]" in said
+    assert "rule train:" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("my_models.py:build", "my_models.py:make", "my_models.py defines no 'make'; it has build"),
+        ("blobs.npz", "blob.npz", "mine/blob.npz does not exist"),
+        ("depth: 2", "depth: 1e-2", "YAML reads as text; write 0.01"),
+    ],
+)
+def test_what_planning_can_see_is_said_before_any_job(edited, old, new, said):
+    path = edited / "mine" / "mine.yaml"
+    path.write_text(path.read_text().replace(old, new))
+    done = snakemake(edited, "-n", "--configfile", "mine/mine.yaml")
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
