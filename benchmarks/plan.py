@@ -16,18 +16,16 @@ def jobs() -> list[Job]:
     found += _rounds("simple_cnn", ("ours float32",), 10, malloc=True, verify=False)
     found += _rounds("simple_cnn", _PEERS, 10, malloc=True, verify=False, rounds=1)
     found += _rounds("simple_cnn", (*_OURS, "scipy LM"), 1)
+    found += [*_preparation("resnet32"), *_rounds("resnet32", ("ours float32",), 10)]
+    found += _rounds("resnet32", ("ours bfloat16",), 10, rounds=1)
+    found += _rounds("simple_cnn", _OURS, 10, examples=5_000, rounds=1, verify=False)
     found += _rounds("simple_cnn", _OURS, 2)
-    found += [*_preparation("resnet32"), *_rounds("resnet32", _OURS, 10)]
-    found += [
-        Job("cost", "simple_cnn", round=1),
-        *_rounds("simple_cnn", _OURS, 10, examples=5_000, rounds=1, verify=False),
-    ]
-    found += _rounds("simple_cnn", _OURS, 50, verify=False)
+    found += _rounds("simple_cnn", _OURS, 50, rounds=1, verify=False)
+    found += _rounds("simple_cnn", ("ours float32",), 10, examples=10_000, rounds=1, verify=False)
     found += [*_preparation("resnet18"), *_rounds("resnet18", ("scipy LM", "ours float32"), 5, examples=256)]
-    found += _rounds("resnet32", ("scipy LM",), 10, rounds=1)
-    found += _rounds("simple_cnn", _OURS, 10, examples=10_000, rounds=1, verify=False)
-    found += _rounds("simple_cnn", ("pyhessian",), 1)
-    return [*found, Job("cost", "simple_cnn", round=2)]
+    found += [Job("cost", "simple_cnn", round=1), *_rounds("resnet32", ("scipy LM",), 10, rounds=1)]
+    found += _rounds("simple_cnn", ("ours bfloat16",), 10, examples=10_000, rounds=1, verify=False)
+    return [*found, *_rounds("simple_cnn", ("pyhessian",), 1)]
 
 
 def _preparation(network: str) -> list[Job]:

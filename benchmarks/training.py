@@ -38,7 +38,7 @@ _FOLDER = Path(__file__).parent.parent / "results" / "bench"
 def main() -> None:
     """Measure all loops in turns until the time is over; write the table and the page after each round."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=8, help="of all measurements together")
+    parser.add_argument("--minutes", type=float, default=6, help="of all measurements together")
     parser.add_argument("--folder", type=Path, default=_FOLDER, help="where training.csv and training.md go")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -51,10 +51,10 @@ def main() -> None:
     speeds, ways = options.folder / "training.csv", options.folder / "nudging.csv"
     others = _of_other_machines(speeds, here["cpu"])
     wait_for_quiet(at_most=30)
-    nudging = pd.concat(
-        [_nudging(_OF_NUDGING * (end - time.monotonic())).assign(**here), _of_other_machines(ways, here["cpu"])]
-    )
-    write_table(nudging.to_dict("records"), ways)
+    if len(measured := _nudging(_OF_NUDGING * (end - time.monotonic()))):
+        table = pd.concat([measured.assign(**here), _of_other_machines(ways, here["cpu"])])
+        write_table(table.to_dict("records"), ways)
+    nudging = pd.read_csv(ways) if ways.exists() else pd.DataFrame({"cpu": []})
     rows: list[dict[str, object]] = []
     for number, (batch, network) in enumerate(SETTINGS, 1):
         for of_round in _setting(network, batch, end):
