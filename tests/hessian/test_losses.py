@@ -136,6 +136,7 @@ REFUSED = {
     ),
     "several": (nn.MSELoss(reduction="none"), ValueError, "reduction='none' is not one number"),
     "a class": (nn.MSELoss, TypeError, r"give MSELoss\(\)"),
+    "a list": ([nn.MSELoss()], TypeError, "got .MSELoss"),
     "a word": ("mse", TypeError, "got 'mse'"),
     "negative": (
         nn.CrossEntropyLoss(weight=torch.tensor([1.0, -1.0])),

@@ -1,6 +1,8 @@
 """Whatever is trained: for every loss, kind of data and curvature, products are those of a dense matrix."""
 
 import copy
+import itertools
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +10,15 @@ import pytest
 import torch
 from loss_cases import LOSSES
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
 
 from sharpness.eigen.lanczos import top_eigenpairs
 from sharpness.hessian.operator import HessianOperator
@@ -235,6 +245,26 @@ def test_inputs_may_be_tuples_or_dicts(kind, watched, generator):
         agrees(HessianOperator(model, (inputs, labels), **settings), expected)
 
 
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(3, 3)
+
+    def forward(self, values, mask):
+        return self.last(nn.functional.scaled_dot_product_attention(values, values.tanh(), values, mask).mean(1))
+
+
+def test_masks_of_attention_may_be_infinite(generator):
+    model, values = built(Masked), torch.randn(4, 5, 3, generator=generator, dtype=torch.float64)
+    mask = torch.zeros(4, 5, 5, dtype=torch.float64).masked_fill(
+        torch.rand(4, 5, 5, generator=generator) < 0.3, -torch.inf
+    )
+    mask[..., 0] = 0
+    labels = torch.arange(4) % 3
+    expected = dense(model, nn.CrossEntropyLoss(), (values, mask), labels, "hessian")
+    agrees(HessianOperator(model, {"values": values, "mask": mask}, labels, precision="float64"), expected)
+
+
 def test_a_network_that_takes_one_dict_is_given_one(generator):
     tokens, numbers, labels = parts_of(generator)
     whole = built(Whole)
@@ -297,8 +327,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("budget", [2**30, 300_000])
-@pytest.mark.parametrize("last", [nn.Identity, Watched])
+@pytest.mark.parametrize(("last", "budget"), [(nn.Identity, 2**30), (Watched, 0)], ids=["kept", "streamed"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_the_answer_never_depends_on_how_the_data_are_given(regression, way, kind, last, budget):
@@ -401,6 +430,18 @@ CHANGING = {
     "shuffled and dropped": (
         lambda data: DataLoader(data.whole, batch_size=4, shuffle=True, drop_last=True),
         "drops its last batch, 3 of 7",
+    ),
+    "drops in its own way": (
+        lambda data: DataLoader(data.whole, batch_sampler=BatchSampler(SequentialSampler(data.whole), 4, True)),
+        "drops its last batch, 3 of 7",
+    ),
+    "repeats": (
+        lambda data: DataLoader(data.whole, sampler=DistributedSampler(data.whole, num_replicas=2, rank=0)),
+        "DistributedSampler makes 8 of 7 examples",
+    ),
+    "draws": (
+        lambda data: DataLoader(data.whole, sampler=RandomSampler(data.whole, replacement=True)),
+        "other examples in each pass",
     ),
     "fewer": (lambda data: Shrinking(data.batches), "give 6 examples in one pass and [24] in the next"),
     "some differ": (lambda data: Numbered(data.batches), r"other examples in each pass \(2 of 7 differ\)"),
@@ -510,3 +551,36 @@ def test_outputs_may_have_no_second_axis(generator):
         for kind in KINDS:
             operator = HessianOperator(model, inputs, targets, loss=loss, curvature=kind, precision="float64")
             agrees(operator, dense(model, loss, inputs, targets, kind))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # by what curvlinops imports
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *itertools.product(KINDS[:2], ["weights", "smoothing", "probabilities", "squares", "binary with weights"]),
+        # Theirs is of examples' summed losses: the same where an example has one term.
+        *itertools.product(KINDS[2:], ["classes", "weights", "smoothing"]),
+    ],
+)
+def test_equals_the_operators_of_curvlinops(kind, name, generator):
+    if os.environ.get("CI") != "true":
+        pytest.importorskip("curvlinops", reason="needs what `make .venv/bench` installs")
+    import curvlinops
+
+    loss, targets = LOSSES[name]((N, 3), generator)
+    model = built(lambda: Places((N, 3)))
+    inputs = torch.randn(N, 3, generator=generator, dtype=torch.float64)
+    kinds = {
+        "hessian": curvlinops.HessianLinearOperator,
+        "ggn": curvlinops.GGNLinearOperator,
+        "gradient_covariance": curvlinops.EFLinearOperator,
+    }
+    parameters = list(model.parameters())
+    theirs = kinds[kind](model, loss, parameters, [(inputs, targets)], check_deterministic=False)
+    operator = HessianOperator(model, inputs, targets, loss=loss, curvature=kind, precision="float64")
+    vector = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64)
+    ours = operator @ vector
+    if kind == "gradient_covariance":  # theirs is not centred
+        gradient = nn.utils.parameters_to_vector(torch.autograd.grad(loss(model(inputs), targets), parameters))
+        ours = ours + gradient * (gradient @ vector)
+    torch.testing.assert_close(ours, torch.as_tensor(theirs @ vector), rtol=1e-9, atol=1e-11)

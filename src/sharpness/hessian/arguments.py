@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -63,14 +64,15 @@ def check_numbers(inputs: Inputs, targets: Tensor) -> None:
 
 
 def check_inputs(inputs: Inputs) -> None:
-    """Check that inputs [N, ...] are finite.
+    """Check that inputs [N, ...] are finite; among several, masks of attention may be minus infinity.
 
     Raises:
         ValueError: some are not; the message names the first such example.
     """
     if not isinstance(inputs, Tensor):
         for values in tensors_of(inputs):
-            check_inputs(values if values.dim() else values[None])
+            masked = values.masked_fill(values == -inf, 0) if values.is_floating_point() else values
+            check_inputs(masked if values.dim() else masked[None])
         return
     if not (inputs.is_floating_point() or inputs.is_complex()) or torch.isfinite(inputs).all():
         return

@@ -12,7 +12,7 @@ from zlib import crc32
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from sharpness.hessian import arguments
 from sharpness.hessian.inputs import Inputs, joined, mapped, num_examples, tensors_of
@@ -60,7 +60,7 @@ class Stream:
         if not digests:
             raise ValueError("the data give no batches: there is nothing to average over")
         if self._digests is None:
-            _check_drops_none(self._data, len(digests))
+            _check_sampling(self._data, len(digests))
             self._digests = digests
         elif digests != self._digests:
             raise ValueError(_difference(self._digests, digests))
@@ -215,11 +215,21 @@ def _check_iterable(data: Any) -> None:
         )
 
 
-def _check_drops_none(data: Any, num_read: int) -> None:
-    if not isinstance(data, DataLoader) or not data.drop_last or data.batch_size is None:
+def _check_sampling(data: Any, num_read: int) -> None:
+    """Refuse a loader that leaves out the same examples, or repeats some, in each pass."""
+    if not isinstance(data, DataLoader):
+        return
+    batches = data.batch_sampler
+    sampler = getattr(batches, "sampler", data.sampler)
+    if isinstance(sampler, DistributedSampler) and sampler.total_size != len(sampler.dataset):  # type: ignore[arg-type]
+        raise ValueError(
+            f"the DataLoader's DistributedSampler makes {sampler.total_size} of {len(sampler.dataset)} examples, so "  # type: ignore[arg-type]
+            "that all processes have as many: give each process its own part, which may be smaller"
+        )
+    if not getattr(batches, "drop_last", False):
         return
     try:
-        number = len(data.sampler)  # type: ignore[arg-type]
+        number = len(sampler)  # type: ignore[arg-type]
     except TypeError:  # of an iterable data set
         return
     if num_read < number:

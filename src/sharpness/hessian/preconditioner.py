@@ -13,6 +13,7 @@ from torch.optim.adagrad import Adagrad
 from torch.optim.adam import Adam
 from torch.optim.adamw import AdamW
 
+from sharpness.hessian import arguments
 from sharpness.hessian.layout import Layout
 
 Preconditioner = Tensor | np.ndarray[Any, Any] | torch.optim.Optimizer
@@ -25,7 +26,7 @@ def inverse_root(
 
     Args:
         preconditioner: the diagonal of D, [P], positive numbers in the order of ``layout``; or an optimizer that has
-            taken a step, by whose state the D of its next step is given: what the step is divided by, entry by entry.
+            taken a step, for what it divided that by, entry by entry.
         model: whose parameters the optimizer trains.
         layout: of the vector, in torch's order.
         dtype: of the result.
@@ -39,7 +40,8 @@ def inverse_root(
     if isinstance(preconditioner, torch.optim.Optimizer):
         diagonal = _of_optimizer(preconditioner, model, layout)
     elif isinstance(preconditioner, Tensor | np.ndarray):
-        diagonal = torch.as_tensor(preconditioner).detach()
+        own = preconditioner.device if isinstance(preconditioner, Tensor) else device
+        diagonal = arguments.tensor("the preconditioner", preconditioner, own)
     else:
         raise TypeError(
             "preconditioner must be a vector [P], the diagonal of D, or a torch optimizer such as Adam, got "
@@ -47,6 +49,8 @@ def inverse_root(
         )
     if diagonal.shape != (layout.size,):
         raise ValueError(f"the preconditioner must be a vector [{layout.size}], got shape {list(diagonal.shape)}")
+    if diagonal.is_complex():
+        raise TypeError(f"the preconditioner must be real, got {diagonal.dtype}")
     diagonal = diagonal.to(device=device, dtype=torch.float64)
     if not (good := (diagonal > 0) & torch.isfinite(diagonal)).all():
         at = int((~good).nonzero()[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ def criterion_of(loss: AnyLoss | Criterion | None) -> Criterion:
         return CrossEntropy()
     if isinstance(loss, Criterion):
         return loss
-    if loss in _FUNCTIONS:
+    if isinstance(loss, Hashable) and loss in _FUNCTIONS:
         return _FUNCTIONS[loss]
     if isinstance(loss, nn.Module):
         return _of_torch(loss)
