@@ -20,7 +20,7 @@ endif
 PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadgroup
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo study figure config schema cost test test-all lint publish readme bench bench-gpu clean clean-state help
+.PHONY: demo study figure config schema cost test test-all lint publish readme findings docs bench bench-gpu clean clean-state help
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
@@ -60,9 +60,12 @@ lint: .venv/ready ## style, types, and what a package may import
 publish: .venv/ready ## keep what is finished of STUDY in version control, run by run; with the last one, verdicts and report
 	@$(SHARPNESS) publish $(STUDY)
 
-readme: .venv/ready ## what README.md says of findings and costs, from the published tables
-	@PYTHONPATH=src python -m sharpness.report.readme
-	@PYTHONPATH=src python -m benchmarks.readme
+readme findings: .venv/ready ## docs/findings.md, and the costs in docs/benchmarks.md, from the published tables
+	@PYTHONPATH=src python -m sharpness.report.findings
+	@PYTHONPATH=src python -m benchmarks.in_short
+
+docs: .venv/docs ## the documentation as a site in site/, which needs no network; warnings are errors
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 bench: .venv/bench ## what training, a spectrum and the workflow cost, in 60 minutes on an idle machine
 	PYTHONPATH=src python -m benchmarks.workflow --minutes 9
@@ -73,7 +76,7 @@ bench: .venv/bench ## what training, a spectrum and the workflow cost, in 60 min
 		--snakefile benchmarks/Snakefile --directory results/bench/cache --rerun-incomplete --rerun-triggers mtime \
 		--quiet rules host
 	PYTHONPATH=src python -m benchmarks.spectrum
-	PYTHONPATH=src python -m benchmarks.readme
+	PYTHONPATH=src python -m benchmarks.in_short
 
 bench-gpu: .venv/bench ## the same on a GPU, in minutes
 	PYTHONPATH=src python -m benchmarks.gpu
@@ -111,3 +114,7 @@ endif
 .venv/bench: benchmarks/requirements.txt .venv/ready
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement benchmarks/requirements.txt
 	@touch .venv/bench
+
+.venv/docs: docs/requirements.txt .venv/ready
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement docs/requirements.txt
+	@touch .venv/docs

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from torch import nn
 from torch.nn import functional
 
-from benchmarks import measure, plan, readme, spectrum, training, training_report
+from benchmarks import in_short, measure, plan, spectrum, training, training_report
 from benchmarks.accuracy import with_errors
 from benchmarks.cost import costs, layers_alone, product_operations, step_operations
 from benchmarks.figure import cost_growth
@@ -210,9 +210,9 @@ def test_kinds_of_processors_and_settings_of_malloc_are_told_apart():
     assert tools["ours float32" + WITH_MALLOC].seconds == 0.5
 
 
-def test_the_costs_in_the_readme_are_the_measured_ones():
-    text = (ROOT / "README.md").read_text()
-    assert readme.written(text, ROOT / "results" / "bench") == text, "write them: make readme"
+def test_the_costs_in_short_are_the_measured_ones():
+    text = (ROOT / in_short.PAGE).read_text()
+    assert in_short.written(text, ROOT / "results" / "bench") == text, "write them: make readme"
 
 
 def test_what_was_left_out_is_one_line_for_each_setting():

@@ -154,6 +154,16 @@ def test_the_library_needs_torch_and_numpy_alone_and_takes_every_torch_since_2_4
     ]
 
 
+def test_the_requirements_of_the_site_hold_its_extra_and_change_nothing_of_the_lock():
+    text = (ROOT / "docs" / "requirements.txt").read_text()
+    pinned = dict(re.findall(r"^([a-z0-9-]+)==(\S+) ", text, re.MULTILINE))
+    asked = [Requirement(line) for line in PROJECT["optional-dependencies"]["docs"]]
+
+    assert {canonicalize_name(requirement.name) for requirement in asked} <= set(pinned)
+    assert set(pinned) & set(locked()) == set()
+    assert len(re.findall(r"--hash=sha256:[0-9a-f]{64}", text)) >= len(pinned) > 30
+
+
 # The container
 
 

@@ -93,7 +93,7 @@ class Krylov:
         norm = length(rest)
         if norm > torch.finfo(rest.dtype).eps ** 0.7 and self.num_steps + len(self._frontier) < self.size:
             self._frontier = torch.cat([self._frontier, (rest / norm)[None]])
-            self.coupling = pad(self.coupling, (0, 0, 0, 1))
+            self.coupling = torch.cat([self.coupling, self.coupling.new_zeros(1, self.coupling.shape[1])])
             along = torch.cat([along, along.new_tensor([norm])])
         self._lead(along.double().cpu())
 

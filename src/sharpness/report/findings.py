@@ -1,4 +1,4 @@
-"""What the README says of the findings, from the published tables: ``python -m sharpness.report.readme`` writes it."""
+"""The page of findings, from the published tables: ``python -m sharpness.report.findings`` writes it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sharpness.runtime.files import write_text
 from sharpness.study.naming import subject
 from sharpness.study.paths import StudyFolder
 
-README = Path("README.md")
+PAGE = Path("docs/findings.md")
 # In the order of their columns; those are shown that are published.
 STUDIES = (
     "fashion_mnist",
@@ -74,7 +74,7 @@ def _verdict(row: dict[str, object]) -> str:
 
 
 def _table(verdicts: dict[str, pd.DataFrame]) -> Iterator[str]:
-    links = [f"[{name}](results/{name}/published/tables/claims.md)" for name in verdicts]
+    links = [f"[{name}](../results/{name}/published/tables/claims.md)" for name in verdicts]
     yield f"| | The poster's claim | {' | '.join(links)} |"
     yield "|---" * (2 + len(verdicts)) + "|"
     for claim, words in IN_SHORT.items():
@@ -97,7 +97,7 @@ def _table_of_results(results: Path) -> Iterator[str]:
     name = next(name for name in _TABLES if tables[name].exists())
     folder, table = results / name, pd.read_csv(tables[name])
     yield f"{_subject(folder)}, without batch norm, NSGD on the five sharpest directions (mean ± standard deviation"
-    yield f"over seeds; [the whole table](results/{name}/published/tables/results_table.md)):\n"
+    yield f"over seeds; [the whole table](../results/{name}/published/tables/results_table.md)):\n"
     yield "| | training loss, last | norm of the ten largest eigenvalues, last | test accuracy, best |"
     yield "|---|---:|---:|---:|"
     for row in table.to_dict("records"):
@@ -116,19 +116,19 @@ def _subject(folder: Path) -> str:
     return subject(fields["model"], fields["data"], fields["num_training"])
 
 
-def written(readme: str, results: Path) -> str:
-    """The README with the findings as they are published.
+def written(page: str, results: Path) -> str:
+    """The page with the findings as they are published.
 
     Raises:
         ValueError: it has no place for them.
     """
-    text, number = _BLOCK.subn(lambda match: f"{match[1]}{findings(results)}{match[2]}", readme)
+    text, number = _BLOCK.subn(lambda match: f"{match[1]}{findings(results)}{match[2]}", page)
     if number != 1:
         raise ValueError(
-            f"{README} must have <!-- findings --> and <!-- end of findings --> once, has them {number} times"
+            f"{PAGE} must have <!-- findings --> and <!-- end of findings --> once, has them {number} times"
         )
     return text
 
 
 if __name__ == "__main__":
-    write_text(written(README.read_text(encoding="utf-8"), Path("results")), README)
+    write_text(written(PAGE.read_text(encoding="utf-8"), Path("results")), PAGE)

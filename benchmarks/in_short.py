@@ -1,4 +1,4 @@
-"""What the README says of costs, from the tables of the benchmark: ``python -m benchmarks.readme`` writes it."""
+"""Costs in short on the page of benchmarks, from their tables: ``python -m benchmarks.in_short`` writes it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from benchmarks.plan import ROUNDS
 from benchmarks.report import CHECKPOINTS
 from benchmarks.spectrum import read
 from benchmarks.summary import WITH_MALLOC, Costs, Measured, by_setting
-from sharpness.report.readme import README
 from sharpness.runtime.files import write_text
 
+PAGE = Path("docs/benchmarks.md")
 _BLOCK = re.compile(r"(<!-- costs[^>]*-->\n).*(<!-- end of costs -->)", re.DOTALL)
 _PEERS = {
     "scipy LM": "scipy's `eigsh` over double backward (the authors' way)",
@@ -101,17 +101,17 @@ def _workflow(path: Path) -> Iterator[str]:
         yield f"- The workflow, on {table['cpu'].iloc[0]}: {', '.join(plans)}."
 
 
-def written(readme: str, folder: Path) -> str:
-    """The README with the costs as they were measured.
+def written(page: str, folder: Path) -> str:
+    """The page with the costs as they were measured.
 
     Raises:
         ValueError: it has no place for them.
     """
-    text, number = _BLOCK.subn(lambda match: f"{match[1]}{costs(folder)}{match[2]}", readme)
+    text, number = _BLOCK.subn(lambda match: f"{match[1]}{costs(folder)}{match[2]}", page)
     if number != 1:
-        raise ValueError(f"{README} must have <!-- costs --> and <!-- end of costs --> once, has them {number} times")
+        raise ValueError(f"{PAGE} must have <!-- costs --> and <!-- end of costs --> once, has them {number} times")
     return text
 
 
 if __name__ == "__main__":
-    write_text(written(README.read_text(encoding="utf-8"), Path("results/bench")), README)
+    write_text(written(PAGE.read_text(encoding="utf-8"), Path("results/bench")), PAGE)
