@@ -104,7 +104,7 @@ def _list_of_figures(markdown: str) -> str:
 def _executed(path: Path) -> dict[str, str | bytes]:
     """Run a notebook; return its page and pictures by name. A cell that fails ends the build."""
     notebook = nbformat.read(path, as_version=4)
-    os.environ["PYTHONPATH"] = str(ROOT / "src")
+    os.environ |= {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}  # small networks gain nothing by threads
     NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
     files: dict[str, str | bytes] = {}
     parts = []

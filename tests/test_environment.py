@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Where conda's name of a package differs from pip's.
 PIP_NAMES = {"pytorch": "torch", "snakemake-minimal": "snakemake"}
 # Where the name of an import differs from pip's name of the package.
-IMPORT_NAMES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
+IMPORT_NAMES = {"scikit-learn": "sklearn", "pyyaml": "yaml", "pillow": "PIL"}
 
 
 def conda_pins() -> dict[str, str]:
