@@ -13,6 +13,7 @@ from sharpness.hessian.examples import Batch, Examples
 from sharpness.hessian.inputs import num_examples, part, split, tensors_of
 from sharpness.hessian.losses.own import OwnLoss
 from sharpness.hessian.outputs import Outputs, shapes_of
+from sharpness.hessian.processes import Processes
 from sharpness.hessian.product import HessianProduct
 
 
@@ -114,15 +115,16 @@ class Totals:
         self.largest_batch = max(self.largest_batch, bytes_of(batch))
         return batch
 
-    def divisor(self) -> float:
-        """Return what sums over terms are divided by.
+    def divisor(self, processes: Processes) -> float:
+        """Return what sums over the terms of all processes are divided by.
 
         Raises:
             ValueError: there is nothing to average over.
         """
-        if not self._weight > 0:
+        weight = processes.add_number(self._weight if isinstance(self._weight, int) else float(self._weight))
+        if not weight > 0:
             raise ValueError(self._criterion.nothing)
-        return self._criterion.divisor(self._weight if isinstance(self._weight, int) else float(self._weight))
+        return self._criterion.divisor(weight)
 
     def _weight_of(self, batch: Batch) -> float | Tensor:
         inputs, targets = batch

@@ -12,33 +12,31 @@ from sharpness.hessian.layout import Layout
 from sharpness.hessian.loss import Loss
 
 
-def value(loss: Loss, weights: Tensor, buffers: Tensor, chunks: Iterable[Batch], divisor: float | Tensor) -> Tensor:
-    """Compute the mean loss with the L2 term, a single number.
+def total(loss: Loss, weights: Tensor, buffers: Tensor, chunks: Iterable[Batch]) -> Tensor:
+    """Sum a loss over the terms of all chunks, without the L2 term: a single number, float64.
 
     Args:
         loss: of the network.
         weights: [P], in the loss's order.
         buffers: [B].
         chunks: of the examples.
-        divisor: of the sum over terms.
     """
-    total = torch.zeros((), dtype=torch.float64, device=weights.device)
+    summed = torch.zeros((), dtype=torch.float64, device=weights.device)
     for inputs, targets in chunks:
-        total += loss.summed(weights, buffers, inputs, targets)
-    return total / divisor + loss.penalty(weights)
+        summed += loss.summed(weights, buffers, inputs, targets)
+    return summed
 
 
-def gradient(loss: Loss, weights: Tensor, buffers: Tensor, chunks: Iterable[Batch], divisor: float | Tensor) -> Tensor:
-    """Compute the gradient of the mean loss and the L2 term, [P]; arguments as for ``value``."""
-    total = torch.zeros_like(weights)
+def gradient_of_total(loss: Loss, weights: Tensor, buffers: Tensor, chunks: Iterable[Batch]) -> Tensor:
+    """Compute the gradient of ``total``, [P]; arguments as there."""
+    gradient = torch.zeros_like(weights)
     with torch.enable_grad(), loss.differentiating():
         for inputs, targets in chunks:
             leaf = weights.detach().requires_grad_()
             summed = loss.criterion.summed(loss.logits(leaf, buffers, inputs), targets)
             if summed.requires_grad:
-                total += torch.autograd.grad(summed, leaf)[0]
-    total /= divisor
-    return total + loss.penalty_curvature(weights) if loss.l2 else total
+                gradient += torch.autograd.grad(summed, leaf)[0]
+    return gradient
 
 
 def rows_in(whole: Layout, rows: Layout, flat: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from sharpness.hessian.inputs import mapped
 from sharpness.hessian.layout import Layout
 from sharpness.hessian.loss import flatten
 from sharpness.hessian.preconditioner import Preconditioner, inverse_root
+from sharpness.hessian.processes import Processes
 from sharpness.hessian.product import HessianProduct
 from sharpness.runtime.device import alone
 
@@ -26,7 +27,8 @@ class MovingHessian:
 
     product: HessianProduct
     examples: Examples
-    num_examples: int
+    num_examples: int  # of this process
+    processes: Processes
     layout: Layout
     dtype: torch.dtype
     device: torch.device
@@ -39,7 +41,8 @@ class MovingHessian:
         return cls(
             operator._product,
             operator._examples,
-            operator._num_examples,
+            operator._totals.num_examples,
+            operator._processes,
             operator.layout,
             operator.dtype,
             operator.device,
@@ -69,9 +72,11 @@ class MovingHessian:
                 root = inverse_root(preconditioner, model, self.layout, self.dtype, self.device)
         operator = HessianOperator.__new__(HessianOperator)
         examples = replace(self.examples, num_bytes=0) if chosen is None else self._chosen(chosen)
-        operator._prepare(
-            self.product, weights, buffers, examples, self.chunk_size, self.memory_budget, self.layout, root
-        )
+        with self.processes.together():
+            operator._prepare(
+                self.product, weights, buffers, examples, self.chunk_size, self.memory_budget, self.layout, root
+            )
+        operator._join(self.processes)
         return operator
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from sharpness.hessian.layout import Layout
 from sharpness.hessian.loss import Loss, flatten
 from sharpness.hessian.losses.choice import AnyLoss, criterion_of
 from sharpness.hessian.preconditioner import Preconditioner, inverse_root
+from sharpness.hessian.processes import Processes, ProcessGroup
 from sharpness.hessian.product import HessianProduct
 from sharpness.hessian.recording import Recorder
 from sharpness.runtime import allocator, checks
@@ -77,6 +78,9 @@ class HessianOperator:
             "trained", all that require a gradient. Tied weights may be given by any of their names.
         batch_statistics: normalise batch norm with the statistics of these examples, and differentiate through them,
             instead of using running statistics. All examples are then one chunk.
+        process_group: inside ``torch.distributed`` every process makes the operator, with its part of the examples and
+            the same weights, and makes every product: results are sums over all processes, and the same in each. None
+            is all processes; False is this one alone.
 
     Attributes:
         shape: (P, P).
@@ -114,6 +118,7 @@ class HessianOperator:
         memory_budget: int = 4 * 2**30,
         parameters: str | Sequence[str] = "*",
         batch_statistics: bool = False,
+        process_group: ProcessGroup | Literal[False] | None = None,
     ) -> None:
         arguments.one_of("precision", precision, get_args(Precision))
         arguments.one_of("curvature", curvature, get_args(CurvatureKind))
@@ -121,27 +126,27 @@ class HessianOperator:
         checks.whole_number("memory_budget", memory_budget, least=0)
         if not isinstance(batch_statistics, bool):
             raise TypeError(f"batch_statistics must be True or False, got {batch_statistics!r}")
-        criterion = criterion_of(loss)
-        of_model = Loss(model, l2=l2, batch_statistics=batch_statistics, criterion=criterion)
         device, dtype = arguments.device_of(model), torch.float64 if precision == "float64" else torch.float32
-        product = HessianProduct(
-            of_model, precision=low_precision(precision), parameters=parameters, curvature=curvature
-        )
-        layout = product.layout.in_torchs_order
-        with alone(device):
-            weights, buffers = (flat.to(dtype) for flat in flatten(model))
-            root = None if preconditioner is None else inverse_root(preconditioner, model, layout, dtype, device)
-            examples = examples_of(
-                data if inputs is None else inputs,
-                targets,
-                criterion=criterion,
-                dtype=dtype,
-                device=device,
-                memory_budget=memory_budget // 2,
+        processes = Processes(process_group, device)
+        given = data if inputs is None else inputs
+        with processes.together():
+            processes.check_data(given)
+            criterion = criterion_of(loss)
+            of_model = Loss(model, l2=l2, batch_statistics=batch_statistics, criterion=criterion)
+            product = HessianProduct(
+                of_model, precision=low_precision(precision), parameters=parameters, curvature=curvature
             )
-        if precision == "bfloat16" and any(tensor.is_complex() for tensor in tensors_of(examples.first[0])):
-            raise ValueError("complex inputs have no bfloat16: give precision 'float32' or 'float64'")
-        self._prepare(product, weights, buffers, examples, chunk_size, memory_budget, layout, root)
+            layout = product.layout.in_torchs_order
+            with alone(device):
+                weights, buffers = (flat.to(dtype) for flat in flatten(model))
+                root = None if preconditioner is None else inverse_root(preconditioner, model, layout, dtype, device)
+                examples = examples_of(
+                    given, targets, criterion=criterion, dtype=dtype, device=device, memory_budget=memory_budget // 2
+                )
+            if precision == "bfloat16" and any(tensor.is_complex() for tensor in tensors_of(examples.first[0])):
+                raise ValueError("complex inputs have no bfloat16: give precision 'float32' or 'float64'")
+            self._prepare(product, weights, buffers, examples, chunk_size, memory_budget, layout, root)
+        self._join(processes)
 
     @classmethod
     def at(
@@ -164,6 +169,7 @@ class HessianOperator:
         arguments.check_numbers(inputs, targets)
         examples = Examples([(inputs, targets)])
         operator._prepare(product, weights, buffers, examples, chunk_size, memory_budget, product.layout, None)
+        operator._join(Processes(False, operator.device))
         return operator
 
     def _prepare(
@@ -196,6 +202,17 @@ class HessianOperator:
             self._examples = replace(examples, kept=kept)
             self._linearise()
 
+    def _join(self, processes: Processes) -> None:
+        """Sum over the processes what all products need."""
+        self._processes = processes
+        with self._undisturbed():
+            processes.check_same(self._state[0])
+            if processes.number > 1 and self._chunking.size is None and self._product.loss.batch_statistics:
+                raise ValueError("batch statistics need all examples in one process: give process_group=False")
+            self._num_examples = int(processes.add_number(self._totals.num_examples))
+            self._num_terms = self._totals.divisor(processes)
+            self._mean_gradient = self._gradient() if self._product.curvature == "gradient_covariance" else None
+
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
         # Independent of the caller's mode, since some operations use autograd.
@@ -219,9 +236,8 @@ class HessianOperator:
         self._chunks = [chunk for batch in self._examples.kept for chunk in self._chunking.chunks_of(totals.add(batch))]
         for batch in self._examples.streamed():
             totals.add(batch)
-        self._num_terms, self._num_examples = totals.divisor(), totals.num_examples
+        self._totals = totals
         self._keep(totals.largest_batch)
-        self._mean_gradient = self._gradient() if product.curvature == "gradient_covariance" else None
 
     def _keep(self, largest: int) -> None:
         """Linearise as many chunks as fit into memory, with room for recomputing another.
@@ -261,7 +277,7 @@ class HessianOperator:
         total = torch.zeros(self.shape[0], dtype=self.dtype, device=self.device)
         for linearised in self._linearisations():
             self._product.add_gradient(linearised, total)
-        return total / self._num_terms
+        return self._processes.add(total) / self._num_terms
 
     def __matmul__(self, vector: Tensor | np.ndarray[Any, Any]) -> Tensor:
         """Multiply ``vector`` [P], or each column of a block [P, b], by the Hessian.
@@ -287,7 +303,7 @@ class HessianOperator:
     def _product_with(self, vector: Tensor) -> Tensor:
         # CUDA graphs are used only where every product runs the same kernels on cached chunks.
         is_cached = len(self._linearised) == len(self._chunks) and self._examples.stream is None
-        if not is_cached or not self._product.is_static:
+        if not is_cached or not self._product.is_static or self._processes.number > 1:
             return self._times(vector)
         return self._recorder(lambda given: (self._times(given),), vector, in_place=self._rounded)[0]
 
@@ -298,6 +314,7 @@ class HessianOperator:
         total = torch.zeros_like(vector)
         for linearised in self._linearisations():
             self._product.add_product(linearised, vector, total)
+        self._processes.add(total)
         total /= self._num_terms
         loss = self._product.loss
         if self._mean_gradient is not None:
@@ -324,6 +341,7 @@ class HessianOperator:
                     self.layout,
                     self._inverse_root,
                 )
+                self._reference._join(self._processes)
             return self._reference
 
     def value(self, displacement: Tensor | np.ndarray[Any, Any] | None = None) -> float:
@@ -337,14 +355,18 @@ class HessianOperator:
             if displacement is not None:
                 given = arguments.vector(displacement, self.shape[0], self.dtype, self.device)
                 weights = evaluation.displaced(whole, self.layout, weights, given)
-            chunks = self._all_chunks()
-            return float(evaluation.value(self._product.loss, weights, self._state[1], chunks, self._num_terms))
+            loss, chunks = self._product.loss, self._all_chunks()
+            total = self._processes.add(evaluation.total(loss, weights, self._state[1], chunks))
+            return float(total / self._num_terms + loss.penalty(weights))
 
     def gradient(self) -> Tensor:
         """Compute the gradient of the loss on the examples, L2 term included, [P]."""
         with self._undisturbed():
             loss = self._product.loss
-            whole = evaluation.gradient(loss, *self._state, self._all_chunks(), self._num_terms)
+            whole = self._processes.add(evaluation.gradient_of_total(loss, *self._state, self._all_chunks()))
+            whole /= self._num_terms
+            if loss.l2:
+                whole = whole + loss.penalty_curvature(self._state[0])
             return evaluation.rows_in(loss.layout, self.layout, whole)
 
     def _all_chunks(self) -> Iterator[Batch]:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from sharpness.eigen.eigenpairs import Eigenpairs
 from sharpness.eigen.estimators import Estimate, mean_of
 from sharpness.hessian.moving import MovingHessian
 from sharpness.hessian.operator import HessianOperator
+from sharpness.hessian.processes import Processes, ProcessGroup
 from sharpness.runtime import checks
 from sharpness.runtime.precision import Precision
 from sharpness.tracking.following import Followed, Follower
@@ -66,6 +67,8 @@ class CurvatureTracker:
         memory_budget: as for ``HessianOperator``.
         parameters: as for ``HessianOperator``; those that require a gradient, unless others are named.
         precision: as for ``HessianOperator``.
+        process_group: as for ``HessianOperator``. Each process has its part of the examples, and draws its part of each
+            mini-batch from them; the first one writes the records.
 
     Attributes:
         history: all records.
@@ -102,13 +105,15 @@ class CurvatureTracker:
         memory_budget: int = 4 * 2**30,
         parameters: str | Sequence[str] = "trained",
         precision: Precision = "float32",
+        process_group: ProcessGroup | Literal[False] | None = None,
     ) -> None:
         self._every = checks.whole_number("every", every, least=1)
         self._model, self._optimizer = model, optimizer
         self._preconditioner = None
         if optimizer is not None and stability_limit(optimizer).is_preconditioned:
             self._preconditioner = optimizer
-        self._write = writers(to)
+        # Of several processes, which all measure the same, one writes.
+        self._write = writers(to) if Processes(process_group, torch.device("cpu")).is_first else []
         self._generator = torch.Generator().manual_seed(checks.whole_number("seed", seed))
         with unchanged_randomness():
             self._hessian = MovingHessian.of(
@@ -120,6 +125,7 @@ class CurvatureTracker:
                     precision=precision,
                     chunk_size=chunk_size,
                     memory_budget=memory_budget,
+                    process_group=process_group,
                 )
             )
         self._num_batches, self._batch_size = _batches(batch_sharpness, batch_size, self._hessian)

@@ -1,0 +1,110 @@
+"""Examples over several processes of ``torch.distributed``: what is summed over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+ProcessGroup = Any
+"""A ``torch.distributed.ProcessGroup``, whose class not every build of torch has."""
+
+
+class Processes:
+    """The processes that each hold a part of the examples; every method must be called by all of them.
+
+    Args:
+        given: None is every process, if ``torch.distributed`` has been initialised; False is this process alone; or a
+            group that this process belongs to.
+        device: of the tensors that are summed.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+
+    def __init__(self, given: ProcessGroup | Literal[False] | None, device: torch.device) -> None:
+        if given is True or (isinstance(given, int | str | list | tuple) and given is not False):
+            raise TypeError(f"process_group must be None, False or a torch.distributed.ProcessGroup, got {given!r}")
+        is_on = distributed.is_available() and distributed.is_initialized()
+        self._device = device
+        self._group = None if given is False else given
+        self.number = distributed.get_world_size(self._group) if is_on and given is not False else 1
+        self.is_first = self.number == 1 or distributed.get_rank(self._group) == 0
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Sum ``tensor`` over the processes, in place; the result has the same bits in each."""
+        if self.number > 1:
+            distributed.all_reduce(tensor, group=self._group)
+        return tensor
+
+    def add_number(self, number: float) -> float:
+        """Sum a number over the processes."""
+        if self.number == 1:
+            return number
+        return float(self.add(torch.tensor(number, dtype=torch.float64, device=self._device)))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let no process go on alone if the block fails in another one.
+
+        Raises:
+            RuntimeError: it did.
+            FloatingPointError: it did, by such an error alone.
+        """
+        if self.number == 1:
+            yield
+            return
+        try:
+            yield
+        except BaseException as error:
+            self._failures(1, isinstance(error, FloatingPointError))
+            raise
+        failed, overflown = self._failures(0, False)
+        if failed:
+            kind = FloatingPointError if failed == overflown else RuntimeError
+            raise kind(f"the operator could not be built in {failed} of {self.number} processes, which say why")
+
+    def check_same(self, weights: Tensor) -> None:
+        """Check that all processes have the same weights [P].
+
+        Raises:
+            ValueError: they have not.
+        """
+        if self.number == 1:
+            return
+        exact = weights.double()
+        sums = torch.stack([exact.sum(), exact.square().sum()])
+        ends = torch.cat([sums, -sums])
+        distributed.all_reduce(ends, distributed.ReduceOp.MAX, group=self._group)
+        if not torch.equal(ends[:2], -ends[2:]):
+            raise ValueError(
+                "the weights differ between the processes: let DistributedDataParallel hold the model, or load the "
+                "same weights in each"
+            )
+
+    def check_data(self, data: object) -> None:
+        """Check that a loader of a part of the examples repeats none.
+
+        Raises:
+            ValueError: its sampler repeats examples, so that all parts are of one length.
+        """
+        sampler = getattr(data, "sampler", None)
+        if self.number == 1 or not isinstance(data, DataLoader) or not isinstance(sampler, DistributedSampler):
+            return
+        number = len(sampler.dataset)  # type: ignore[arg-type]
+        if sampler.total_size != number:
+            does = "leaves out" if sampler.total_size < number else "repeats"
+            raise ValueError(
+                f"the DistributedSampler {does} {abs(sampler.total_size - number)} of {number} examples, so that all "
+                f"{sampler.num_replicas} parts have one length: give torch.utils.data.Subset(dataset, range(rank, "
+                f"{number}, {sampler.num_replicas})) to a DataLoader of its own"
+            )
+
+    def _failures(self, failed: int, overflown: bool) -> list[int]:
+        """Number of processes that failed, and of those whose numbers overflowed."""
+        return list(map(int, self.add(torch.tensor([failed, int(overflown)], device=self._device)).tolist()))
