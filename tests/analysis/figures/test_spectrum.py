@@ -36,6 +36,22 @@ def test_the_start_is_logarithmic_around_the_peak_and_names_the_stability_limit(
     assert any(list(line.get_ydata()) == [40, 40] for line in start.get_lines())
 
 
+@pytest.mark.parametrize("last", [0.8, 1.6, 2.0, 5, 10, 30])
+def test_no_two_panels_show_the_same_time(last):
+    frame = spectrum_frame([run_fields()], 5)
+    frame = frame[frame["epoch"] <= last]
+    panels = [axes for axes in spectrum(frame).get_axes() if axes.get_xlabel() == "epoch"]
+
+    titles_of = [axes.get_title() for axes in panels]
+    assert titles_of in (["whole run", "start, log scale"], ["whole run, log scale"])
+    assert panels[0].get_xlim() == (0, pytest.approx(last))
+    if len(panels) == 2:
+        assert panels[1].get_xlim()[1] < 0.75 * last
+    assert any("2 / learning rate" in text.get_text() for axes in panels for text in axes.texts)
+    assert len({len(lines(axes)) for axes in panels}) == 1
+    assert len(lines(panels[0])) == 5
+
+
 @pytest.mark.parametrize(("factor", "panel"), [(1.4, 0), (1.6, 1)])
 def test_a_limit_far_above_is_only_on_the_logarithmic_panel(factor, panel):
     frame = spectrum_frame([run_fields()])

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from sharpness.analysis.agreement import compare, label_ways
 from sharpness.analysis.figures.epochs import from_start
+from sharpness.analysis.figures.legends import legend_under
 from sharpness.analysis.figures.log_axis import log_y
 from sharpness.analysis.figures.palette import BLUE, GREEN, GREY, ORANGE, RED
 from sharpness.analysis.figures.runs import name_of, words
@@ -49,7 +50,7 @@ def agreement(spectrum: pd.DataFrame, history: pd.DataFrame) -> Figure:
     for (upper, lower), place in zip(panels.T, places, strict=True):
         here, curves, found = (rows[(rows[keys] == list(place)).all(axis=1)] for rows in (history, largest, numbers))
         _draw(upper, lower, curves, here)
-        _add_legend(lower, here, found)
+        _add_legend(lower, here, found, num_panels=len(places))
         upper.set_title(f"{words(place[2])}: {name_of(here)}", loc="left")
     return figure
 
@@ -71,7 +72,7 @@ def _styles(history: pd.DataFrame) -> dict[str, tuple[str, Any]]:
     return {way: _STYLES[index % len(_STYLES)] for index, way in enumerate(ways)}
 
 
-def _add_legend(axes: Axes, history: pd.DataFrame, numbers: pd.DataFrame) -> None:
+def _add_legend(axes: Axes, history: pd.DataFrame, numbers: pd.DataFrame, *, num_panels: int) -> None:
     """Below the panel: what each line is, and by how much it differs from the first."""
     handles = []
     for way, (colour, linestyle) in _styles(history).items():
@@ -80,10 +81,9 @@ def _add_legend(axes: Axes, history: pd.DataFrame, numbers: pd.DataFrame) -> Non
         if len(ratios):
             label = f"{way}: {ratios['largest eigenvalue']:.1f}, {ratios['test accuracy']:.1f}"
         handles.append(Line2D([], [], color=colour, linestyle=linestyle, label=label))
-    axes.legend(
-        handles=[*handles, *legend_of_divergence(history)],
+    legend_under(
+        axes,
+        [*handles, *legend_of_divergence(history)],
         title="eigenvalue and test accuracy differ by so many spreads over seeds",
-        loc="upper left",
-        bbox_to_anchor=(0.0, -0.2),
-        borderaxespad=0.0,
+        num_panels=num_panels,
     )

@@ -19,6 +19,7 @@ from sharpness.analysis.figures.style import styled
 from sharpness.analysis.peak import peak_of
 from sharpness.analysis.tables import trajectory
 
+SHORT = 0.75  # of a run: where its start is as long, the start is all of it
 DECADES = 3  # of the logarithmic panel: what is below is noise around zero
 
 
@@ -26,8 +27,9 @@ DECADES = 3  # of the logarithmic panel: what is below is noise around zero
 def spectrum(spectrum: pd.DataFrame) -> Figure:
     """The largest eigenvalues, red for the largest to blue: over the whole run, and over its start on a log scale.
 
-    One row of panels per configuration; of several seeds, the first. A hatched band reaches from the largest down to
-    the curvature along its eigenvector on other images.
+    One row of panels per configuration; of several seeds, the first. A run so short that its start is most of it has
+    one panel, the logarithmic one. A hatched band reaches from the largest down to the curvature along its eigenvector
+    on other images.
 
     Args:
         spectrum: columns grid, run and the run's fields, which, checkpoint, step, epoch, rank, eigenvalue, and
@@ -48,10 +50,13 @@ def spectrum(spectrum: pd.DataFrame) -> Figure:
 
 
 def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
-    whole, start = row.subplots(1, 2)
+    last = run["epoch"].max()
+    end = _end_of_start(run)
+    is_short = end >= SHORT * last
+    panels = list(row.subplots(1, 1 if is_short else 2, squeeze=False)[0])
     num_ranks = run["rank"].nunique()
     colours = ScalarMappable(Normalize(1, max(2, num_ranks)), RANKS)
-    for axes in (whole, start):
+    for axes in panels:
         for rank, line in run.groupby("rank"):
             # The larger lies on top, and nothing on the marks.
             axes.plot(
@@ -59,35 +64,41 @@ def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
             )
         mark_divergence(axes, run[run["rank"] == 0], x="epoch", y="eigenvalue", colour=RANKS(0.0))
     limit, top = limits_of(run).iloc[0], run["eigenvalue"].max()
-    # A limit far above would press the eigenvalues to the floor of the linear panel.
-    in_whole = limit < 1.5 * top
-    _frame_whole(whole, run, max(top, limit) if in_whole else top)
-    _frame_start(start, run)
-    for axes in (whole, start) if in_whole else (start,):
+    with_limit = panels
+    if is_short:
+        _frame_log(panels[0], run, end=last, title="whole run, log scale")
+    else:
+        # A limit far above would press the eigenvalues to the floor of the linear panel.
+        in_whole = limit < 1.5 * top
+        with_limit = panels if in_whole else panels[1:]
+        _frame_whole(panels[0], run, max(top, limit) if in_whole else top)
+        _frame_log(panels[1], run, end=end, title="start, log scale")
+    panels[0].set_ylabel("eigenvalue of the Hessian")
+    for axes in with_limit:
         axes.axhline(limit, color="black", **LOOK)
     # Once, where the fewer lines are.
-    _name_limit(whole if in_whole else start, f"{name_of_limit(run)} = {limit:.3g}", limit)
-    for axes in (whole, start):
+    _name_limit(with_limit[0], f"{name_of_limit(run)} = {limit:.3g}", limit)
+    for axes in panels:
         draw_bracket(axes, run, colour=RANKS(0.0))
     if bands := legend_of_bracket(run, RANKS(0.0)):
         legend_below(row, bands)
     if num_ranks > 1:
-        bar = row.colorbar(colours, ax=start, ticks=sorted({1, max(2, num_ranks // 2), num_ranks}), pad=0.02)
+        bar = row.colorbar(colours, ax=panels[-1], ticks=sorted({1, max(2, num_ranks // 2), num_ranks}), pad=0.02)
         bar.set_label("rank (1: largest)")
         bar.ax.invert_yaxis()
 
 
 def _frame_whole(axes: Axes, run: pd.DataFrame, top: float) -> None:
     axes.set_ylim(min(0, run["eigenvalue"].min()), 1.15 * top)
-    axes.set(title="whole run", xlabel="epoch", ylabel="eigenvalue of the Hessian")
+    axes.set(title="whole run", xlabel="epoch")
     from_start(axes, run["epoch"].max())
 
 
-def _frame_start(axes: Axes, run: pd.DataFrame) -> None:
+def _frame_log(axes: Axes, run: pd.DataFrame, *, end: float, title: str) -> None:
     axes.set_ylim(log_range(run))
     log_y(axes)
-    axes.set(title="start, log scale", xlabel="epoch")
-    from_start(axes, _end_of_start(run))
+    axes.set(title=title, xlabel="epoch")
+    from_start(axes, end)
 
 
 def log_range(run: pd.DataFrame) -> tuple[float, float]:
