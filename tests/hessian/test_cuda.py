@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from loss_cases import LOSSES
 from training_cases import KINDS, dataset_of, digits, of_digits
 
 from sharpness.data import datasets
@@ -58,6 +59,24 @@ def operator_of(plain, **settings):
 
 
 # Curvature
+
+
+@pytest.mark.parametrize("budget", [2**30, 30_000], ids=["kept", "streamed"])
+@pytest.mark.parametrize("kind", ["hessian", "ggn", "gradient_covariance"])
+@pytest.mark.parametrize("name", ["smoothing and weights", "probabilities", "squares", "binary with weights"])
+def test_batches_of_the_cpu_are_moved_and_have_the_curvature_that_they_have_there(
+    problem, generator, gpu, name, kind, budget
+):
+    plain = problem("conv", num_examples=30)
+    loss, targets = LOSSES[name]((30, 3), generator)
+    batches = list(zip(plain.inputs.split(7), targets.split(7), strict=True))
+    settings = {"loss": loss, "curvature": kind, "precision": "float64", "chunk_size": 4}
+    expected = HessianOperator(plain.model, plain.inputs, targets, **settings)
+    operator = HessianOperator(moved(plain, gpu).model, batches, memory_budget=budget, **settings)
+    vector = torch.randn(expected.shape[0], generator=generator, dtype=torch.float64)
+    image = expected @ vector
+    for _ in range(8):  # from the sixth on it is replayed where it can be
+        assert (operator @ vector.to(gpu) - image.to(gpu)).norm() < 1e-11 * image.norm()
 
 
 @pytest.mark.parametrize("batch_statistics", [False, True])

@@ -45,6 +45,10 @@ def by_hand(model, batch):
     return total, int((batch["labels"] != -100).sum())
 
 
+def of_three(model, inputs, targets):
+    return functional.cross_entropy(model(inputs)["logits"], targets, reduction="sum"), len(targets)
+
+
 @pytest.fixture(params=[False, True], ids=["traced", "double backward"])
 def model(request, generator):
     with torch.random.fork_rng(devices=[]):
@@ -154,6 +158,11 @@ def test_sentences_of_other_lengths_may_follow(model, whole):
 
 
 REFUSED = {
+    "of outputs": (
+        lambda outputs, targets: functional.cross_entropy(outputs, targets),
+        r"fails on the model and a batch of the data: .* \(losses of outputs and targets are torch.nn.Cross",
+    ),
+    "of three": (of_three, "fails on the model and a batch of the data: .*'targets'"),
     "a mean": (
         lambda model, batch: (model(**batch)["loss"], (batch["labels"] != -100).sum()),
         "must return the sum over terms, not their mean",
@@ -175,7 +184,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("loss", "sentence"), REFUSED.values(), ids=REFUSED)
 def test_what_is_no_sum_and_number_is_refused_in_a_sentence(model, whole, loss, sentence):
-    with pytest.raises(ValueError, match=sentence) as refusal:
+    with pytest.raises((ValueError, TypeError), match=sentence) as refusal:
         HessianOperator(model, whole, loss=loss)
     assert "\n" not in str(refusal.value)
 

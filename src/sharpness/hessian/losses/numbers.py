@@ -76,7 +76,8 @@ class BinaryCrossEntropy(_OfNumbers):
             if weights is not None and not _broadcasts(weights.shape, outputs):
                 raise ValueError(
                     f"{name} of shape {list(weights.shape)} is not the same for each example of outputs "
-                    f"{list(outputs)}: give one number for each output of an example, {list(outputs[1:])}"
+                    f"{list(outputs)}: give one number for each output of an example, {list(outputs[1:])}, or weigh "
+                    "examples in a function loss(model, batch)"
                 )
 
     def mean(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -32,9 +32,16 @@ class OwnLoss(Criterion):
         """Call the loss, and check what it returns.
 
         Raises:
+            TypeError: it does not take a model and a batch.
             ValueError: that is not (sum over terms, number of terms).
         """
-        returned = self.function(model, batch)
+        try:
+            returned = self.function(model, batch)
+        except (TypeError, AttributeError) as error:
+            raise TypeError(
+                f"loss(model, batch) fails on the model and a batch of the data: {str(error).splitlines()[0]} (losses "
+                "of outputs and targets are torch.nn.CrossEntropyLoss, MSELoss and BCEWithLogitsLoss)"
+            ) from error
         wanted = "loss(model, batch) must return (sum over terms, number of terms)"
         if not isinstance(returned, tuple | list) or len(returned) != 2:
             raise ValueError(f"{wanted}, got {_described(returned)}")
