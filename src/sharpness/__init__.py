@@ -20,6 +20,7 @@ _PUBLIC = {
     "follow_eigenpairs": "sharpness.eigen.lanczos",
     "frobenius_norm": "sharpness.eigen.estimators",
     "load_pairs": "sharpness.eigen.saving",
+    "load_run": "sharpness.training.loading",
     "plot_density": "sharpness.plots.spectrum",
     "plot_plane": "sharpness.plots.landscape",
     "plot_slice": "sharpness.plots.landscape",

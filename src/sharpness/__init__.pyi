@@ -20,4 +20,5 @@ from sharpness.plots.spectrum import plot_spectrum as plot_spectrum
 from sharpness.tracking.limits import stability_limit as stability_limit
 from sharpness.tracking.record import CurvatureRecord as CurvatureRecord
 from sharpness.tracking.tracker import CurvatureTracker as CurvatureTracker
+from sharpness.training.loading import load_run as load_run
 from sharpness.version import __version__ as __version__

@@ -41,14 +41,19 @@ def dataset_of(run: Run, path: Path, device: torch.device) -> Dataset:
 
 def loss_of(run: Run, dataset: Dataset) -> tuple[Loss, Tensor, Tensor]:
     """Build the loss of a run, and its weights [P] and buffers [B] at initialisation, on the device of the data."""
-    model = _model_of(run, dataset)
+    model = model_of(run, dataset)
     weights, buffers = flatten(model)
     device = dataset.training.inputs.device
     criterion = criterion_of(run.loss, dataset.num_classes)
     return Loss(model, l2=run.l2, criterion=criterion), weights.to(device), buffers.to(device)
 
 
-def _model_of(run: Run, dataset: Dataset) -> nn.Module:
+def model_of(run: Run, dataset: Dataset) -> nn.Module:
+    """Build the network of a run, with its weights at initialisation, on the CPU.
+
+    Raises:
+        ValueError: it does not fit the data.
+    """
     if own.is_reference(run.model):
         return own_network.build(
             run.model,

@@ -1,0 +1,153 @@
+"""A run of a study, opened in a notebook: its network with the weights of any of its checkpoints, and its data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from sharpness.data.datasets import Dataset
+    from sharpness.study.run import Run
+    from sharpness.training.checkpoints import Checkpoints, Snapshot
+
+Checkpoint = int | Literal["best", "last"]
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run that has been trained."""
+
+    run: Run  # its settings
+    dataset: Dataset  # its examples, as it was trained on them
+    files: Mapping[Checkpoint, Path]  # of every checkpoint that it reached: by step, in order, then best and last
+    _folder: Path
+    _study: Path | None
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of its planned checkpoints: updates before them."""
+        return [step for step in self.files if isinstance(step, int)]
+
+    def model(self, checkpoint: Checkpoint = "last") -> nn.Module:
+        """Build its network with the weights and buffers of a checkpoint, in evaluation mode.
+
+        Args:
+            checkpoint: one of ``steps``, "best" or "last".
+
+        Raises:
+            ValueError: there is no such checkpoint.
+            DamagedError: its file is damaged, or of another training or data set.
+        """
+        from sharpness.hessian.layout import Layout
+        from sharpness.training.initialisation import model_of
+
+        snapshot = self._snapshot(checkpoint)
+        with _beside(self._study):
+            model = model_of(self.run, self.dataset).to(snapshot.weights.device)
+        weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+        buffers = {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()}
+        for tensors, flat in ((weights, snapshot.weights), (buffers, snapshot.buffers)):
+            views: dict[str, Tensor] = Layout.of(tensors, channels_last=True).named(flat)
+            for name, tensor in tensors.items():
+                tensor.copy_(views[name])
+        return model.eval()
+
+    def _snapshot(self, checkpoint: Checkpoint) -> Snapshot:
+        if checkpoint not in self.files:
+            has = ", ".join(map(str, self.files)) or "none"
+            raise ValueError(f"{self.run.name} has no checkpoint {checkpoint!r}, it has {has}")
+        steps = [checkpoint] if isinstance(checkpoint, int) else None
+        device = self.dataset.training.inputs.device
+        loaded = _checked(self.files[checkpoint], self._folder, self.dataset, device, steps)
+        return loaded.snapshots[0]
+
+
+def load_run(
+    path: str | os.PathLike[str],
+    *,
+    study: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | None = None,
+    device: torch.device | str = "cpu",
+) -> LoadedRun:
+    """Open the folder of a run, ``results/<study>/runs/<run>``.
+
+    Args:
+        path: the folder.
+        study: the study's file, if the run's network, data or loss are one's own: they are named relative to it.
+        data: the prepared data set; None is that in ``results/data``, beside the study.
+        device: of the examples and of the networks.
+
+    Raises:
+        ModuleNotFoundError: what the pipeline needs is not installed.
+        FileNotFoundError: it is no run's folder, or its data are missing.
+        DamagedError: a file is damaged, or belongs to another run or data set.
+    """
+    try:
+        from sharpness.training.initialisation import dataset_of
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"load_run needs {error.name}, as the pipeline does: pip install 'sharpness[workflow]'", name=error.name
+        ) from None
+    folder, device = Path(path), torch.device(device)
+    checkpoints = {name: folder / "checkpoints" / f"{name}.safetensors" for name in ("best", "last")}
+    if not (folder / "run.yaml").is_file() or not checkpoints["last"].is_file():
+        raise FileNotFoundError(
+            f"{folder} is no folder of a run that has been trained: it lacks run.yaml or checkpoints"
+        )
+    run = _run_of(checkpoints["last"])
+    with _beside(None if study is None else Path(study)):
+        prepared = _prepared(run, folder) if data is None else Path(data)
+        if not prepared.is_file():
+            raise FileNotFoundError(f"{prepared}, the prepared data of {run.name}, is missing: give data=, its path")
+        dataset = dataset_of(run, prepared, device)
+    files: dict[Checkpoint, Path] = _planned(folder)
+    files |= {name: file for name, file in checkpoints.items() if file.is_file()}  # type: ignore[misc]
+    _checked(checkpoints["last"], folder, dataset, device, [])
+    return LoadedRun(run, dataset, files, folder, None if study is None else Path(study))
+
+
+def _run_of(path: Path) -> Run:
+    from sharpness.training.checkpoints import load_checkpoints
+
+    return load_checkpoints(path, device=torch.device("cpu"), steps=[]).run
+
+
+def _planned(folder: Path) -> dict[Checkpoint, Path]:
+    """Map every step of the planned checkpoints to its file, in order."""
+    from sharpness.training.checkpoints import steps_in
+
+    chunks = (path for path in (folder / "checkpoints").glob("*.safetensors") if path.stem.isdecimal())
+    found: dict[int, Path] = {step: path for path in chunks for step in steps_in(path)}
+    return {step: found[step] for step in sorted(found)}
+
+
+def _prepared(run: Run, folder: Path) -> Path:
+    from sharpness.study.paths import prepared
+
+    return folder.absolute().parents[2] / "data" / Path(prepared(run.data)).name
+
+
+def _checked(path: Path, folder: Path, dataset: Dataset, device: torch.device, steps: list[int] | None) -> Checkpoints:
+    """Load checkpoints, and check that they belong to the run in ``folder`` and to its data."""
+    from sharpness.training import belonging
+    from sharpness.training.checkpoints import load_checkpoints
+
+    loaded = load_checkpoints(path, device=device, steps=steps)
+    belonging.check_training(loaded, path, run=loaded.run.name, record=folder / "run.yaml")
+    belonging.check_data(loaded, path, digest=dataset.digest, data=folder.absolute().parents[2] / "data")
+    return loaded
+
+
+@contextmanager
+def _beside(study: Path | None) -> Iterator[None]:
+    from sharpness.runtime import own
+
+    with nullcontext() if study is None else own.beside(study):
+        yield
