@@ -4,8 +4,8 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-# A study given with --configfile replaces the paper's; it never merges with it.
-if not config and not workflow.overwrite_configfiles:
+# A study given with --configfile replaces the paper's; it never merges with it. --config changes single values of either.
+if "experiments" not in config and not workflow.overwrite_configfiles:
 
     configfile: "config.yaml"
 

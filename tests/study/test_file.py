@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpness.study.file import only_study, read_study, study_name
+from sharpness.study.file import only_study, read_study, study_name, with_types
 from sharpness.study.schema import StudyError
 
 ROOT = Path(__file__).parents[2]
@@ -125,3 +125,20 @@ def test_the_name_of_a_study_is_printed_or_what_is_wrong_with_it(tmp_path):
 
     assert said(ROOT / "tests/workflow/small.yaml") == (0, "small")
     assert said(tmp_path / "none.yaml") == (1, f"{tmp_path}/none.yaml: cannot be read (No such file or directory)")
+
+
+def test_values_of_the_command_line_have_the_types_of_yaml():
+    merged = {
+        "study": "one",
+        "defaults": {"epochs": "3", "data": "digits", "seed": 7},
+        "steps": {"a": {"alphas": ["1", "2.5"]}},
+    }
+    given = {"defaults": {"epochs": "3", "data": "digits"}, "steps": {"a": {"alphas": ["1", "2.5"]}}}
+    assert with_types(merged, given) == {
+        "study": "one",
+        "defaults": {"epochs": 3, "data": "digits", "seed": 7},
+        "steps": {"a": {"alphas": [1, 2.5]}},
+    }
+    assert with_types({"defaults": {"learning_rate": "1e-3"}}, {"defaults": {"learning_rate": "1e-3"}}) == {
+        "defaults": {"learning_rate": "1e-3"}  # which the schema refuses
+    }

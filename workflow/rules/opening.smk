@@ -21,7 +21,7 @@ sys.path.insert(0, str(SOURCE.absolute()))
 from sharpness.data import arrays, catalogue
 from sharpness.runtime import files, own
 from sharpness.study import planned
-from sharpness.study.file import only_study, parse_study
+from sharpness.study.file import only_study, parse_study, with_types
 from sharpness.study.paths import StudyFolder, prepared
 from sharpness.study.plan import study_of
 from sharpness.study.published import Published
@@ -42,7 +42,7 @@ try:
     for file in workflow.configfiles:
         os.environ[own.VARIABLE] = os.path.relpath(Path(file).parent)
     STUDY = study_of(
-        config,
+        with_types(config, workflow.config_settings.config or {}),
         source=", ".join(map(str, workflow.configfiles)) or "--config",
         # Snakemake has read it already: of a key that is given twice it keeps the last, unseen.
         known=[sentence for file in workflow.configfiles for sentence in parse_study(Path(file)).twice],

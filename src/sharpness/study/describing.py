@@ -48,6 +48,10 @@ shows which values a study comes to, and from where. What is wrong with a file i
         kind: eigenvalues
         grids:
           learning_rate: [{ learning_rate: [0.05, 0.1, 0.2], seed: [0, 1] }]
+
+Single values may be given beside the file, and are checked as if they stood in it:
+
+    snakemake -n --configfile mine.yaml --config 'defaults={epochs: 3}' evaluation_examples=100
 """
 _HEADER = ["Key", "Type", "Default", "What it is"]
 _EXPERIMENT = [

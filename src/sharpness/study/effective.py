@@ -11,7 +11,7 @@ from sharpness.study.axes import values_of
 from sharpness.study.keys import Whole, default_grids, measurement_settings
 from sharpness.study.kinds import BASE, KINDS
 from sharpness.study.registry import MEASUREMENTS
-from sharpness.study.run import Run
+from sharpness.study.run import NEUTRAL, Run
 from sharpness.study.schedule import SCHEDULES, Schedule
 from sharpness.study.settings import Derived, Setting, settings_in
 
@@ -70,7 +70,8 @@ def filled(given: Mapping[str, Any], settings: Mapping[str, Setting], others: Ma
 
 
 def _fields_of_a_run(whole: Effective, given: Mapping[str, Any]) -> dict[str, Any]:
-    fields = settings_in(Run)
+    # Of what was added once there were results, a study that says nothing of it is told nothing either.
+    fields = {name: found for name, found in settings_in(Run).items() if name not in NEUTRAL or name in given}
     return filled(whole.take(("defaults",), [(("defaults",), given)], fields), fields, {})
 
 

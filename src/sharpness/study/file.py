@@ -70,6 +70,20 @@ def only_study(paths: Sequence[str | Path]) -> None:
         raise StudyError(f"a study is one file and never merges with another, got {names} after --configfile")
 
 
+def with_types(study: Any, given: Any) -> Any:
+    """Read again as YAML what Snakemake's ``--config`` takes for text inside a mapping: ``defaults={epochs: 3}``.
+
+    Args:
+        study: what the file says, with what was given in it.
+        given: the values that were given.
+    """
+    if isinstance(study, dict) and isinstance(given, dict):
+        return {key: with_types(value, given[key]) if key in given else value for key, value in study.items()}
+    if isinstance(study, list) and isinstance(given, list) and len(study) == len(given):
+        return [with_types(*pair) for pair in zip(study, given, strict=True)]
+    return yaml.safe_load(study) if isinstance(study, str) and study == given else study
+
+
 def study_name(path: Path) -> str:
     """Read the name of the study in a file.
 

@@ -12,7 +12,7 @@ from sharpness.analysis.tables import batch_order
 from sharpness.study.kinds import KINDS
 from sharpness.study.measurement import required
 from sharpness.study.records import columns_of
-from sharpness.study.runs import FIELDS
+from sharpness.study.runs import FIELDS, NEUTRAL_COLUMNS
 
 _RUN = ["grid", "run", *FIELDS, "diverged", "lost"]
 # What the claims are decided from.
@@ -80,6 +80,18 @@ def num_lost(rows: pd.DataFrame) -> int:
     return int(rows.loc[rows["lost"], "run"].nunique())
 
 
+def of_the_posters_training(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of runs that the claims are about: SGD or heavy ball on the cross-entropy, with no other schedule.
+
+    Args:
+        table: with the fields of each run; columns that it lacks are as the poster has them.
+    """
+    for column in ("optimizer", "schedule", "loss_function"):
+        if column in table:
+            table = table[table[column].isna() | (table[column] == NEUTRAL_COLUMNS[column])]
+    return table
+
+
 def collected(
     tables: Iterable[tuple[str, str, pd.DataFrame]], settings: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Collected:
@@ -94,6 +106,9 @@ def collected(
     diverged: set[str] = set()
     for kind, measurement, table in tables:
         if measurement not in _MEASURED or "run" not in table or table.empty:
+            continue
+        table = of_the_posters_training(table)
+        if table.empty:
             continue
         rows = table.assign(batch_size=table["batch_size"].map(batch_order))
         parts.setdefault((kind, measurement), []).append(rows)

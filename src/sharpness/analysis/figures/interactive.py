@@ -93,7 +93,7 @@ def _ranks(run: pd.DataFrame, *, legend: bool) -> list[go.Scatter]:
 
 def _stability_limit(run: pd.DataFrame) -> go.Scatter:
     limit = limits_of(run).iloc[0]
-    text = f"{name_of_limit(run)} = {limit:.3g}"
+    text = name_of_limit(run) + ("" if math.isnan(limit) else f" = {limit:.3g}")
     return go.Scatter(
         x=[0, run["epoch"].max()],
         y=[limit, limit],

@@ -12,7 +12,7 @@ from sharpness.analysis.figures.log_axis import log_y
 from sharpness.analysis.figures.palette import GREY, ordered_colours
 from sharpness.analysis.figures.runs import name_of, text
 from sharpness.analysis.figures.seeds import draw_over_seeds, legend_of_divergence
-from sharpness.analysis.figures.stability import draw_limits, legend_of_limit
+from sharpness.analysis.figures.stability import draw_limits, legend_of_limit, limits_of
 from sharpness.analysis.figures.style import styled
 from sharpness.analysis.tables import first_change, trajectory
 
@@ -38,9 +38,15 @@ def schedules(spectrum: pd.DataFrame) -> Figure:
     panels[0].set_ylabel("largest eigenvalue")
     log_y(panels[0])
     for axes, of_grid in zip(panels, grids, strict=True):
-        draw_limits(axes, {2 / (rate * of_grid["gamma"].iloc[0]): "black" for rate in _rates(of_grid)})
+        draw_limits(axes, dict.fromkeys(_limits(of_grid), "black"))
     legend_below(figure, [*_legend(), legend_of_limit(largest), *legend_of_divergence(largest)])
     return figure
+
+
+def _limits(of_grid: pd.DataFrame) -> pd.Series:
+    """The limit before and after the change."""
+    rates = _rates(of_grid)
+    return limits_of(pd.DataFrame([of_grid.iloc[0]] * len(rates)).assign(learning_rate=rates))
 
 
 def _rates(of_grid: pd.DataFrame) -> list[float]:

@@ -1,5 +1,7 @@
 """The leading eigenvalues of one run over its training."""
 
+import math
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -74,10 +76,11 @@ def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
         _frame_whole(panels[0], run, max(top, limit) if in_whole else top)
         _frame_log(panels[1], run, end=end, title="start, log scale")
     panels[0].set_ylabel("eigenvalue of the Hessian")
-    for axes in with_limit:
-        axes.axhline(limit, color="black", **LOOK)
-    # Once, where the fewer lines are.
-    _name_limit(with_limit[0], f"{name_of_limit(run)} = {limit:.3g}", limit)
+    if math.isfinite(limit):
+        for axes in with_limit:
+            axes.axhline(limit, color="black", **LOOK)
+        # Once, where the fewer lines are.
+        _name_limit(with_limit[0], f"{name_of_limit(run)} = {limit:.3g}", limit)
     for axes in panels:
         draw_bracket(axes, run, colour=RANKS(0.0))
     if bands := legend_of_bracket(run, RANKS(0.0)):
@@ -105,7 +108,7 @@ def log_range(run: pd.DataFrame) -> tuple[float, float]:
     """From where to where a logarithmic axis shows the eigenvalues of a run, and 2 / learning rate."""
     limit, top = limits_of(run).iloc[0], run["eigenvalue"].max()
     smallest = run.loc[run["eigenvalue"] > 0, "eigenvalue"].min()
-    return max(smallest, top / 10**DECADES) / 1.3, 2 * max(top, limit)
+    return max(smallest, top / 10**DECADES) / 1.3, 2 * max(top, top if math.isnan(limit) else limit)
 
 
 def _name_limit(axes: Axes, name: str, limit: float) -> None:
