@@ -49,6 +49,17 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     return _typeset(markdown) if "```math" in markdown else markdown
 
 
+def on_post_page(output: str, page: Page, **_: Any) -> str:
+    """Take the script that lets the search run in files from this site, where the theme names another host."""
+    own = os.path.relpath("assets/iframe-worker.js", os.path.dirname(page.file.dest_uri) or ".")
+    return output.replace("https://unpkg.com/iframe-worker/shim", own)
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """The same for the page of an address that there is not."""
+    return output_content.replace("https://unpkg.com/iframe-worker/shim", "/assets/iframe-worker.js")
+
+
 def _add_targets(place: str, text: str, files: Files, config: MkDocsConfig) -> None:
     """Copy the files of the project outside docs/ that a page leads to; pages among them lead to others."""
     for _, link, _ in _LINK.findall(text):

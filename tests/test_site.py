@@ -108,3 +108,26 @@ def test_pages_open_in_a_browser_without_a_network_and_without_a_complaint(site,
                 assert page.evaluate(height) > 5
         assert [address for address in page.requests if not address.startswith(("file:", "data:", "blob:"))] == []
         assert page.complaints == []
+
+
+@pytest.mark.skipif(PROGRAM is None and not IS_CI, reason="needs Chromium")
+def test_the_search_finds_a_page_where_the_site_is_files(site, tmp_path):
+    with browser(tmp_path) as page:
+        page.resize(1280, 900)
+        page.open(f"file://{site}/index.html")
+        page.evaluate("""(() => {
+            const box = document.querySelector('.md-search__input');
+            box.focus();
+            box.value = 'Haynsworth';
+            for (const name of ['keyup', 'input']) box.dispatchEvent(new Event(name, {bubbles: true}));
+        })()""")
+        found = """new Promise(done => {
+            const began = Date.now();
+            const look = () => {
+                const link = document.querySelector('.md-search-result__link');
+                if (link || Date.now() - began > 20000) done(link ? link.href : '');
+                else setTimeout(look, 100);
+            };
+            look();
+        })"""
+        assert "engine.html" in page.evaluate(found)

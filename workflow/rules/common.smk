@@ -11,6 +11,9 @@ from sharpness.study.plan import ENDS, KINDS, MEASUREMENTS
 from sharpness.study.records import training_stage as stage_of
 from sharpness.study.runs import RUNS, as_csv
 from sharpness.study.showing import as_yaml
+from sharpness.workflow.captions import caption
+
+CAPTIONS = PROJECT / "workflow" / "report"
 
 # Ancient, since a run of a name has the same fields for ever: those of other runs, added or taken out, change no result.
 TABLE_OF_RUNS = ancient(FOLDER.table(RUNS))

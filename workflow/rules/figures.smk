@@ -17,7 +17,12 @@ for function in FIGURES:
             ),
         output:
             pdf=FOLDER.figure("{figure}", "pdf"),
-            png=FOLDER.figure("{figure}", "png"),
+            png=report(
+                FOLDER.figure("{figure}", "png"),
+                caption=caption(CAPTIONS / f"{function}.md"),
+                category="Figures",
+                labels={"figure": "{figure}"},
+            ),
             cost=FOLDER.benchmark("figure-{figure}"),
         log:
             FOLDER.log("figure-{figure}"),

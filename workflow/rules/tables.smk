@@ -52,7 +52,12 @@ rule results_table:
     output:
         markdown=FOLDER.table("{table}", "md"),
         tex=FOLDER.table("{table}", "tex"),
-        csv=FOLDER.table("{table}"),
+        csv=report(
+            FOLDER.table("{table}"),
+            caption=caption(CAPTIONS / "results_table.md"),
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
         cost=FOLDER.benchmark("{table}"),
     log:
         FOLDER.log("{table}"),
@@ -101,7 +106,12 @@ rule claims:
         code=sources("sharpness.stages.claims"),
     output:
         markdown=FOLDER.table("claims", "md"),
-        csv=FOLDER.table("claims"),
+        csv=report(
+            FOLDER.table("claims"),
+            caption=caption(CAPTIONS / "claims.md"),
+            category="Tables",
+            labels={"table": "claims"},
+        ),
         cost=FOLDER.benchmark("claims"),
     log:
         FOLDER.log("claims"),
