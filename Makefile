@@ -70,9 +70,10 @@ docs: .venv/docs ## the documentation as a site in site/, which needs no network
 bench: .venv/bench ## what training, a spectrum and the workflow cost, in 60 minutes on an idle machine
 	PYTHONPATH=src python -m benchmarks.workflow --minutes 9
 	PYTHONPATH=src python -m benchmarks.training --minutes 6
+	PYTHONPATH=src python -m benchmarks.tracking
 	rm -rf results/bench/cache/rows results/bench/cache/logs
 	@# What is not done when the time is over, the page names.
-	-PYTHONPATH=$(CURDIR)/src:$(CURDIR) timeout --signal=INT --kill-after=60 43m snakemake --cores all --keep-going \
+	-PYTHONPATH=$(CURDIR)/src:$(CURDIR) timeout --signal=INT --kill-after=60 38m snakemake --cores all --keep-going \
 		--snakefile benchmarks/Snakefile --directory results/bench/cache --rerun-incomplete --rerun-triggers mtime \
 		--quiet rules host
 	PYTHONPATH=src python -m benchmarks.spectrum

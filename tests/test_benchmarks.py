@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from torch import nn
 from torch.nn import functional
 
-from benchmarks import in_short, measure, plan, spectrum, training, training_report
+from benchmarks import in_short, measure, plan, spectrum, tracking, training, training_report
 from benchmarks.accuracy import with_errors
 from benchmarks.cost import costs, layers_alone, product_operations, step_operations
 from benchmarks.figure import cost_growth
@@ -497,3 +497,14 @@ def test_runs_side_by_side_are_told_beside_a_floor_of_as_many(of_floor):
 
     (line,) = (line for line in page.splitlines() if "batch 128: ours, augmented, side by side" in line)
     assert ("the floor is 140 images/s" in line) == (of_floor == 2)
+
+
+def test_the_benchmark_of_tracking_compares_a_training_with_itself(tmp_path, monkeypatch):
+    for name, small in {"EVERY": 2, "BATCH_SIZE": 4, "NUM_EXAMPLES": 8}.items():
+        monkeypatch.setattr(tracking, name, small)
+    cost = tracking.tracking_cost(2)
+    assert (cost["steps"], cost["num_measurements"]) == (4, 2)
+    assert cost["ratio"] == cost["tracked_cpu_seconds"] / cost["plain_cpu_seconds"] > 1
+
+    page = tracking.report(pd.DataFrame([{**cost, "ratio": 1.234, "cpu": "Z80", "versions": "torch 9"}]))
+    assert "| Z80, torch 9 | 1.23 (at most 1.3) | 4 | " in page
