@@ -1,5 +1,7 @@
 """Sanity of the published results: complete, finite or marked as diverged, ordered, and as exact as they say."""
 
+import html
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import yaml
 
 from sharpness.stages.publish import publish
+from sharpness.stages.report import report
 from sharpness.study.paths import StudyFolder
 from sharpness.study.plan import Study, study_of
 from sharpness.study.published import Published
@@ -135,3 +138,35 @@ def test_what_stays_is_published_again_without_a_change_and_with_the_verdicts_of
     publish(ROOT / "workflow/studies" / f"{folder.parent.name}.yaml", copied.parent, ROOT / "Snakefile")
     after = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file() and path.name != "report.html"}
     assert after == before
+
+
+def verdicts_in(folder: Path) -> list[tuple[str, str, str]]:
+    """Claim, verdict and deciding test of every claim that has one, as the table for computing has them."""
+    table = pd.read_csv(folder / "tables" / "claims.csv", dtype=str, keep_default_na=False)
+    return [(row["claim"], row["verdict"], row["test"]) for row in table.to_dict("records")]
+
+
+DECIDED = [folder for folder in PUBLISHED if (folder / "tables" / "claims.csv").exists()]
+
+
+@pytest.mark.parametrize("folder", DECIDED, ids=lambda folder: folder.parent.name)
+def test_verdicts_and_their_tests_are_the_same_wherever_they_are_read(folder, tmp_path):
+    expected = verdicts_in(folder)
+    text = (folder / "tables" / "claims.md").read_text()
+    cells = [line.split(" | ") for line in text.splitlines() if re.match(r"\| [a-t] \|", line)]
+    assert [(cell[0].strip("| "), cell[1].strip("*"), cell[2]) for cell in cells] == expected
+
+    study, page = study_at(folder), tmp_path / "report.html"
+    report([folder], ROOT / "workflow/report", ROOT / "CITATION.cff", page, rules=ROOT / "docs/claims.md")
+    rows = re.findall(r'<tr id="claim-\d+"[^>]*>(.*?)</tr>', page.read_text(), flags=re.DOTALL)
+    shown = []
+    for row in rows:
+        (claim,) = re.findall(r'href="#rule-(\w)"', row)
+        (verdict,) = re.findall(r'<span class="verdict">.*</span>([a-z ]+)</span>', row)
+        told = re.findall(r"<dt>Decided by</dt><dd>(.*?)</dd>", row)
+        shown.append((claim, verdict, html.unescape(told[0]) if told else ""))
+    assert sorted(shown) == sorted(expected)
+    # Beside each figure, those that it bears on.
+    chips = re.findall(r'<a href="#claim-\d+">([a-z ]+): ', page.read_text().partition('id="figures"')[2])
+    assert set(chips) <= {verdict for _, verdict, _ in expected}
+    assert len(chips) > 0 or not study.figures

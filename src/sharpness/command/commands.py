@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sharpness.command import snakemake, studies
 from sharpness.command.parts import Part, parts_of
 from sharpness.command.progress import Progress, Shown
-from sharpness.study.paths import StudyFolder
+from sharpness.study.paths import RESULTS, StudyFolder
 from sharpness.study.plan import CLAIMS, study_in
 from sharpness.workflow.project import pipeline
 
@@ -51,18 +51,50 @@ def commands(for_snakemake: Sequence[str]) -> dict[str, Callable[..., None]]:
         where = snakemake.local(cores) if profile is None else snakemake.submitted(profile)
         _run(study, [*where, *for_snakemake], targets)
 
-    def report(study: str) -> None:
+    def report(study: str, together: tuple[str, ...] = ()) -> None:
         """Make the report of a study, and whatever it still lacks, on one page that opens without a network.
 
         Args:
             study: name or file of the study.
+            together: other studies that are finished or published: all of them in one page, results/report.html.
         """
         config = studies.find(study)
         page = StudyFolder.of(study_in(config).name).report
+        finished = [_finished(name) for name in together]
         _run(study, [*snakemake.local("all"), *for_snakemake], [page])
         print(f"Report: {page}")
+        if together:
+            print(f"Together: {_together([(Path(page).parent, str(config)), *finished])}")
 
     return {"new": _new, "plan": plan, "cost": _cost, "run": run, "show": _show, "report": report, "publish": _publish}
+
+
+def _finished(name: str) -> tuple[Path, str]:
+    """The folder of a study's verdicts, its own or what is published of it, and the study's file.
+
+    Raises:
+        ValueError: there are no verdicts yet.
+    """
+    config = studies.find(name)
+    own = StudyFolder.of(study_in(config).name)
+    for folder in (own, own.published):
+        if Path(folder.table(CLAIMS)).exists():
+            return Path(folder.root), str(config)
+    raise ValueError(f"nothing is decided in {own.root} yet; run it first: sharpness run {name}")
+
+
+def _together(found: Sequence[tuple[Path, str]]) -> Path:
+    """Write one page of several studies, by their folders and files; returns its path."""
+    rules, output = pipeline() / "docs" / "claims.md", Path(RESULTS, "report.html")
+    _stage("report")(
+        folders=[folder for folder, _ in found],
+        captions=pipeline() / "workflow" / "report",
+        citation=pipeline() / "CITATION.cff",
+        output=output,
+        rules=rules if rules.exists() else None,
+        study_files=[file for _, file in found],
+    )
+    return output
 
 
 def _new(name: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from sharpness.analysis.claims.deciding import decided_by
 from sharpness.analysis.claims.poster import IN_SHORT
 from sharpness.analysis.results_markup import spread
 from sharpness.runtime.files import write_text
@@ -70,7 +71,8 @@ def _plain(measured: str) -> str:
 
 def _verdict(row: dict[str, object]) -> str:
     kind = "" if row["seeds_are"] == "confirming" else ", exploring"
-    return f"{row['verdict']} ({row['seeds']} seeds{kind})"
+    test = decided_by(row)
+    return f"{row['verdict']} ({f'{test}; ' if test else ''}{row['seeds']} seeds{kind})"
 
 
 def _table(verdicts: dict[str, pd.DataFrame]) -> Iterator[str]:
@@ -88,7 +90,8 @@ def _cell(rows: pd.DataFrame) -> str:
         mark = "" if row["seeds_are"] == "confirming" else " *"
         answer = row["verdict"] if row["verdict"] == "undecided" else f"**{row['verdict']}**"
         of = re.search(r"rate (raised|lowered)", str(row["configuration"]))
-        found.append(f"{f'{of[0]}: ' if of else ''}{answer}{mark}")
+        test = decided_by(row)
+        found.append(f"{f'{of[0]}: ' if of else ''}{answer}{mark}{f' ({test})' if test else ''}")
     return "; ".join(found)
 
 

@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from sharpness.analysis.claims.deciding import decided_by
 from sharpness.analysis.claims.poster import IN_SHORT
 from sharpness.analysis.claims.wording import number
 from sharpness.analysis.figures import palette
@@ -222,7 +223,7 @@ def _claims(chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
                 "effect": "" if row["effect"] == "" else number(row["effect"]),
                 "interval": "" if "" in (row["low"], row["high"]) else f"{number(row['low'])} to {number(row['high'])}",
                 "threshold": threshold_in_words(row),
-                "decided_by": _test(row),
+                "decided_by": decided_by(row),
                 "wanted": _wanted(row),
                 "mark": mark,
                 "figures": figures,
@@ -231,13 +232,6 @@ def _claims(chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _test(row: Mapping[str, Any]) -> str:
-    """``Page's L, p = 0.009``: the test that decides, in short."""
-    name = re.split(r", of all parts|; ", row["test"])[0].replace(" over seeds", "").removesuffix(", exact")
-    p = "" if row["p"] == "" else f", p = {number(row['p'])}"
-    return f"{name}{p}" if name else ""
 
 
 def _wanted(row: Mapping[str, Any]) -> str:

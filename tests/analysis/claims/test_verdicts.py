@@ -262,3 +262,16 @@ def test_of_several_parts_the_threshold_is_that_of_the_part_whose_effect_is_show
 
     assert (whole.answer, whole.part, whole.side, whole.threshold) == ("undecided", "declines", "below", 0.0)
     assert whole.effect == declines.effect
+
+
+@given(NUMBERS, st.floats(0.05, 3))
+def test_the_test_that_is_told_is_the_one_that_decides(numbers, same):
+    verdict = verdicts.differs(numbers, above=True, same=same, measured="")
+
+    plain = verdicts.differs(numbers, above=True, measured="")
+    if verdict.answer == plain.answer:
+        assert (verdict.test, repr(verdict.p)) == (plain.test, repr(plain.p))
+    else:
+        assert verdict.answer == "does not hold"
+        assert verdict.test == f"{verdicts.SAME}, margin {verdicts.number(same)}"
+        assert verdict.p < 0.05

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
@@ -134,6 +137,19 @@ def _effect(effect: Interval) -> str:
     return f"{number(effect.estimate)}" + (
         "" if math.isnan(effect.low) else f" ({number(effect.low)} to {number(effect.high)})"
     )
+
+
+def decided_by(row: Mapping[str, Any]) -> str:
+    """``Page's L, p = 0.0093``: what decided a claim, to stand beside its verdict; empty where nothing was compared.
+
+    Args:
+        row: of the table of verdicts: test, p.
+    """
+    if not isinstance(row["test"], str) or not row["test"]:
+        return ""
+    name = re.split(r", of all parts|; ", row["test"])[0].replace(" over seeds", "").removesuffix(", exact")
+    p = math.nan if row["p"] == "" else float(row["p"])
+    return name if math.isnan(p) else f"{name}, p = {number(p)}"
 
 
 def as_markdown(table: pd.DataFrame) -> str:

@@ -76,14 +76,15 @@ def differs(
     answer: Answer = "undecided"
     if side:
         answer = "holds" if above is None or (side > 0) == above else "does not hold"
-    if same is not None and _is_within(mean.interval(_LEVEL_OF_SAME), same):
-        answer = "does not hold"
     limit = "" if threshold == 0 else f" against {number(threshold)}"
+    test, p = f"{STUDENT}{limit}", mean.p(threshold)
+    if same is not None and answer != "does not hold" and _is_within(mean.interval(_LEVEL_OF_SAME), same):
+        answer, test, p = "does not hold", f"{SAME}, margin {number(same)}", mean.p_same(same)
     needed = seeds_for_mean(mean, threshold) if answer == "undecided" else np.nan
     wanted = _more_seeds(mean, needed, f"the interval covers {number(threshold)}") if answer == "undecided" else ""
     told = _counting_missing(measured, numbers)
     claimed: Side = "either side" if above is None else _side(above=above)
-    return Verdict(answer, told, effect, f"{STUDENT}{limit}", mean.p(threshold), wanted, needed, claimed, threshold)
+    return Verdict(answer, told, effect, test, p, wanted, needed, claimed, threshold)
 
 
 def alike(numbers: Sequence[float], margin: float, *, rounding: float = 0.0, measured: str) -> Verdict:
