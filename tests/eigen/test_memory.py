@@ -1,6 +1,7 @@
 """Searches whose basis is bounded, against dense solvers, scipy's and the unbounded search."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from sharpness.eigen.krylov import Krylov
 from sharpness.eigen.memory import DEFAULT_BUDGET
 from sharpness.eigen.operators import VectorProduct
+from sharpness.eigen.vectors import norms_of_rows
 from sharpness.hessian.operator import HessianOperator
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
@@ -274,3 +276,35 @@ def test_the_sharpest_directions_of_a_network_are_the_same_with_a_bounded_basis(
     assert pairs.converged
     assert pairs.complete_beyond < math.inf
     np.testing.assert_allclose(pairs.eigenvalues.numpy(), expected[:6], rtol=0, atol=1e-8 * expected[0])
+
+
+def test_norms_are_the_same_in_pieces():
+    rows = torch.randn(3, 2**21 + 5, generator=torch.Generator().manual_seed(0))
+    expected = np.linalg.norm(rows.numpy().astype(np.float64), axis=1)
+    np.testing.assert_allclose(norms_of_rows(rows).numpy(), expected, rtol=1e-11)  # 1e-5 in single precision
+    assert norms_of_rows(rows[:, :7]).tolist() == torch.linalg.vector_norm(rows[:, :7].double(), dim=1).tolist()
+    assert norms_of_rows(rows[:0]).shape == (0,)
+    assert norms_of_rows(torch.full((2, 2**20 + 1), torch.nan)).isnan().all()
+
+
+@pytest.mark.parametrize("keep_images", [True, False])
+def test_a_step_leaves_alone_what_an_operator_hands_out(keep_images):
+    matrix = with_spectrum([9.0, 8.0, *np.linspace(-1, 1, 98)])
+
+    class Remembering:
+        """Returns the same tensor for the same vector, and would notice if it were changed."""
+
+        shape, dtype, device = (100, 100), torch.float64, torch.device("cpu")
+        images: ClassVar[list[torch.Tensor]] = []
+        copies: ClassVar[list[torch.Tensor]] = []
+
+        def __matmul__(self, vector):
+            self.images.append(matrix @ vector)
+            self.copies.append(self.images[-1].clone())
+            return self.images[-1]
+
+    operator = Remembering()
+    space = Krylov(VectorProduct(operator), torch.Generator().manual_seed(0), keep_images=keep_images)
+    for _ in range(30):
+        space.extend()
+    assert all(torch.equal(*pair) for pair in zip(operator.images, operator.copies, strict=True))

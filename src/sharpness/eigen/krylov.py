@@ -117,7 +117,7 @@ class Krylov:
         along_basis, along_others, rest = self._split(image, others)
         before = self.coupling[0]
         # Twice is enough: one pass leaves components of the size of the rounding error.
-        _, _, rest = self._split(rest, others)
+        _, _, rest = self._split(rest, others, in_place=True)
         self.projected = pad(self.projected, (0, 1, 0, 1))
         self.projected[-1] = self.projected[:, -1] = along_basis.double().cpu()
         self._ritz = None
@@ -128,7 +128,7 @@ class Krylov:
         outside = math.hypot(norm, length(along_others))
         # Ending a sequence early loses nothing, since the columns of T are computed in full.
         if norm > self.negligible and self.num_steps + len(others) < self.size:
-            self._frontier[0] = rest / norm
+            self._frontier[0] = rest.div_(norm)
             others = self._frontier
             coupling = pad(coupling, (0, 0, 1, 0))
             coupling[0, -1] = norm
@@ -205,11 +205,10 @@ class Krylov:
             self._frontier = rotation.to(self._frontier) @ self._frontier
         self.coupling = rotation @ self.coupling
 
-    def _split(self, vector: Tensor, frontier: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _split(self, vector: Tensor, frontier: Tensor, *, in_place: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Coefficients [m] and [p] of ``vector`` along the basis and ``frontier``, and the remainder [P]."""
-        along_basis, rest = self.basis.split(vector)
-        along_frontier = frontier @ rest
-        return along_basis, along_frontier, rest - along_frontier @ frontier
+        along_basis, rest = self.basis.split(vector, in_place=in_place)
+        return along_basis, self.basis.subtract_projection(rest, frontier), rest
 
 
 class Rows:
@@ -224,6 +223,7 @@ class Rows:
         self._empty = torch.empty(0, product.size, dtype=product.dtype, device=product.device)
         self._blocks: list[Tensor] = []
         self._num_rows = 0
+        self._scratch: Tensor | None = None
         self._max_rows = product.size if max_rows is None else max_rows
 
     def append(self, row: Tensor) -> None:
@@ -244,13 +244,22 @@ class Rows:
         """Free all rows."""
         self._blocks, self._num_rows = [], 0
 
-    def split(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+    def split(self, vector: Tensor, *, in_place: bool = False) -> tuple[Tensor, Tensor]:
         """Coefficients [m] of ``vector`` along the orthonormal rows, and the remainder [P]."""
-        parts = [self._empty.new_empty(0)]
-        for block in self._filled():
-            parts.append(block @ vector)
-            vector = vector - parts[-1] @ block
-        return torch.cat(parts), vector
+        rest = vector if in_place else vector.clone()
+        parts = [self.subtract_projection(rest, block) for block in self._filled()]
+        return torch.cat([self._empty.new_empty(0), *parts]), rest
+
+    def subtract_projection(self, vector: Tensor, rows: Tensor) -> Tensor:
+        """Take the part along orthonormal ``rows`` [n, P] from ``vector`` [P], in place; return the coefficients."""
+        along = rows @ vector
+        if len(rows):
+            # The system zeroes the pages of every new tensor of this length: use one for all.
+            if self._scratch is None:
+                self._scratch = torch.empty_like(vector)
+            torch.mm(along[None], rows, out=self._scratch[None])
+            vector.sub_(self._scratch)
+        return along
 
     def combine(self, coefficients: Tensor) -> Tensor:
         """The linear combinations ``coefficients`` [n, m] times the rows: [n, P]."""

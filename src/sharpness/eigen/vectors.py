@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 _COLUMNS_PER_CHUNK = 2**16
+_COLUMNS_PER_NORM = 2**20
 
 
 def inner_products(left: Tensor, right: Tensor) -> Tensor:
@@ -29,9 +30,10 @@ def orthonormal_outside(rows: Tensor, vectors: Tensor) -> Tensor:
 def norms_of_rows(rows: Tensor) -> Tensor:
     """Euclidean norms [n] of the rows [n, P], float64, on the CPU."""
     # In single precision the sum is off by 1e-5 on vectors as long as a network's weights, and eigenvalues by twice
-    # as much.
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
-    return norms.cpu()
+    # as much. In pieces: torch copies all that it sums to double precision.
+    pieces = torch.split(rows, _COLUMNS_PER_NORM, dim=1)
+    norms = torch.stack([torch.linalg.vector_norm(piece, dim=1, dtype=torch.float64) for piece in pieces]).cpu()
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(norms, dim=0)
 
 
 def length(vector: Tensor) -> float:
