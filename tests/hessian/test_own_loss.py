@@ -1,6 +1,5 @@
 """A loss that a model computes inside: ``loss(model, batch)`` returns the sum over terms and their number."""
 
-import logging
 from collections import UserDict
 
 import pytest
@@ -9,7 +8,10 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from sharpness.eigen.lanczos import top_eigenpairs
+from sharpness.hessian.double_backward.product import DoubleBackward
 from sharpness.hessian.operator import HessianOperator
+from sharpness.hessian.r_operator.product import ROperator
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
 
@@ -137,12 +139,17 @@ def test_a_batch_may_be_a_tuple_or_inputs_and_targets(model, whole):
     agrees(HessianOperator(model, pairs, loss=loss, precision="float64"), expected)
 
 
-def test_what_can_be_traced_is_multiplied_by_the_r_operator(whole, caplog, generator):
-    with torch.random.fork_rng(devices=[]):
-        model = Language().double()
-    with caplog.at_level(logging.WARNING):
-        HessianOperator(model, whole, loss=inside)
-    assert caplog.messages == []
+def test_what_can_be_traced_is_multiplied_by_the_r_operator(model, whole):
+    expected = DoubleBackward if model.watched else ROperator
+    assert isinstance(HessianOperator(model, whole, loss=inside)._product._form, expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_pairs_are_certified(model, whole, precision):
+    expected = torch.linalg.eigvalsh(outer(model, whole, "hessian")).flip(0)[:3]
+    pairs = top_eigenpairs(HessianOperator(model, cut(whole, 2), loss=inside, precision=precision), 3)
+    assert pairs.residuals.max() < 1e-3
+    assert (pairs.eigenvalues - expected).abs().max() < 1e-3 * expected[0]
 
 
 def test_sentences_of_other_lengths_may_follow(model, whole):

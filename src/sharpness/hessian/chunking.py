@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -76,14 +76,6 @@ class Chunking:
             for some in split(inputs, self.size):
                 yield some, targets
 
-    def largest_ratio(self, first: Batch, others: Sequence[Batch], largest: int) -> float:
-        """Size of the largest chunk relative to the first, which is 1 unless batches differ."""
-        own = bytes_of(first)
-        sizes = [bytes_of(chunk) for chunk in others]
-        if self.size is None or not sizes:
-            sizes.append(largest if self.size is None else 0)
-        return max(1.0, max(sizes) / own) if own else 1.0
-
 
 def bytes_of(batch: Batch) -> int:
     """Bytes of a batch's inputs."""
@@ -93,18 +85,21 @@ def bytes_of(batch: Batch) -> int:
 class Totals:
     """Sums over all batches, each of which is checked: numbers of terms and of examples."""
 
-    def __init__(self, product: HessianProduct, outputs: Outputs, state: tuple[Tensor, Tensor]) -> None:
-        self._product, self._outputs, self._state = product, outputs, state
+    def __init__(
+        self, product: HessianProduct, outputs: Outputs, chunking: Chunking, state: tuple[Tensor, Tensor]
+    ) -> None:
+        self._product, self._outputs, self._chunking, self._state = product, outputs, chunking, state
         self._criterion = product.loss.criterion
         self._weight: float | Tensor = 0
         self.num_examples = 0
-        self.largest_batch = 0
+        self.largest_chunk = 0  # bytes of inputs
 
-    def add(self, batch: Batch) -> Batch:
-        """Check a batch, and add its terms.
+    def add(self, batch: Batch) -> list[Batch]:
+        """Check a batch, and add its terms; return its chunks.
 
         Raises:
-            ValueError: inputs are not finite, or targets do not match the outputs.
+            ValueError: inputs are not finite, targets do not match the outputs, or single examples are needed, but
+                cannot be told apart.
         """
         inputs, targets = batch
         arguments.check_inputs(inputs)
@@ -112,8 +107,9 @@ class Totals:
         self._criterion.check(targets, self._shape(batch))
         self._weight = self._weight + self._weight_of(batch)
         self.num_examples += number
-        self.largest_batch = max(self.largest_batch, bytes_of(batch))
-        return batch
+        chunks = list(self._chunking.chunks_of(batch))
+        self.largest_chunk = max(self.largest_chunk, *map(bytes_of, chunks))
+        return chunks
 
     def divisor(self, processes: Processes) -> float:
         """Return what sums over the terms of all processes are divided by.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpness.hessian import arguments, evaluation
-from sharpness.hessian.chunking import Chunking, Totals
+from sharpness.hessian.chunking import Chunking, Totals, bytes_of
 from sharpness.hessian.curvature import CurvatureKind
 from sharpness.hessian.examples import Batch, Examples, examples_of
 from sharpness.hessian.inputs import Inputs, mapped, num_examples, tensors_of
@@ -68,7 +68,7 @@ class HessianOperator:
             taken a step; see ``preconditioner.inverse_root``. The operator is then D^-1/2 C D^-1/2 for the curvature C.
         l2: factor of the penalty.
         chunk_size: examples per chunk. All examples are one chunk if the outputs of one depend on the others, as with a
-            norm that has no running statistics. Batches for a user's own loss are not cut.
+            norm that has no running statistics. Batches of an iterable are not cut if the loss is the user's own.
         precision: "float32" and "float64" apply to everything, whatever the model's and the inputs' dtype. "bfloat16"
             runs the passes over the network in bfloat16, with float32 vectors; "tf32" lets a GPU multiply in
             TensorFloat-32. With either, ``reference`` is the same operator in float32.
@@ -128,6 +128,8 @@ class HessianOperator:
             raise TypeError(f"batch_statistics must be True or False, got {batch_statistics!r}")
         device, dtype = arguments.device_of(model), torch.float64 if precision == "float64" else torch.float32
         processes = Processes(process_group, device)
+        if data is not None and inputs is not None:
+            raise TypeError("data and inputs are two names of the same: give one of them")
         given = data if inputs is None else inputs
         with processes.together():
             processes.check_data(given)
@@ -232,23 +234,23 @@ class HessianOperator:
             arguments.check_taken(inputs, error)
             raise
         self._chunking = Chunking.of(product, self._examples, outputs, self._chunk_size)
-        totals = Totals(product, outputs, self._rounded)
-        self._chunks = [chunk for batch in self._examples.kept for chunk in self._chunking.chunks_of(totals.add(batch))]
+        totals = Totals(product, outputs, self._chunking, self._rounded)
+        self._chunks = [chunk for batch in self._examples.kept for chunk in totals.add(batch)]
         for batch in self._examples.streamed():
             totals.add(batch)
         self._totals = totals
-        self._keep(totals.largest_batch)
+        self._keep(totals.largest_chunk)
 
     def _keep(self, largest: int) -> None:
         """Linearise as many chunks as fit into memory, with room for recomputing another.
 
         Args:
-            largest: bytes of the inputs of the largest batch.
+            largest: bytes of the inputs of the largest chunk, which is the first unless batches differ.
         """
-        first, *others = self._chunks or [next(self._chunking.chunks_of(self._examples.first))]
+        first = self._chunks[0]
         linearised = self._product.linearise(*self._rounded, *first)
         is_streamed, num_chunks = self._examples.stream is not None, len(self._chunks)
-        size = int(linearised.num_bytes * self._chunking.largest_ratio(first, others, largest))
+        size = int(linearised.num_bytes * max(1.0, largest / max(bytes_of(first), 1)))
         # The reference needs room for one chunk of its own, in numbers twice as long as bfloat16.
         for_reference = size * {None: 0, "tf32": 1, "bfloat16": 2}[self._product.precision]
         if size + for_reference > self._memory_budget:
