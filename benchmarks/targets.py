@@ -65,7 +65,8 @@ def _speeds(table: pd.DataFrame, settings: Settings) -> list[Verdict]:
 
 def _rounds(*measured: Measured) -> str:
     least = min(each.num_rounds for each in measured)
-    return "one round" if least == 1 else f"{least} rounds"
+    aside = ", beside other work" if any(each.disturbed for each in measured) else ""
+    return ("one round" if least == 1 else f"{least} rounds") + aside
 
 
 def _why_slow(other: Measured, own: Measured, least: float, costs: Costs) -> str:

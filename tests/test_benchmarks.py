@@ -148,6 +148,14 @@ def test_a_target_that_is_not_met_says_why():
     assert "2.00 (one round), at most 1.35 wanted: not met; at the rate of its own layers the floor is 40.0 s" in floor
 
 
+def test_a_target_measured_beside_other_work_says_so():
+    rows = [spectrum_row(tool, eigenvalues=TEN, foreign=9.0) for tool in ("scipy LM", "ours float32")]
+
+    found = [str(verdict) for verdict in verdicts(with_rates(pd.DataFrame(rows)))]
+
+    assert "(1.00 in time; one round, beside other work), wanted 2.8: not met" in found[0]
+
+
 @pytest.mark.parametrize(("kind", "wanted"), [("AMX", "3.2"), ("AVX-512 with bfloat16, no AMX", "2.8")])
 def test_a_processor_with_amx_is_held_to_more(kind, wanted):
     rows = [spectrum_row(tool, eigenvalues=TEN) for tool in ("scipy LM", "ours float32")]
