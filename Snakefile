@@ -18,6 +18,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/curvature.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/own.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -29,6 +30,8 @@ rule all:
         measured=[] if ROOT else measured_tables(),
         tables=experiment_tables(),
         figures=figure_files(),
+        own=expand(rules.collect_own.output.table, probed=PROBED)
+        + expand([rules.figure_own.output.pdf, rules.figure_own.output.png], drawn=DRAWN),
         conclusions=conclusions(),
         study=rules.effective_study.output.study,
     localrule: True

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from running import planned_jobs, snakemake
+from safetensors import safe_open
 
 from benchmarks.project import ROOT
 
@@ -39,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
     (folder / "mine").mkdir()
     (folder / "mine" / "mine.yaml").write_text(block_with("study: mine"))
-    (folder / "mine" / "my_models.py").write_text(block_with("from torch import nn"))
+    (folder / "mine" / "my_models.py").write_text(block_with("def build(depth"))
     generator = np.random.default_rng(0)
     targets = generator.integers(3, size=120)
     np.savez(folder / "mine" / "blobs.npz", inputs=generator.normal(size=(120, 7)) + targets[:, None], targets=targets)
@@ -139,3 +140,43 @@ def test_what_planning_can_see_is_said_before_any_job(edited, old, new, said):
     assert done.returncode != 0
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documented study with a measurement and a figure of one's own, computed."""
+    folder = tmp_path_factory.mktemp("probed")
+    (folder / "probed.yaml").write_text(block_with("study: probed"))
+    (folder / "my_probe.py").write_text(block_with("class Probe"))
+    (folder / "my_plot.py").write_text(block_with("def draw"))
+    done = snakemake(folder, "--cores", "2", "--show-failed-logs", "--configfile", "probed.yaml")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_a_measurement_of_ones_own_is_that_of_each_checkpoint(probed):
+    table = pd.read_csv(probed / "results" / "probed" / "tables" / "rates_probe.csv")
+    spectrum = pd.read_csv(probed / "results" / "probed" / "tables" / "rates_spectrum.csv")
+    assert set(zip(table["run"], table["step"], strict=True)) == set(
+        zip(spectrum["run"], spectrum["step"], strict=True)
+    )
+    for path in (probed / "results" / "probed" / "runs").glob("*/checkpoints/0.safetensors"):
+        with safe_open(path, framework="np") as file:
+            norms = [
+                np.linalg.norm(file.get_tensor(f"weights.{index}")) for index in range(len(file.get_tensor("steps")))
+            ]
+        np.testing.assert_allclose(table.loc[table["run"] == path.parents[1].name, "weight_norm"], norms, rtol=1e-5)
+    for ending in ("pdf", "png"):
+        assert (probed / "results" / "probed" / "figures" / f"rates_draw.{ending}").stat().st_size > 1000
+
+
+def test_an_edit_of_a_probe_or_a_plot_runs_it_and_nothing_else(probed):
+    texts = {name: (probed / name).read_text() for name in ("my_probe.py", "my_plot.py")}
+    (probed / "my_plot.py").write_text(texts["my_plot.py"].replace("semilogy", "plot"))
+    assert planned_jobs(probed, study=probed / "probed.yaml") == {"figure_own": 1}
+    (probed / "my_probe.py").write_text(texts["my_probe.py"].replace("100", "50"))
+    expected = {"measure_own": 2, "collect_own": 1, "figure_own": 1}
+    assert planned_jobs(probed, study=probed / "probed.yaml") == expected
+    for name, text in texts.items():
+        (probed / name).write_text(text)
+    assert planned_jobs(probed, study=probed / "probed.yaml") == {}

@@ -67,7 +67,7 @@ def measure(settings: Measurement, part: Part) -> None:
         landscape = landscape or landscape_of(run, part.data, device)
         belonging.check_data(checkpoints, path, digest=landscape.dataset.digest, data=part.data)
         belonging.check_network(checkpoints, path, landscape.start)
-        made_by |= own.made_by(run.own_code) | {"data_digest": landscape.dataset.digest}
+        made_by |= own.made_by((*run.own_code, *settings.own_code)) | {"data_digest": landscape.dataset.digest}
         where: dict[str, object] = {"run": run.name, "settings": part.settings_name, "checkpoint": checkpoints.kind}
         where["trained_by"] = checkpoints.environment.get("code")
         for number, checkpoint in enumerate(checkpoints.snapshots, start=1):

@@ -38,20 +38,24 @@ def folder() -> Path:
 
 @contextmanager
 def beside(study: Path) -> Iterator[None]:
-    """Take paths as relative to the file of a study."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = os.path.relpath(study.parent)
+    """Take paths as relative to a study's file, unless a job was told its folder: it may read a copy of the file."""
+    is_told = VARIABLE in os.environ
+    os.environ.setdefault(VARIABLE, os.path.relpath(study.parent))
     try:
         yield
     finally:
-        os.environ.pop(VARIABLE)
-        if before is not None:
-            os.environ[VARIABLE] = before
+        if not is_told:
+            del os.environ[VARIABLE]
 
 
 def is_reference(text: str) -> bool:
     """Whether a word of a study names something of one's own: ``file.py:name``, or ``package.module:name``."""
     return _REFERENCE.fullmatch(text) is not None
+
+
+def name_of(reference: str) -> str:
+    """Name what a reference names in files and tables: ``probe`` for ``my_probe.py:Probe``."""
+    return _parts(reference)[1].lower()
 
 
 def path_of(reference: str) -> Path | None:

@@ -62,6 +62,8 @@ _EXPERIMENT = [
         "that of the kind",
         "the settings with which each measurement is taken",
     ],
+    ["`measurements`", "file.py:name or a list", "none", "your own, beside those of the kind ([own.md](own.md))"],
+    ["`figures`", "file.py:function or a list", "none", "your own, from the experiment's tables"],
     ["`grids`", "name to list of axes", "one run, `{}`", "the runs: named sets of the combinations of axes"],
 ]
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}

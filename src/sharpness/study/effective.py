@@ -75,10 +75,13 @@ def _fields_of_a_run(whole: Effective, given: Mapping[str, Any]) -> dict[str, An
     return filled(whole.take(("defaults",), [(("defaults",), given)], fields), fields, {})
 
 
+_OF_AN_EXPERIMENT = ("kind", "measure", "measurements", "figures", "grids")
+
+
 def _experiment(whole: Effective, name: str, section: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     path, kind = ("experiments", name), KINDS[section["kind"]]
     filled = {"measure": kind.default_measure, "grids": default_grids(section["kind"])}
-    taken = whole.take(path, [(None, filled), (path, section)], ("kind", "measure", "grids"))
+    taken = whole.take(path, [(None, filled), (path, section)], _OF_AN_EXPERIMENT)
     grids = {
         grid: [_block(whole, (*path, "grids", grid, index), block, defaults) for index, block in enumerate(blocks)]
         for grid, blocks in taken["grids"].items()

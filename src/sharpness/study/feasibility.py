@@ -193,6 +193,22 @@ def _check_kind(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[s
         yield from kind.demands(experiment, config)
 
 
+def check_own(experiment: Experiment) -> Iterator[str]:
+    """Say which measurements and figures of the user's own are not there, or could not be told apart."""
+    kinds = {"measurements": experiment.own_measurements, "figures": experiment.own_figures}
+    for key, references in kinds.items():
+        place, names = f"experiments.{experiment.name}.{key}", dict[str, str]()
+        for reference in references:
+            try:
+                own.check(reference)
+            except own.OwnError as error:
+                yield f"{place}: {error}"
+                continue
+            name = own.name_of(reference)
+            if names.setdefault(name, reference) != reference or name in (*MEASUREMENTS, "history"):
+                yield f"{place} has {reference}, whose name {name} is taken; give the function another"
+
+
 def check_references(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[str]:
     """Say which names of settings and schedules lead nowhere, and what an experiment does not measure but needs."""
     place = f"experiments.{experiment.name}.measure"

@@ -151,6 +151,7 @@ def _experiment_schema() -> dict[str, Any]:
             name: {**names, "description": f"names of settings in the section {name}"} for name in MEASUREMENTS
         },
     }
+    own = {"type": ["string", "array"], "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
     grids = "named sets of runs, each a list of axes whose values are combined with one another"
     return {
         "type": "object",
@@ -159,6 +160,8 @@ def _experiment_schema() -> dict[str, Any]:
         "properties": {
             "kind": {"enum": list(KINDS), "description": "what is drawn from it"},
             "measure": measure,
+            "measurements": {**own, "description": "your own: file.py:name of a function or class, or a list of them"},
+            "figures": {**own, "description": "your own: file.py:function, or a list of them"},
             "grids": _named(blocks, grids, minProperties=1),
         },
     }

@@ -56,6 +56,11 @@ class Measurement(ABC):
     later: ClassVar[Mapping[str, Any]] = {}  # settings added after results were published, with the value these have
     looks_back: ClassVar[bool] = False  # whether it compares each checkpoint with the one before
 
+    @property
+    def own_code(self) -> tuple[str, ...]:
+        """The user's own functions that it calls, as a study names them."""
+        return ()
+
     @abstractmethod
     def work(self, run: Run) -> Work:
         """Count the work at one checkpoint of ``run``."""

@@ -39,6 +39,8 @@ class Experiment:
     kind: str
     measure: Mapping[str, list[str]]  # measurement to names of settings
     grids: Mapping[str, list[Run]]
+    own_measurements: tuple[str, ...] = ()  # the user's, file.py:name
+    own_figures: tuple[str, ...] = ()
 
     @cached_property
     def runs(self) -> dict[str, Run]:
@@ -267,8 +269,15 @@ def _expanded(whole: Effective) -> tuple[Study, list[str]]:
     experiments, sound, sentences = {}, {}, []
     for name, section in whole.config["experiments"].items():
         grids, impossible = _grids(name, section, whole.config["defaults"])
-        experiment = Experiment(name=name, kind=section["kind"], measure=section["measure"], grids=grids)
-        astray = [*feasibility.check_references(experiment, whole.config)]
+        experiment = Experiment(
+            name=name,
+            kind=section["kind"],
+            measure=section["measure"],
+            grids=grids,
+            own_measurements=_listed(section.get("measurements", ())),
+            own_figures=_listed(section.get("figures", ())),
+        )
+        astray = [*feasibility.check_references(experiment, whole.config), *feasibility.check_own(experiment)]
         sentences += impossible + astray
         experiments[name] = experiment
         possible = {grid: runs for grid, runs in grids.items() if runs}
@@ -281,6 +290,10 @@ def _expanded(whole: Effective) -> tuple[Study, list[str]]:
     except StudyError as error:
         sentences.append(str(error))
     return study, sentences
+
+
+def _listed(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _grids(

@@ -1,0 +1,124 @@
+"""Measurements and figures of the user's own: beside those of each experiment, by the study's keys measurements and figures."""
+
+# The user's code by its name, and by the name of a table or figure.
+PROBES = {own.name_of(code): code for experiment in STUDY.experiments.values() for code in experiment.own_measurements}
+PROBED = {
+    f"{experiment.name}_{own.name_of(code)}": (experiment, code)
+    for experiment in MADE.values()
+    for code in experiment.own_measurements
+}
+DRAWN = {
+    f"{experiment.name}_{own.name_of(code)}": (experiment, code)
+    for experiment in MADE.values()
+    for code in experiment.own_figures
+}
+
+
+def probed_parts(run):
+    """The checkpoints that a user's own code measures: all that are planned, or the best and the last."""
+    parts = [str(index) for index, steps in enumerate(STUDY.chunks[run]) if steps]
+    return [file for part in parts or [ENDS] for file in part_files(run, part)]
+
+
+def own_tables(experiment):
+    """Every collected table of an experiment, by the name of the argument that a figure takes it by."""
+    tables = {measurement: FOLDER.table(name) for measurement, name in experiment.collected.items()}
+    return tables | {
+        own.name_of(code): FOLDER.table(f"{experiment.name}_{own.name_of(code)}")
+        for code in experiment.own_measurements
+    }
+
+
+def own_measurement_of(name):
+    """What a table of this name holds: a measurement here, or one of the user's own."""
+    return name if name in ("history", *MEASUREMENTS) else "own"
+
+
+rule measure_own:
+    """Measure all checkpoints of a run by the user's own code."""
+    input:
+        data=lambda wildcards: prepared(STUDY.runs[wildcards.run].data),
+        checkpoints=lambda wildcards: probed_parts(wildcards.run),
+        record=RUN.record,
+        code=sources(*code_of("own")),
+        own=lambda wildcards: own.sources(*STUDY.runs[wildcards.run].own_code, PROBES[wildcards.probe]),
+    output:
+        table=RUN.table("own", "{probe}", "all"),
+        cost=RUN.benchmark("own-{probe}"),
+    log:
+        RUN.log("own-{probe}"),
+    wildcard_constraints:
+        probe=one_of(PROBES),
+    conda:
+        "../../environment.yml"
+    threads: 1
+    params:
+        torch=installed("torch"),
+        probe=lambda wildcards: PROBES[wildcards.probe],
+    shell:
+        "python -m sharpness.stages.measure own --settings.code {params.probe:q} --part.settings-name {wildcards.probe}"
+        " --part.data {input.data:q} --part.checkpoints {input.checkpoints:q} --part.steps --part.before --part.steps-before"
+        " --part.run {wildcards.run} --part.record {input.record:q}"
+        " --part.threads {threads} --part.output {output.table:q}"
+        " --benchmark {output.cost:q} 2> {log:q}"
+
+
+rule collect_own:
+    """Put what the user's own code measured of all runs of an experiment into one table."""
+    input:
+        tables=lambda wildcards: [
+            f"{RUNS_OF[PROBED[wildcards.probed][0].name]}/{run}/own/{own.name_of(PROBED[wildcards.probed][1])}-all.csv"
+            for _, run in PROBED[wildcards.probed][0].members
+        ],
+        code=sources("sharpness.stages.collect_own"),
+    output:
+        table=FOLDER.table("{probed}"),
+        cost=FOLDER.benchmark("collect-{probed}"),
+    log:
+        FOLDER.log("collect-{probed}"),
+    wildcard_constraints:
+        probed=one_of(PROBED),
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        experiment=lambda wildcards: PROBED[wildcards.probed][0].name,
+        members=lambda wildcards, input: pack(
+            [
+                *("--grids", *(grid for grid, _ in PROBED[wildcards.probed][0].members)),
+                *("--runs", *(run for _, run in PROBED[wildcards.probed][0].members)),
+                *("--tables", *input.tables),
+            ]
+        ),
+    shell:
+        "python -m sharpness.stages.collect_own --experiment {params.experiment} {params.members}"
+        " --output {output.table:q} --benchmark {output.cost:q} 2> {log:q}"
+
+
+rule figure_own:
+    """Draw a figure by the user's own function."""
+    input:
+        tables=lambda wildcards: list(own_tables(DRAWN[wildcards.drawn][0]).values()),
+        runs=TABLE_OF_RUNS,
+        style=f"{SOURCE}/sharpness/analysis/figures/style.mplstyle",
+        code=sources("sharpness.stages.figure_own"),
+        own=lambda wildcards: own.sources(DRAWN[wildcards.drawn][1]),
+    output:
+        pdf=FOLDER.figure("{drawn}", "pdf"),
+        png=FOLDER.figure("{drawn}", "png"),
+        cost=FOLDER.benchmark("figure-{drawn}"),
+    log:
+        FOLDER.log("figure-{drawn}"),
+    wildcard_constraints:
+        drawn=one_of(DRAWN),
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        code=lambda wildcards: DRAWN[wildcards.drawn][1],
+        names=lambda wildcards: list(own_tables(DRAWN[wildcards.drawn][0])),
+        measurements=lambda wildcards: [own_measurement_of(name) for name in own_tables(DRAWN[wildcards.drawn][0])],
+    shell:
+        "python -m sharpness.stages.figure_own --code {params.code:q} --names {params.names}"
+        " --measurements {params.measurements} --tables {input.tables:q} --runs {input.runs:q}"
+        " --outputs {output.pdf:q} {output.png:q} --benchmark {output.cost:q} 2> {log:q}"
