@@ -538,6 +538,21 @@ def test_data_that_change_later_are_noticed_at_the_product(regression):
         operator @ torch.ones(operator.shape[0])
 
 
+def test_a_pass_that_is_left_early_moves_no_generator(regression):
+    """Also where an error keeps it alive: what it had put aside must not come back later."""
+    model, inputs, targets = regression
+    loader = DataLoader(TensorDataset(inputs, targets.clamp(min=0)), batch_size=2)
+    operator = HessianOperator(nn.Sequential(model, Watched()), loader, memory_budget=0)
+    with torch.random.fork_rng(devices=[]):
+        before = torch.random.get_rng_state()
+        batches = operator._examples.streamed()
+        next(batches)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        drawn = torch.rand(3)
+        del batches
+        assert not torch.equal(torch.rand(3), drawn)
+
+
 @pytest.mark.parametrize("budget", [2**30, 0])
 def test_loaders_of_a_stream_and_with_workers_leave_the_generators_alone(regression, budget):
     model, inputs, targets = regression

@@ -69,7 +69,9 @@ def test_what_is_trained_can_be_asked_for(given, word):
 
 
 def test_what_matches_nothing_is_told(given):
-    with pytest.raises(ValueError, match=r"no parameter matches 'hiden\.\*', there are table.weight, .*head.weight$"):
+    with pytest.raises(
+        ValueError, match=r"no parameter matches 'hiden\.\*', there are table.weight, .*head.weight, and 'trained'$"
+    ):
         matrix(given, parameters=["head.*", "hiden.*"])
     given[0].requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter is trained"):

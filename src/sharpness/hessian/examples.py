@@ -52,11 +52,10 @@ class Stream:
         """
         digests: list[int] = []
         self._num_passes += 1
-        with _own_randomness(self._data, self._num_passes):
-            for number, raw in enumerate(self._data):
-                digests += _digests(raw)
-                if number >= skip:
-                    yield self._convert(raw)
+        for number, raw in enumerate(_with_own_randomness(self._data, self._num_passes)):
+            digests += _digests(raw)
+            if number >= skip:
+                yield self._convert(raw)
         if not digests:
             raise ValueError("the data give no batches: there is nothing to average over")
         if self._digests is None:
@@ -239,20 +238,37 @@ def _check_sampling(data: Any, num_read: int) -> None:
         )
 
 
-@contextmanager
-def _own_randomness(data: Any, number: int) -> Iterator[None]:
-    """Read data without moving torch's global generator or the loader's; each pass draws other numbers."""
+def _with_own_randomness(data: Any, seed: int) -> Iterator[Any]:
+    """Iterate over ``data`` without moving torch's global generator or the loader's; each seed draws other numbers.
+
+    Their states are exchanged for each batch alone, since the pass may be left at any batch.
+    """
     holders = [data, getattr(data, "sampler", None), getattr(getattr(data, "batch_sampler", None), "sampler", None)]
-    own = [getattr(holder, "generator", None) for holder in holders]
-    generators = {id(g): g for g in (torch.default_generator, *own) if isinstance(g, torch.Generator)}.values()
-    before = [generator.get_state() for generator in generators]
-    try:
-        for generator in generators:
-            generator.manual_seed(number)
-        yield
-    finally:
-        for generator, state in zip(generators, before, strict=True):
-            generator.set_state(state)
+    given = [getattr(holder, "generator", None) for holder in holders]
+    on_cpu = (g for g in (torch.default_generator, *given) if isinstance(g, torch.Generator) and g.device.type == "cpu")
+    generators = {id(generator): generator for generator in on_cpu}.values()
+    own: list[Tensor] = [torch.Generator().manual_seed(seed).get_state() for _ in generators]
+
+    @contextmanager
+    def exchanged() -> Iterator[None]:
+        before = [generator.get_state() for generator in generators]
+        try:
+            for generator, state in zip(generators, own, strict=True):
+                generator.set_state(state)
+            yield
+        finally:
+            own[:] = [generator.get_state() for generator in generators]
+            for generator, state in zip(generators, before, strict=True):
+                generator.set_state(state)
+
+    with exchanged():
+        batches = iter(data)
+    while True:
+        with exchanged():
+            batch = next(batches, exchanged)  # which no data give
+        if batch is exchanged:
+            return
+        yield batch
 
 
 def _digests(raw: Any) -> list[int]:

@@ -51,5 +51,5 @@ def _matching(loss: Loss, pattern: str) -> set[str]:
     found = {name for name in names if fnmatchcase(name, pattern)}
     found |= {name for other, name in tied.items() if fnmatchcase(other, pattern)}
     if not found:
-        raise ValueError(f"no parameter matches {pattern!r}, there are {', '.join([*names, *tied])}")
+        raise ValueError(f"no parameter matches {pattern!r}, there are {', '.join([*names, *tied])}, and 'trained'")
     return found
