@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import sharpness
 from sharpness.report.findings import PAGE, written
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,13 @@ def test_the_examples_of_a_page_answer_what_the_page_says(document):
 
     assert tried > 5
     assert failed == 0
+
+
+def test_the_reference_has_every_public_name_once():
+    named = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    public = [f"{module}.{name}" for name, module in sharpness._PUBLIC.items() if name != "__version__"]
+
+    assert sorted(named) == sorted(public)
 
 
 def test_the_readme_is_short_and_its_library_runs():
