@@ -351,6 +351,8 @@ def test_inputs_and_data_are_two_names_of_the_same(regression):
         agrees(HessianOperator(model, precision="float64", **given), expected)
     with pytest.raises(TypeError, match="give one of them"):
         HessianOperator(model, batches, inputs=inputs)
+    with pytest.raises(TypeError, match=r"give it by its name, loss="):
+        HessianOperator(model, batches, nn.CrossEntropyLoss())
 
 
 @pytest.mark.parametrize("precision", ["float64", "bfloat16"])

@@ -149,6 +149,8 @@ def _fitting(stream: Stream, memory_budget: int) -> tuple[list[Batch], int, bool
 
 def _whole(data: object, targets: object, *, own: bool) -> Any:
     """Return (inputs, targets), or one batch for a user's own loss, if that is what was given; else None."""
+    if callable(targets) and not isinstance(targets, _ARRAYS):
+        raise TypeError("the targets are a loss: give it by its name, loss=...")
     if targets is not None:
         return data, targets
     if data is None:
@@ -210,7 +212,7 @@ def _check_iterable(data: Any) -> None:
         raise TypeError(f"need inputs and targets, {wanted}, got {type(data).__name__}")
     if isinstance(data, Iterator):
         raise ValueError(
-            f"a {type(data).__name__} can be read only once, but each product needs all examples: {wanted}"
+            f"a {type(data).__name__} can be read only once, but each product needs all examples: give {wanted}"
         )
 
 
