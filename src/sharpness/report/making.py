@@ -84,6 +84,11 @@ class Workshop:
         chosen = [source for source in self.sources if name in source.figures]
         return self._of(chosen, StudyFolder.of(self.study).figure(name, "pdf"))
 
+    def of_measurement(self, experiment: str, measurement: str) -> Making:
+        """How the collected table of one measurement of an experiment was made."""
+        chosen = [source for source in self.sources if experiment == source.experiment]
+        return self._of(chosen, StudyFolder.of(self.study).table(f"{experiment}_{measurement}"))
+
     def of_table(self, name: str) -> Making:
         """How a table of results was made, which has the name of its experiment."""
         chosen = [source for source in self.sources if name == source.experiment]
