@@ -12,8 +12,11 @@ from pages import run_page
 from torch.nn import functional
 
 import sharpness
-from sharpness import HessianOperator, load_run, top_eigenpairs
+from sharpness import HessianOperator, load_pairs, load_run, top_eigenpairs
 from sharpness.data import originals
+from sharpness.measurements.landscape import landscape_of
+from sharpness.measurements.measuring import Part, measure
+from sharpness.measurements.spectrum import Spectrum
 from sharpness.runtime.sealed import DamagedError
 from sharpness.stages.train import Job, train
 from sharpness.study.records import read_rows
@@ -88,6 +91,33 @@ def test_other_data_are_refused(folder, tmp_path):
     originals.save(tensors, {"num_classes": "10"}, tmp_path / "data.safetensors")
     with pytest.raises(DamagedError, match="was trained on another data set"):
         load_run(folder, data=tmp_path / "data.safetensors")
+
+
+def test_kept_eigenvectors_are_those_of_the_opened_network(folder, tmp_path):
+    settings = Spectrum(
+        num_examples=16, tolerance=1e-3, max_products=60, bracket=0.2, num_eigenvalues=2, resample=False,
+        augment=False, parameters="*", precision="float32", probe_products=0, frobenius_products=0, keep_vectors=True,
+    )  # fmt: skip
+    place, data = folder / "checkpoints", folder.parents[2] / "data" / "digits.safetensors"
+    output, stale = tmp_path / "spectrum" / "mine-0.csv", tmp_path / "spectrum" / "mine-0-vectors" / "9.safetensors"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    files, record = [place / "0.safetensors"], folder / "run.yaml"
+    measure(settings, Part(data, files, STEPS[:2], [], [], folder.name, record, "mine", 1, output))
+
+    assert sorted(path.name for path in stale.parent.iterdir()) == ["0.safetensors", "2.safetensors"]
+    rows = [row for row in read_rows(output, "spectrum") if row["which"] == "largest"]
+    loaded = load_run(folder)
+    landscape = landscape_of(loaded.run, data, torch.device("cpu"))
+    for step in STEPS[:2]:
+        pairs = load_pairs(stale.with_name(f"{step}.safetensors"))
+        values = [float(row["eigenvalue"]) for row in rows if int(row["step"]) == step]
+        assert pairs.eigenvalues.tolist() == pytest.approx(values)
+        assert (pairs.provenance["run"], pairs.provenance["step"]) == (folder.name, step)
+        # Products of the network as a user has it, in torch's order.
+        operator = HessianOperator(loaded.model(step), *landscape.drawn_examples(16))
+        for value, vector in zip(pairs.eigenvalues, pairs.eigenvectors, strict=True):
+            assert float((operator @ vector - value * vector).norm()) <= 5e-3 * float(pairs.eigenvalues[0])
 
 
 WITHOUT = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -40,6 +40,7 @@ class Landscape:
     products: dict[tuple[Precision, str], HessianProduct] = field(default_factory=dict)
     # Of the last two checkpoints, by step and settings: what one leaves to the next.
     recent: dict[tuple[object, ...], Eigenpairs] = field(default_factory=dict)
+    vectors: Path | None = None  # the folder for eigenvectors that are kept
 
     def first_examples(self, num_examples: int) -> tuple[Tensor, Tensor]:
         """The first training examples, never augmented: those on which losses are evaluated."""
@@ -116,6 +117,17 @@ class Landscape:
         if pairs.complete is False:
             _log.warning("step %d: an eigenvalue that was missed at first has not converged", state.step)
         return pairs
+
+    def keep(self, state: Snapshot, pairs: Eigenpairs, operator: HessianOperator) -> None:
+        """Write the eigenpairs of ``operator`` at ``state`` to the folder ``vectors``, by its step.
+
+        Eigenvectors are in the order of ``parameters_to_vector``, as everywhere outside the pipeline.
+        """
+        assert self.vectors is not None
+        order = operator.layout.in_torchs_order
+        rows = torch.stack([operator.layout.converted(row, order) for row in pairs.eigenvectors])
+        told = {**pairs.provenance, "run": self.run.name, "step": state.step}
+        replace(pairs, eigenvectors=rows, provenance=told).save(self.vectors / f"{state.step}.safetensors")
 
     def elsewhere(
         self,

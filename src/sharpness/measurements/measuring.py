@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,6 +37,11 @@ class Part:
     threads: int
     output: Path  # the table
 
+    @property
+    def vectors(self) -> Path:
+        """The folder for the eigenvectors, where settings keep them."""
+        return self.output.with_name(f"{self.output.stem}-vectors")
+
 
 def measure(settings: Measurement, part: Part) -> None:
     """Measure every checkpoint of a part and write one table.
@@ -61,10 +66,12 @@ def measure(settings: Measurement, part: Part) -> None:
     rows: list[dict[str, object]] = []
     landscape: Landscape | None = None
     before = _checkpoint_before(part, device)
+    for kept in part.vectors.glob("*.safetensors"):
+        kept.unlink()  # by an earlier job, of what may be other weights
     for path in part.checkpoints:
         checkpoints = _checkpoints_of(part, path, device=device, steps=part.steps)
         run = checkpoints.run
-        landscape = landscape or landscape_of(run, part.data, device)
+        landscape = landscape or replace(landscape_of(run, part.data, device), vectors=part.vectors)
         belonging.check_data(checkpoints, path, digest=landscape.dataset.digest, data=part.data)
         belonging.check_network(checkpoints, path, landscape.start)
         made_by |= own.made_by((*run.own_code, *settings.own_code)) | {"data_digest": landscape.dataset.digest}

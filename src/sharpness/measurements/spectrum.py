@@ -59,7 +59,7 @@ class Spectrum(OfHessian):
         "top30": {"num_eigenvalues": 30},
         "ends": {"checkpoints": "ends", "num_eigenvalues": 10},
     }
-    later: ClassVar = {"bracket": 0.2}
+    later: ClassVar = {"bracket": 0.2, "keep_vectors": False}
     columns: ClassVar = {
         "which": Column("largest, or smallest for the smallest that the same Krylov space shows"),
         "rank": Column("0 for the largest eigenvalue, 1 for the second, ..."),
@@ -125,6 +125,13 @@ class Spectrum(OfHessian):
         maximum=100000,
     )
 
+    keep_vectors: bool = setting(
+        False,
+        "keep the eigenvectors too: a file for each checkpoint, by its step, in a folder beside the table that ends in "
+        "-vectors; load_pairs reads them",
+        in_code=True,
+    )
+
     def problems(self, run: Run) -> Iterator[str]:
         yield from super().problems(run)
         if self.frobenius_products == 1:
@@ -173,6 +180,8 @@ class Spectrum(OfHessian):
         found = self._found(landscape, checkpoint)
         pairs, outside = found.pairs, found.outside
         norm = self._frobenius_norm(landscape, checkpoint, found.operator, pairs)
+        if self.keep_vectors:
+            landscape.keep(checkpoint, pairs, found.operator)
         largest = enumerate(zip(pairs.eigenvalues, pairs.residuals, strict=True))
         values = [
             ("largest", rank, eigenvalue, residual, in_columns(outside, rank))
