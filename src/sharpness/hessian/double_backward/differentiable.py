@@ -50,7 +50,9 @@ def traceable() -> Iterator[None]:
 
 def _uncompiled() -> AbstractContextManager[object]:
     # Only if the compiler is loaded already: importing it takes seconds.
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    # Before torch 2.6 nothing switches compiled functions off: those within a network have torch's own error.
+    can_switch = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
+    return torch.compiler.set_stance("force_eager") if can_switch else nullcontext()
 
 
 class _Formulas(TorchFunctionMode):
