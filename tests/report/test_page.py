@@ -477,27 +477,22 @@ def test_a_study_stands_in_a_page_once():
         page_of(chapter("same"), chapter("same"))
 
 
-def noise(num_pixels):
-    pixels = np.random.default_rng(0).integers(0, 255, (num_pixels // 1000, 1000, 3), dtype=np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "png")
-    return stream.getvalue()
-
-
-def test_a_page_too_large_leaves_out_what_is_drawn_elsewhere_and_then_refuses():
-    def pictures(num_pixels):
-        still = Picture("peaks", noise(num_pixels), "Dots", Caption("Peaks", "Look."), "", None)
-        shown = interactive.spectrum(spectrum_table())
-        return [still, Picture("spectrum", PNG, "Lines", Caption("Lines", "Look."), "", shown)]
-
-    whole = page(pictures=pictures(1_000))
-    assert len(whole.encode()) < MOST_BYTES
+def test_a_page_too_large_leaves_out_what_is_drawn_elsewhere_and_then_refuses(monkeypatch):
+    whole = page()
+    assert len(whole.encode()) < MOST_BYTES == 10_000_000
     assert 'id="plotly"' in whole
-    large = page(pictures=pictures(6_500_000))
-    assert len(large.encode()) <= MOST_BYTES
+    assert 'id="explorer-data"' in whole
+
+    monkeypatch.setattr("sharpness.report.page.MOST_BYTES", 500_000)
+    large = page()
+    assert len(large.encode()) <= 500_000
     assert 'id="plotly"' not in large
-    with pytest.raises(ValueError, match="the figures of made_up are too large for one page of 10,000,000 bytes"):
-        page(pictures=pictures(9_000_000))
+    assert 'class="interactive"' not in large
+    assert 'id="explorer-data"' in large  # smaller, and nowhere else to be had
+
+    monkeypatch.setattr("sharpness.report.page.MOST_BYTES", 20_000)
+    with pytest.raises(ValueError, match="the figures of made_up are too large for one page of 20,000 bytes"):
+        page()
 
 
 def test_an_image_is_embedded_with_fewer_colours_where_that_is_smaller():
