@@ -7,6 +7,7 @@ from sample_run import RUN
 
 from sharpness.study import nested
 from sharpness.study.axes import runs_of
+from sharpness.study.plan import study_of
 from sharpness.study.run import NEUTRAL, Run, RunError
 
 
@@ -77,3 +78,18 @@ def test_fields_inside_an_optimizer_and_arguments_are_axes():
 def test_an_argument_that_is_a_list_stands_in_a_list_of_lists():
     (run,) = runs_of(dataclasses.asdict(RUN), {"model_args": {"widths": [[8, 4]]}})
     assert nested.as_mapping(run.model_args) == {"widths": [8, 4]}
+
+
+def test_captions_say_what_was_trained_otherwise():
+    study = {
+        "study": "one",
+        "defaults": {"loss": "mse", "schedule": {"name": "cosine", "warmup": 1}},
+        "experiments": {
+            "a": {"kind": "spectrum", "grids": {"run": [{"optimizer": ["sgd", {"name": "adam", "beta2": 0.9}]}]}},
+            "b": {"kind": "eigenvalues"},
+        },
+    }
+    caption = study_of(study, source="one").caption_for_people("a")
+    assert "loss mse; optimizer as usual, adam (beta2 0.9); schedule cosine (warmup 1)" in caption
+    del study["defaults"]
+    assert "optimizer" not in study_of(study, source="one").caption_for_people("b")

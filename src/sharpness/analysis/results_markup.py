@@ -37,26 +37,28 @@ NARROWER = [
 ]
 
 
-def as_markdown(table: pd.DataFrame, *, caption: str) -> str:
+def as_markdown(table: pd.DataFrame, *, caption: str, loss: str = "cross-entropy") -> str:
     """The table of results as Markdown, one table per model on its data, and the poster's own.
 
     Args:
         table: from ``results_table``.
         caption: what was measured on what; the definitions of the columns follow it.
+        loss: that was trained on, in words.
     """
-    parts = [f"{caption}. {_definitions(table)}"]
+    parts = [f"{caption}. {_definitions(table, loss)}"]
     for heading, header, rows in _blocks(table):
         lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
         parts += [f"**{heading}**", "\n".join(f"| {' | '.join(cells)} |" for cells in lines)]
     return "\n\n".join(parts) + "\n"
 
 
-def as_tex(table: pd.DataFrame, *, caption: str) -> str:
+def as_tex(table: pd.DataFrame, *, caption: str, loss: str = "cross-entropy") -> str:
     """The table of results as a LaTeX table for ``\\input``; the document loads the package booktabs.
 
     Args:
         table: from ``results_table``.
         caption: what was measured on what, plain text; the definitions of the columns follow it.
+        loss: that was trained on, in words.
     """
     header = _header(table)
     diverged = " The fraction beside a γ: of its seeds, those that diverged and are left out."
@@ -73,7 +75,7 @@ def as_tex(table: pd.DataFrame, *, caption: str) -> str:
             r"\centering",
             r"\scriptsize",
             r"\setlength{\tabcolsep}{1.7pt}",
-            rf"\caption{{{_tex(f'{caption}. {_definitions(table)}{notes}')}}}",
+            rf"\caption{{{_tex(f'{caption}. {_definitions(table, loss)}{notes}')}}}",
             rf"\begin{{tabular}}{{@{{}}l{'r' * (len(header) - 1)}@{{}}}}",
             r"\toprule",
             _tex_row(header),
@@ -96,11 +98,13 @@ def _header(table: pd.DataFrame) -> list[str]:
     return ["γ", "‖H‖_F best / last", *whole, "Test acc.", f"Val. acc. ({epoch:g})", "Loss", "Dist."]
 
 
-def _definitions(table: pd.DataFrame) -> str:
+def _definitions(table: pd.DataFrame, loss: str) -> str:
     """What each column is, in words."""
     epoch = table["validation_epoch"].iloc[0]
     norm = f"‖H‖_F: root of the sum of squares of the {_range(table['num_eigenvalues'])} largest eigenvalues"
-    sentences = [f"{norm}, at the checkpoint of the best validation accuracy and at the last"]
+    has_accuracy = table["validation_accuracy_mean"].notna().any() or table["num_diverged"].any()
+    best = "best validation accuracy" if has_accuracy else "lowest validation loss"
+    sentences = [f"{norm}, at the checkpoint of the {best} and at the last"]
     if _has_whole_norms(table):
         error = table[[f"{name}_error" for name in WHOLE_NORMS]].max(axis=None)
         known = f", with a standard error of at most {error:.2g}" if math.isfinite(error) else ""
@@ -110,7 +114,7 @@ def _definitions(table: pd.DataFrame) -> str:
         )
     sentences.append("Test acc. and Dist. (from the first weights, Euclidean): at the best checkpoint")
     sentences.append(f"Val. acc. ({epoch:g}): validation accuracy after epoch {epoch:g}")
-    sentences.append("Loss: training cross-entropy after the last epoch, without the L2 term")
+    sentences.append(f"Loss: training {loss} after the last epoch, without the L2 term")
     return ". ".join(sentences) + "."
 
 

@@ -133,7 +133,7 @@ def _measured_runs(history: pd.DataFrame, validation_epoch: float) -> pd.DataFra
 def _measured(run: pd.DataFrame, validation_epoch: float) -> dict[str, Any]:
     first, last = run.iloc[0], run.iloc[-1]
     # argmax takes the first of equals, as the checkpoint "best" does: it is kept on an improvement only.
-    best = run.iloc[int(run["validation_accuracy"].fillna(-1).to_numpy().argmax())]
+    best = run.iloc[_best(run)]
     early = run.loc[np.isclose(run["epoch"], validation_epoch), "validation_accuracy"]
     is_nudged = first["grid"] == "gamma"
     setting = first["gamma"] if is_nudged else first["learning_rate"]
@@ -147,6 +147,13 @@ def _measured(run: pd.DataFrame, validation_epoch: float) -> dict[str, Any]:
         "distance": best["distance"],
         "diverged": bool(run["diverged"].any()),
     }
+
+
+def _best(run: pd.DataFrame) -> int:
+    """The row of the best validation accuracy; of the lowest validation loss, where the loss has no accuracy."""
+    if run["validation_accuracy"].notna().any() or "validation_loss" not in run:
+        return int(run["validation_accuracy"].fillna(-1).to_numpy().argmax())
+    return int(run["validation_loss"].fillna(np.inf).to_numpy().argmin())
 
 
 def _end_norms(spectrum: pd.DataFrame) -> pd.DataFrame:

@@ -36,9 +36,10 @@ def results_table(
     of_study = read_runs(runs)
     frames = [read_measured(history, "history", of_study), read_measured(spectrum, "spectrum", of_study)]
     table = tables.results_table(*frames, validation_epoch=validation_epoch)
+    losses = " or ".join(dict.fromkeys(frames[0]["loss_function"])).replace("cross_entropy", "cross-entropy")
     source = made_by(frames)
-    write_text(f"{results_markup.as_markdown(table, caption=caption)}\nComputed by {source}.\n", markdown)
-    write_text(f"% computed by {source}\n{results_markup.as_tex(table, caption=caption)}", tex)
+    write_text(f"{results_markup.as_markdown(table, caption=caption, loss=losses)}\nComputed by {source}.\n", markdown)
+    write_text(f"% computed by {source}\n{results_markup.as_tex(table, caption=caption, loss=losses)}", tex)
     write_text(table.assign(made_by=source).to_csv(index=False), csv)
 
 

@@ -6,15 +6,16 @@ Free of torch and pandas: the workflow imports it each time it plans.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sharpness.data import arrays
 from sharpness.data.catalogue import DataError
 from sharpness.runtime import own
-from sharpness.study import feasibility
+from sharpness.study import feasibility, nested
 from sharpness.study.axes import runs_of
 from sharpness.study.effective import Effective, effective
 from sharpness.study.file import parse_study
@@ -24,7 +25,7 @@ from sharpness.study.measurement import Measurement
 from sharpness.study.naming import subject
 from sharpness.study.paths import RunFolder
 from sharpness.study.registry import MEASUREMENTS
-from sharpness.study.run import Run, RunError
+from sharpness.study.run import NEUTRAL, Run, RunError
 from sharpness.study.schedule import Schedule, chunks_of
 from sharpness.study.schema import StudyError, by_subject, follows, problems, without
 
@@ -211,7 +212,7 @@ class Study:
         chosen = self.experiments[experiment]
         runs = chosen.runs.values()
         seeds = len({run.seed for run in runs})
-        parts = [f"{seeds} seed{'s' if seeds > 1 else ''}"]
+        parts = [f"{seeds} seed{'s' if seeds > 1 else ''}", *_training_in_words(runs)]
         if "history" in KINDS[chosen.kind].measurements and (looks := self.config["evaluation_epochs"]):
             epochs = max(run.epochs for run in runs)
             parts.append(f"evaluated after {sum(epoch <= epochs for epoch in looks)} of {epochs} epochs")
@@ -222,7 +223,27 @@ class Study:
         ]
         if nudged := sorted({run.direction_examples for run in runs if run.is_nudged}):
             parts.append(f"directions of NSGD from {', '.join(map(str, nudged))} training images, once an epoch")
-        return parts
+        is_own = any(arrays.is_own(run.data) for run in runs)
+        return [part.replace("training images", "training examples") for part in parts] if is_own else parts
+
+
+def _training_in_words(runs: Iterable[Run]) -> Iterator[str]:
+    """What is trained by another loss, optimizer or schedule than SGD on the cross-entropy at its fields' rates."""
+    runs = list(runs)
+    for field in ("loss", "optimizer", "schedule"):
+        values = dict.fromkeys(getattr(run, field) for run in runs)
+        if set(values) != {NEUTRAL[field]}:
+            words = ["as usual" if value == NEUTRAL[field] else _in_words(value) for value in values]
+            yield f"{field} {', '.join(words)}"
+
+
+def _in_words(value: str) -> str:
+    """``adamw (beta2 0.95)``."""
+    if not value.startswith("{"):
+        return value
+    told = nested.as_mapping(value)
+    name = told.pop("name")
+    return f"{name} ({', '.join(f'{key} {each}' for key, each in told.items())})" if told else name
 
 
 def study_in(path: Path) -> Study:
