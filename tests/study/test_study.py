@@ -234,6 +234,15 @@ def test_settings_are_those_of_the_file_without_the_schedule():
     }
 
 
+def test_a_setting_that_was_added_later_changes_no_job_that_does_not_ask_for_it():
+    asking = expand(small((("spectrum", "final", "keep_vectors"), True)))
+    assert asking.settings("spectrum", "final")["keep_vectors"]
+    assert asking.measurement("spectrum", "final").keep_vectors
+    plain = expand(small((("spectrum", "final", "keep_vectors"), False)))
+    assert "keep_vectors" not in plain.settings("spectrum", "final")
+    assert not plain.measurement("spectrum", "final").keep_vectors
+
+
 def test_a_study_has_the_name_and_the_number_of_chunks_of_its_file():
     study = expand(small())
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -117,10 +117,16 @@ class Study:
         }
 
     def settings(self, measurement: str, name: str) -> dict[str, Any]:
-        """Return the named settings of a measurement, without the schedule, which only planning needs."""
+        """Return the named settings of a measurement, without the schedule, which only planning needs.
+
+        A setting at the default of the measurement's own class is left out: one that was added later then changes no
+        job of a study that does not ask for it.
+        """
         section = self.config[measurement][name]
+        left_out = {field.name: field.default for field in fields(MEASUREMENTS[measurement])}
+        left_out["checkpoints"] = section["checkpoints"]
         # Sorted, so that the order of lines in the file changes nothing.
-        return {key: value for key, value in sorted(section.items()) if key != "checkpoints"}
+        return {key: value for key, value in sorted(section.items()) if left_out.get(key, MISSING) != value}
 
     def measurement(self, measurement: str, name: str) -> Measurement:
         """Return a measurement with its named settings."""
