@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from figures.invented import (
     density_frame,
     history_frame,
@@ -27,6 +28,7 @@ from plotly.offline import get_plotlyjs
 
 from sharpness.analysis.claims.poster import CLAIMS, IN_SHORT
 from sharpness.analysis.figures import interactive
+from sharpness.report.citing import bibtex
 from sharpness.report.costs import Cost
 from sharpness.report.embedding import data_uri
 from sharpness.report.explorer import Measured
@@ -444,6 +446,19 @@ def test_every_product_has_a_caption_with_a_title(name):
 def test_a_caption_without_a_title_is_refused():
     with pytest.raises(ValueError, match="Look here"):
         caption_of("Look here\n")
+
+
+def test_a_paper_and_the_software_are_cited_by_plain_keys():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    (paper,) = citation["references"]
+
+    assert bibtex(citation).startswith("@software{sharpness,\n  author = {{")
+    lines = bibtex(paper).splitlines()
+    assert lines[0] == "@inproceedings{jastrzebski2019,"
+    assert lines[1] == (
+        "  author = {Jastrzębski, Stanisław and Kenton, Zachary and Ballas, Nicolas and Fischer, Asja and "
+        "Bengio, Yoshua and Storkey, Amos},"
+    )
 
 
 def test_every_table_and_figure_is_linked_beside_the_page_and_so_is_the_studys_file():

@@ -22,8 +22,9 @@ def bibtex(entry: Mapping[str, Any]) -> str:
     """The same as an entry for BibTeX."""
     is_paper = "conference" in entry
     first = entry["authors"][0]
-    plain = unicodedata.normalize("NFKD", first.get("family-names", entry["title"])).lower()
-    key = (re.findall(r"[a-z]+", plain.replace("ł", "l")) or ["entry"])[0] + str(entry.get("year", ""))
+    name = first.get("family-names", entry["title"]).lower().replace("ł", "l")
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    key = (re.findall(r"[a-z]+", plain) or ["entry"])[0] + str(entry.get("year", ""))
     identifiers = ", ".join(identifier["value"] for identifier in entry.get("identifiers", ()))
     fields = {
         "author": " and ".join(_last_first(author) for author in entry["authors"]),
