@@ -99,6 +99,23 @@ def test_two_jobs_at_a_time_take_half_the_time():
     assert progress.seconds_left() == pytest.approx(6 * 6 / 2)
 
 
+def test_what_computes_is_named_and_of_many_jobs_counted():
+    study, clock = study_in(SMALL), Clock()
+    progress = Progress(study, clock)
+    progress.see({"event": "run_info", "stats": {"train": 3, "collect": 1, "total": 4}})
+    runs = list(study.runs)[:3]
+    progress.see(job(1, "train", runs[0]))
+    (_, _, now, counts) = progress.line().split(" | ")
+    assert now.startswith("train ")
+    assert runs[0].endswith(now.removeprefix("train "))
+    assert counts == "train 0/3 · tables 0/1"
+
+    for number, run in enumerate(runs[1:], start=2):
+        progress.see(job(number, "train", run))
+    progress.see(job(4, "collect"))
+    assert progress.line().split(" | ")[2] == "now 3 train, 1 tables"
+
+
 def test_a_job_that_failed_and_runs_again_is_counted_once():
     study, clock = study_in(SMALL), Clock()
     progress = Progress(study, clock)

@@ -57,6 +57,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_does(here):
     assert "Report: results/tiny/report.html" in again
     assert "rule train" not in again
     assert "nothing to be done" in said(start(here, "plan", "tiny"))
+    assert "Nothing was to be done" in said(start(here, "run", "tiny"))
 
 
 def test_a_plan_fits_into_twenty_lines_and_a_typo_into_one(here):

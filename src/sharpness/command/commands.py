@@ -166,6 +166,8 @@ def _run(name: str, words: Sequence[str], targets: Sequence[str]) -> None:
         sys.exit(130)
     if ended.status:
         sys.exit(_what_failed(log))
+    if not progress.total:
+        print("Nothing was to be done: all of it is there and up to date.")
     if not targets:
         _show(name)
         print(f"Took {time.monotonic() - began:.0f} s in all; each job: {log}")

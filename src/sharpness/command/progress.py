@@ -17,6 +17,7 @@ from sharpness.study.plan import MEASUREMENTS
 if TYPE_CHECKING:
     from sharpness.study.plan import Study
 
+_NAMED = 2  # jobs that are named in the line
 _QUIET_SECONDS = 30  # between two lines where no terminal shows them
 _SMALL = 2.0  # seconds of a table, figure or report, until one has ended
 
@@ -115,11 +116,18 @@ class Progress:
         if not total:
             return f"{self.study.name}: planning"
         left = self.seconds_left()
-        time_left = "time left not known yet" if left is None else f"{_duration(left)} left"
+        time_left = "time left unknown" if left is None else f"{_duration(left)} left"
         parts = [name for name in in_order(self.total) if self.done[name] < self.total[name]]
         counts = " · ".join(f"{name} {self.done[name]}/{self.total[name]}" for name in parts)
-        now = ", ".join(f"{begun.part} {self._short(begun.run)}".strip() for begun in self._running.values())
-        return " | ".join(filter(None, (f"{self.study.name} {100 * done // total} %", time_left, counts, now)))
+        return " | ".join(filter(None, (f"{self.study.name} {100 * done // total} %", time_left, self._now(), counts)))
+
+    def _now(self) -> str:
+        """What is computing: by name, or of more than two jobs how many of each part."""
+        begun = list(self._running.values())
+        if len(begun) <= _NAMED:
+            return ", ".join(f"{job.part} {self._short(job.run)}".strip() for job in begun)
+        numbers = Counter(job.part for job in begun)
+        return "now " + ", ".join(f"{numbers[part]} {part}" for part in in_order(numbers))
 
     def _short(self, run: str) -> str:
         """What tells a run from the others: without the words that all names begin with."""
