@@ -86,6 +86,9 @@ dense = torch.autograd.functional.hessian(loss, nn.utils.parameters_to_vector(mo
 torch.testing.assert_close(pairs.eigenvalues, torch.linalg.eigvalsh(dense).flip(0)[:2])
 assert pairs.complete, pairs
 assert pairs.residuals.max() <= 1e-5, pairs
+from sharpness import CurvatureTracker
+record = CurvatureTracker(model, (inputs, targets), precision="float64", to="curvature.csv").measure()
+torch.testing.assert_close(record.eigenvalues[0], float(torch.linalg.eigvalsh(dense)[-1]), rtol=0.05, atol=0)
 for absent in ("pandas", "plotly", "jinja2", "snakemake", "safetensors", "yaml"):
     try:
         __import__(absent)
