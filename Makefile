@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$python && break; done)
 # The command finds a study by its name; here a typo ends before the environment is made.
-CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,$(STUDY) $(STUDY).yaml workflow/studies/$(STUDY).yaml)
+CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,$(STUDY) $(STUDY).yaml examples/$(STUDY).yaml workflow/studies/$(STUDY).yaml)
 SHARPNESS = PYTHONPATH=src python -m sharpness
 ifneq (,$(findstring :,$(CURDIR))$(findstring {,$(CURDIR))$(findstring },$(CURDIR)))
 $(error $(CURDIR): for Python a colon ends a path, and for Snakemake braces are wildcards; give this folder another name)

@@ -8,7 +8,16 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 # Kept in the project's root, where Snakemake looks for them; installed as sharpness/pipeline.
-PIPELINE = ("Snakefile", "config.yaml", "environment.yml", "CITATION.cff", "docs/claims.md", "workflow", "slurm")
+PIPELINE = (
+    "Snakefile",
+    "config.yaml",
+    "environment.yml",
+    "CITATION.cff",
+    "docs/claims.md",
+    "workflow",
+    "examples",
+    "slurm",
+)
 
 
 class BuildWithPipeline(build_py):
@@ -30,7 +39,7 @@ class BuildWithPipeline(build_py):
     def _pipeline(self) -> list[tuple[Path, Path]]:
         folder = Path(self.build_lib) / "sharpness" / "pipeline"
         paths = [path for name in PIPELINE for path in (ROOT / name, *sorted((ROOT / name).rglob("*")))]
-        return [(path, folder / path.relative_to(ROOT)) for path in paths if path.is_file()]
+        return [(path, folder / path.relative_to(ROOT)) for path in paths if path.suffix != ".pyc" and path.is_file()]
 
 
 setup(cmdclass={"build_py": BuildWithPipeline})

@@ -60,6 +60,7 @@ def test_the_wheel_has_every_module_and_every_file_of_the_pipeline(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     folders = {"sharpness": ROOT / "src" / "sharpness", "sharpness/pipeline/workflow": ROOT / "workflow"}
+    folders["sharpness/pipeline/examples"] = ROOT / "examples"
     wanted = {
         f"{package}/{path.relative_to(folder)}"
         for package, folder in folders.items()

@@ -15,8 +15,10 @@ def here(tmp_path, monkeypatch):
 
 
 def test_the_studies_that_come_along_are_known_by_the_names_of_their_files(here):
-    files = (pipeline() / "workflow" / "studies").glob("*.yaml")
+    folders = (pipeline() / "workflow" / "studies", pipeline() / "examples")
+    files = [path for folder in folders for path in folder.glob("*.yaml")]
     assert set(known()) == {"paper", *(path.stem for path in files)}
+    assert {"digits", "vit"} <= set(known())
     assert find("paper").name == "config.yaml"
 
 
@@ -36,7 +38,7 @@ def test_a_study_of_this_folder_comes_before_one_that_comes_along(here):
         ("Digits", "there is no study 'Digits'; nearest: digits"),
         ("digits.yml", "there is no study 'digits.yml'; nearest: digits"),
         ("studies/papper.yaml", "there is no study 'studies/papper.yaml'; nearest: paper"),
-        ("zzz", "there is no study 'zzz'; there are digits, fashion_mnist"),
+        ("zzz", "there is no study 'zzz'; there are digits, edge_of_stability"),
     ],
 )
 def test_a_typo_is_answered_by_the_nearest_names(here, typo, said):

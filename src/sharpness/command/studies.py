@@ -54,7 +54,8 @@ def known() -> dict[str, Path]:
     """The studies that can be named here, by name; the nearest file of a name is the one."""
     files: dict[str, Path] = {}
     for root in (Path(), pipeline()):
-        paths = [*sorted(root.glob("*.y*ml")), *sorted((root / "workflow" / "studies").glob("*.y*ml"))]
+        folders = (root, root / "workflow" / "studies", root / "examples")
+        paths = [path for folder in folders for path in sorted(folder.glob("*.y*ml"))]
         for path in filter(_is_study, paths):
             files.setdefault(PAPER if path.stem == "config" else path.stem, path)
     return files
