@@ -75,7 +75,8 @@ def test_the_closure_of_a_stage_holds_all_that_importing_it_loads(stage, stages_
 
     assert str(PACKAGE / "stages" / f"{stage}.py") in files
     if str(PACKAGE / "study" / "registry.py") in closure:  # what plans loads all measurements, of which no import tells
-        assert stage not in RULES
+        # The report reads the plan: changed defaults of a measurement reach it through the effective study.
+        assert stage == "report" or stage not in RULES
         files = {path for path in files if Path(path).parent.name != "measurements"}
     assert files <= closure
 
