@@ -7,9 +7,9 @@ rule effective_study:
         code=sources("sharpness.stages.effective_study"),
     output:
         study=FOLDER.study,
-        cost=FOLDER.benchmark("effective-study"),
+        cost=FOLDER.benchmark("effective_study"),
     log:
-        FOLDER.log("effective-study"),
+        FOLDER.log("effective_study"),
     localrule: True
     conda:
         "../../environment.yml"

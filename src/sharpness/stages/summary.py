@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from sharpness.analysis.claims.deciding import decided_by
 from sharpness.report.costs import costs_of, jobs_of
 from sharpness.runtime.stage import run_stage
 from sharpness.study.jobs import jobs
@@ -39,13 +40,14 @@ def summary(config: Path, results: Path) -> None:
 
 
 def _print_verdicts(claims: Path) -> None:
-    """A line for each claim, as far as a terminal is wide."""
+    """A line for each claim with the test that decided it, as far as a terminal is wide."""
     print("The poster's claims")
     with claims.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             # What tells two parts of a sentence apart stands at its end.
             sentence, colon, part = row["finding"].partition(": ")
-            end = colon + part + (f" ({row['model']})" if row["model"] else "")
+            test = decided_by(row)
+            end = colon + part + (f" ({row['model']})" if row["model"] else "") + (f"; {test}" if test else "")
             begin = f"{row['claim']}  {row['verdict']:<13}  {sentence}"
             room = WIDTH - len(end)
             print((begin if len(begin) <= room else f"{begin[: room - 1]}…") + end)

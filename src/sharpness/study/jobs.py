@@ -45,4 +45,4 @@ def jobs(study: Study) -> Jobs:
     others = [RUNS, *(f"tried-{trial}" for trial in study.trials), *(f"collect-{table}" for table in collected)] + [
         f"figure-{name}" for name in study.figures
     ]
-    return Jobs(list(of_runs), kinds, names, [*others, *study.result_tables, CLAIMS, "effective-study", "report"])
+    return Jobs(list(of_runs), kinds, names, [*others, *study.result_tables, CLAIMS, "effective_study", "report"])
