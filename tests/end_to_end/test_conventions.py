@@ -44,7 +44,7 @@ def test_snakemakes_report_has_the_figures_and_tables_with_their_captions(finish
         page = archive.read("report/report.html").decode()
     figures = {path.name for path in (finished / "results" / "small" / "figures").glob("*.png")}
     assert figures | {"claims.csv"} <= names
-    assert "The course of the largest eigenvalues" in page
+    assert "Solid, the largest eigenvalue of the Hessian" in page
 
 
 def test_the_picture_of_the_rules_is_that_of_the_demo(tmp_path):

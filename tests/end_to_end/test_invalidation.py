@@ -157,7 +157,7 @@ EDITS_OF_THE_CODE: dict[str, tuple[str, dict[str, int]]] = {
         f"the module of {name} measures that alone": (f"measurements/{name}.py", after_measuring(name))
         for name in MEASUREMENTS
     },
-    "the list of all measurements runs nothing": ("study/registry.py", {}),
+    "the list of all measurements: the report, which reads the plan": ("study/registry.py", {"report": 1}),
     "the training trains": ("training/loop.py", {"train": ALL, **AFTER_TRAINING}),
     "the data set as tensors: training and all after it": ("data/datasets.py", {"train": ALL, **AFTER_TRAINING}),
     "the original files: everything": ("data/originals.py", {"prepare_data": 1, "train": ALL, **AFTER_TRAINING}),

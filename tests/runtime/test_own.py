@@ -1,5 +1,6 @@
 """A user's own files: found without running them, imported in jobs, with their lines in every message."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,4 +116,6 @@ def test_what_fails_in_a_job_is_one_sentence_with_the_users_line(folder, text, s
 
 def test_no_torch_is_imported_for_planning():
     code = "import sys; import sharpness.runtime.own, sharpness.data.arrays; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    paths = os.environ | {"PYTHONPATH": str(Path(own.__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=paths, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -8,7 +8,7 @@ from torch import nn
 
 from sharpness.tracking.limits import stability_limit
 
-STEPS = 400
+STEPS = 2000
 
 
 def sizes_of_the_weight(make, eigenvalue):

@@ -14,26 +14,6 @@ DRAWN = {
 }
 
 
-def probed_parts(run):
-    """The checkpoints that a user's own code measures: all that are planned, or the best and the last."""
-    parts = [str(index) for index, steps in enumerate(STUDY.chunks[run]) if steps]
-    return [file for part in parts or [ENDS] for file in part_files(run, part)]
-
-
-def own_tables(experiment):
-    """Every collected table of an experiment, by the name of the argument that a figure takes it by."""
-    tables = {measurement: FOLDER.table(name) for measurement, name in experiment.collected.items()}
-    return tables | {
-        own.name_of(code): FOLDER.table(f"{experiment.name}_{own.name_of(code)}")
-        for code in experiment.own_measurements
-    }
-
-
-def own_measurement_of(name):
-    """What a table of this name holds: a measurement here, or one of the user's own."""
-    return name if name in ("history", *MEASUREMENTS) else "own"
-
-
 rule measure_own:
     """Measure all checkpoints of a run by the user's own code."""
     input:

@@ -24,6 +24,10 @@ rule effective_study:
 RULES_OF_CLAIMS = [path for path in (PROJECT / "docs" / "claims.md",) if path.exists()]
 
 
+# As its author would type it. No parameter: results are the same wherever project and file lie.
+FILE_OF_STUDY = os.path.relpath(workflow.configfiles[0], PROJECT) if workflow.configfiles else FOLDER.study
+
+
 rule report:
     """Findings, figures, tables and what ran. Dates and costs stand here only, so that all else is the same in every run."""
     input:
@@ -67,14 +71,12 @@ rule report:
         "../../environment.yml"
     params:
         digest=DIGEST,
-        folder=FOLDER.root,
-        captions=str(PROJECT / "workflow" / "report"),
-        rules=[word for path in RULES_OF_CLAIMS for word in ("--rules", path)],
-        # As its author would type it, and the same wherever the project lies.
-        file=os.path.relpath(workflow.configfiles[0], PROJECT) if workflow.configfiles else FOLDER.study,
+        folder=lambda wildcards, output: str(Path(output.page).parent),
+        captions=lambda wildcards, input: str(Path(input.captions[0]).parent),
+        rules=[word for path in RULES_OF_CLAIMS for word in ("--rules", str(path))],
         results=lambda wildcards, output: str(Path(output.page).parents[1 if ROOT else 0]),
     shell:
         "python -m sharpness.stages.report --folders {params.folder:q} --results {params.results:q} --digest={params.digest}"
-        " --study-files {params.file:q} --captions {params.captions:q} {params.rules:q}"
+        " --study-files {FILE_OF_STUDY:q} --captions {params.captions:q} {params.rules:q}"
         " --citation {input.citation:q} --output {output.page:q}"
         " --benchmark {output.cost:q} 2> {log:q}"

@@ -32,12 +32,20 @@ def one_of(name: str, word: object, known: Sequence[str | None]) -> None:
     raise ValueError(f"{name} {word!r} is unknown: {meant}there are {', '.join(map(repr, words))}")
 
 
+def check_module(model: object) -> None:
+    """Raise TypeError unless the model is a module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of a model's parameters and buffers.
 
     Raises:
+        TypeError: the model is no module.
         ValueError: they are on several devices, or on the meta device.
     """
+    check_module(model)
     devices = {tensor.device: name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     if len(devices) > 1:
         raise ValueError(f"the model must be on one device, got {', '.join(f'{n} on {d}' for d, n in devices.items())}")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sharpness.hessian.absent import Absent, AbsentComputed, AbsentParameter
+from sharpness.hessian.arguments import check_module
 
 # Wrappers that only distribute or compile a network, with the attribute that holds the network.
 _WRAPPERS = {
@@ -108,8 +109,7 @@ def inside(network: nn.Module) -> nn.Module:
 
 def check_model(model: nn.Module) -> None:
     """Refuse models without a Hessian; errors as in ``skeleton_of``."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    check_module(model)
     for name, layer in model.named_modules():
         if isinstance(layer, torch.jit.ScriptModule):
             raise TypeError(
