@@ -115,7 +115,7 @@ EDITS_OF_THE_STUDY: dict[str, tuple[Callable[[dict[str, Any]], None], dict[str, 
         evaluations_after_some_epochs,
         {"train": ALL, **AFTER_TRAINING},
     ),
-    "settings that change no result": (other_seconds_between_saves, {}),
+    "settings that change no result: the report, which shows them": (other_seconds_between_saves, {"report": 1}),
 }
 
 
@@ -129,12 +129,13 @@ def test_an_edit_of_the_study_runs_what_depends_on_it(project, everything, name)
     assert planned == expected_jobs(jobs | {"effective_study": 1}, everything)
 
 
-def test_a_comment_and_blank_lines_in_the_study_run_nothing(project):
+def test_a_comment_and_blank_lines_in_the_study_compute_nothing(project):
     text = SMALL.read_text().replace("\ndefaults:\n", "\n\n# The run that all grids vary.\n\ndefaults:\n")
     text = text.replace("learning_rate: 0.05", "learning_rate: 0.050 # as ever")
     assert text.count("as ever") == text.count("all grids vary") == 1
     (project / "study.yaml").write_text(text)
-    assert planned_jobs(project, study=project / "study.yaml") == {}
+    # The report names the study's file, here another one.
+    assert planned_jobs(project, study=project / "study.yaml") == {"report": 1}
 
 
 # Edits of the code

@@ -297,7 +297,7 @@ def test_a_nudged_job_killed_at_random_moments_leaves_the_same_bytes(job_of):
     assert job.contents() == whole.contents()
     check(job, kills, end)
     print(f"{sum(kill.was_alive for kill in kills)} live")
-    assert sum(kill.was_alive for kill in kills) >= 3
+    assert sum(kill.was_alive for kill in kills) >= 2
 
 
 def test_a_job_that_is_told_to_stop_loses_no_update(job_of):

@@ -24,8 +24,10 @@ rule effective_study:
 RULES_OF_CLAIMS = [path for path in (PROJECT / "docs" / "claims.md",) if path.exists()]
 
 
-# As its author would type it. No parameter: results are the same wherever project and file lie.
-FILE_OF_STUDY = os.path.relpath(workflow.configfiles[0], PROJECT) if workflow.configfiles else FOLDER.study
+# As its author would type it in the project's folder, and the same where the project was moved.
+FILE_OF_STUDY = Path(workflow.configfiles[0]).resolve() if workflow.configfiles else Path(FOLDER.study)
+if FILE_OF_STUDY.is_relative_to(PROJECT.resolve()):
+    FILE_OF_STUDY = FILE_OF_STUDY.relative_to(PROJECT.resolve())
 
 
 rule report:
@@ -74,9 +76,10 @@ rule report:
         folder=lambda wildcards, output: str(Path(output.page).parent),
         captions=lambda wildcards, input: str(Path(input.captions[0]).parent),
         rules=[word for path in RULES_OF_CLAIMS for word in ("--rules", str(path))],
+        file=str(FILE_OF_STUDY),
         results=lambda wildcards, output: str(Path(output.page).parents[1 if ROOT else 0]),
     shell:
         "python -m sharpness.stages.report --folders {params.folder:q} --results {params.results:q} --digest={params.digest}"
-        " --study-files {FILE_OF_STUDY:q} --captions {params.captions:q} {params.rules:q}"
+        " --study-files {params.file:q} --captions {params.captions:q} {params.rules:q}"
         " --citation {input.citation:q} --output {output.page:q}"
         " --benchmark {output.cost:q} 2> {log:q}"
