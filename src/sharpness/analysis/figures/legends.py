@@ -28,6 +28,7 @@ def legend_below(part: Figure | SubFigure, handles: Sequence[Artist]) -> None:
     legend = _fit(
         lambda ncols, _: part.legend(handles=handles, ncols=ncols, loc="outside lower center"),
         handles,
+        len(handles),
         room=part.bbox.width,
     )
     _grow(part, legend)
@@ -42,13 +43,7 @@ def legend_above(axes: Axes, handles: Sequence[Artist], *, title: str, num_panel
         title: of the legend.
         num_panels: beside one another in the figure.
     """
-    place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "borderaxespad": 0.2}
-    _fit(
-        lambda ncols, named: axes.legend(handles=handles, ncols=ncols, title=named, **place),
-        handles,
-        room=0.85 * _whole(axes).bbox.width / num_panels,
-        title=title,
-    )
+    _beside(axes, handles, title, num_panels, len(handles), loc="lower center", anchor=(0.5, 1.0), pad=0.2)
 
 
 def legend_under(axes: Axes, handles: Sequence[Artist], *, title: str, num_panels: int) -> None:
@@ -60,10 +55,25 @@ def legend_under(axes: Axes, handles: Sequence[Artist], *, title: str, num_panel
         title: of the legend.
         num_panels: beside one another in the figure.
     """
-    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "borderaxespad": 0.0}
+    _beside(axes, handles, title, num_panels, 1, loc="upper center", anchor=(0.5, -0.2), pad=0.0)
+
+
+def _beside(
+    axes: Axes,
+    handles: Sequence[Artist],
+    title: str,
+    num_panels: int,
+    max_columns: int,
+    *,
+    loc: str,
+    anchor: tuple[float, float],
+    pad: float,
+) -> None:
+    place: dict[str, Any] = {"loc": loc, "bbox_to_anchor": anchor, "borderaxespad": pad}
     _fit(
-        lambda _, named: axes.legend(handles=handles, title=named, **place),
+        lambda ncols, named: axes.legend(handles=handles, ncols=ncols, title=named, **place),
         handles,
+        max_columns,
         room=0.85 * _whole(axes).bbox.width / num_panels,
         title=title,
     )
@@ -80,12 +90,12 @@ def _width(legend: Legend) -> float:
     return float(legend.get_window_extent(renderer).width)
 
 
-def _fit(add: _Add, handles: Sequence[Artist], *, room: float, title: str = "") -> Legend:
-    """Add a legend with as many columns as there is room for; in one column, words are broken into lines.
+def _fit(add: _Add, handles: Sequence[Artist], max_columns: int, *, room: float, title: str = "") -> Legend:
+    """Add a legend with as many columns as allowed and fitting; in one column, words are broken into lines.
 
     Where a single word is wider than the room, the figure grows to its width.
     """
-    for ncols in range(len(handles), 1, -1):
+    for ncols in range(max_columns, 1, -1):
         legend = add(ncols, title)
         if _width(legend) <= _SHARE * room:
             return legend
