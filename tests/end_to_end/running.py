@@ -47,11 +47,10 @@ def planned_jobs(folder: Path, *words: str, study: Path = SMALL, **variables: st
     return jobs
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every table of a study and of its runs, and every checkpoint.
+def contents(folder: Path, *, states: bool = True) -> dict[str, bytes]:
+    """Every table of a study and of its runs, every checkpoint and, with ``states``, every saved state.
 
-    Not what a job cost, which is never the same; nor a saved state, which a job that outlived its Snakemake may still
-    be writing.
+    Not what a job cost, which is never the same.
     """
     results = folder / "results" / "small"
     paths = [path for kind in ("*.csv", "*.md", "*.tex", "*.safetensors") for path in results.rglob(kind)]
@@ -59,7 +58,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         name: path.read_bytes()
         for name, path in names.items()
-        if path.parent.name != "benchmarks" and not name.startswith("state/")
+        if path.parent.name != "benchmarks" and (states or not name.startswith("state/"))
     }
 
 

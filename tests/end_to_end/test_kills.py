@@ -292,12 +292,12 @@ def test_a_nudged_job_killed_at_random_moments_leaves_the_same_bytes(job_of):
     assert job.position() == 50
     assert "one more" not in log.read_text()
 
-    kills, end = kill_again_and_again(job, 5, aims=[None, "checkpoint", "state", None, None])
+    kills, end = kill_again_and_again(job, 8, aims=[None, "checkpoint", "state", None, None])
 
     assert job.contents() == whole.contents()
     check(job, kills, end)
     print(f"{sum(kill.was_alive for kill in kills)} live")
-    assert sum(kill.was_alive for kill in kills) >= 2
+    assert sum(kill.was_alive for kill in kills) >= 3
 
 
 def test_a_job_that_is_told_to_stop_loses_no_update(job_of):

@@ -195,9 +195,8 @@ class HessianOperator:
         self._chunk_size = checks.whole_number("chunk_size", chunk_size, least=1)
         self._memory_budget = checks.whole_number("memory_budget", memory_budget, least=0) - examples.num_bytes
         self._reference: HessianOperator | None = None
-        self._recorder = Recorder(
-            first=5
-        )  # following eigenvectors along a trajectory takes fewer products per operator
+        # Following eigenvectors along a trajectory takes fewer products per operator.
+        self._recorder = Recorder(first=5)
         with self._undisturbed():
             self._state = _plain(weights), _plain(buffers)
             kept = [(mapped(_plain, inputs), _plain(targets)) for inputs, targets in examples.kept]
