@@ -27,7 +27,7 @@ rule all:
     default_target: True
     input:
         trained=[] if ROOT else expand(results_of(rules.train), run=STUDY.runs),
-        measured=[] if ROOT else measured_tables(),
+        measured=[] if ROOT else measured(),
         tables=experiment_tables(),
         figures=figure_files(),
         own=expand(rules.collect_own.output.table, probed=PROBED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import subprocess
@@ -393,3 +394,57 @@ def test_a_measurement_that_failed_is_missed_by_the_study_and_by_its_figure(proj
 def test_the_copy_has_all_that_a_study_needs(tmp_path):
     assert set(PROJECT) <= {path.name for path in ROOT.iterdir()}
     assert run_study(copy_project(tmp_path / "alone"), "results/data/digits.safetensors")
+
+
+def leading(**settings: Any) -> dict[str, Any]:
+    """The small study's experiments of one run: a spectrum, which may keep eigenvectors, and what may take them."""
+    study = yaml.safe_load(SMALL.read_text())
+    kinds = ("slices", "steps", "gradients", "density", "variants")
+    study["experiments"] = {kind: study["experiments"][kind] for kind in kinds}
+    study["experiments"]["eigenvalues"] = {"kind": "eigenvalues", "grids": {"learning_rate": [{"seed": 0}]}}
+    study["experiments"]["eigenvalues"]["measure"] = {"spectrum": ["leading"]}
+    study["experiments"]["gradients"]["grids"] = {"learning_rate": [{"seed": 0}]}
+    study["spectrum"]["leading"] |= settings
+    return study
+
+
+def test_kept_eigenvectors_are_found_once_and_renewed_with_all_that_took_them(tmp_path):
+    project, file = copy_project(tmp_path / "project"), tmp_path / "study.yaml"
+
+    def planned(**settings: Any) -> dict[str, int]:
+        file.write_text(yaml.safe_dump(leading(**settings), sort_keys=False))
+        jobs = planned_jobs(project, study=file)
+        return {rule: count for rule, count in jobs.items() if rule.partition("_with")[0] in ("train", *MEASUREMENTS)}
+
+    file.write_text(yaml.safe_dump(leading(keep_vectors=True), sort_keys=False))
+    done = snakemake(project, "--cores", "2", "--show-failed-logs", "--configfile", str(file))
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert planned_jobs(project, study=file) == {}
+    (folder,) = (project / "results" / "small" / "runs").iterdir()
+    steps = {path.stem for path in folder.glob("spectrum/leading-*-vectors/*.safetensors")}
+    slices, spectra = (
+        [*csv.DictReader((project / "results/small/tables" / f"{name}.csv").read_text().splitlines())]
+        for name in ("slices_slices", "eigenvalues_spectrum")
+    )
+    assert steps == {row["step"] for row in slices}
+    # The very same pairs, to the last digit.
+    told = {row["step"]: row["eigenvalue"] for row in spectra if (row["which"], row["rank"]) == ("largest", "0")}
+    assert {row["step"]: row["eigenvalue"] for row in slices} == told
+
+    # Two parts of each, and one of those that start from one checkpoint.
+    takers = {"slices": 2, "steps": 2, "gradients": 2, "density": 1, "variants": 4}
+    kept = {"keep_vectors": True}
+    assert planned(**kept, probe_products=4) == {"spectrum_with_vectors": 2, **takers}
+    assert planned(**kept, num_eigenvalues=1) == {"spectrum_with_vectors": 2, **takers}
+    assert planned(**kept, num_examples=17) == {"spectrum_with_vectors": 2, **takers}
+    assert planned() == {"spectrum": 2, **takers}
+    scales = leading(**kept)
+    scales["slices"]["top"]["scales"] = [-1, 0, 1]
+    file.write_text(yaml.safe_dump(scales, sort_keys=False))
+    assert "spectrum_with_vectors" not in (jobs := planned_jobs(project, study=file))
+    assert jobs["slices"] == 2
+    # A file that is lost is made again, and nothing trains.
+    file.write_text(yaml.safe_dump(leading(**kept), sort_keys=False))
+    shutil.rmtree(next(folder.glob("spectrum/leading-0-vectors")))
+    assert "train" not in (jobs := planned_jobs(project, study=file))
+    assert jobs["spectrum_with_vectors"] == 1

@@ -125,6 +125,7 @@ def part(trained, tmp_path):
         [],
         run.name,
         tmp_path / "run.yaml",
+        [],
         "leading",
         1,
         tmp_path / "out.csv",

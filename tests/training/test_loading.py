@@ -103,7 +103,7 @@ def test_kept_eigenvectors_are_those_of_the_opened_network(folder, tmp_path):
     stale.parent.mkdir(parents=True)
     stale.touch()
     files, record = [place / "0.safetensors"], folder / "run.yaml"
-    measure(settings, Part(data, files, STEPS[:2], [], [], folder.name, record, "mine", 1, output))
+    measure(settings, Part(data, files, STEPS[:2], [], [], folder.name, record, [], "mine", 1, output))
 
     assert sorted(path.name for path in stale.parent.iterdir()) == ["0.safetensors", "2.safetensors"]
     rows = [row for row in read_rows(output, "spectrum") if row["which"] == "largest"]

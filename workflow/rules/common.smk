@@ -10,6 +10,7 @@ from sharpness.study.paths import DATA, data_key, job_of
 from sharpness.study.plan import ENDS, KINDS, MEASUREMENTS
 from sharpness.study.records import training_stage as stage_of
 from sharpness.study.runs import RUNS, as_csv
+from sharpness.study.sharing import kept_parts
 from sharpness.study.showing import as_yaml
 from sharpness.workflow.captions import caption
 
@@ -82,12 +83,17 @@ def part_files(run, part):
     return [FOLDER.run(run).checkpoints(name) for name in names]
 
 
-def measured_tables():
-    """The tables of all measurements of all runs."""
-    return [
-        FOLDER.run(run).table(measurement, settings, part)
+def measured():
+    """The tables of all measurements of all runs, and the folders of eigenvectors that are kept."""
+    parts = [
+        (run, measurement, settings, part)
         for run, measurement, settings in STUDY.measured
         for part in STUDY.parts(run, measurement, settings)
+    ]
+    keeping = {measurement: STUDY.keeping(measurement) for measurement in MEASUREMENTS}
+    return [
+        *(FOLDER.run(run).table(*part) for run, *part in parts),
+        *(FOLDER.run(run).vectors(*part) for run, *part in parts if part[1] in keeping[part[0]]),
     ]
 
 
@@ -119,6 +125,30 @@ def part_before(measurement, wildcards):
         return []
     found = STUDY.part_before(wildcards.run, measurement, wildcards.settings, wildcards.part)
     return [] if found is None else [found]
+
+
+def measuring():
+    """The measurements, each with whether it keeps eigenvectors: those with settings that do stand there twice."""
+    return [(name, False) for name in MEASUREMENTS] + [(name, True) for name in MEASUREMENTS if STUDY.keeping(name)]
+
+
+def settings_that(measurement, keep):
+    """The settings of a measurement that keep eigenvectors, or those that do not, by name."""
+    keeping = STUDY.keeping(measurement)
+    return [name for name in STUDY.config.get(measurement, {}) if (name in keeping) == keep]
+
+
+def vectors_of(measurement):
+    """The folder with a part's eigenvectors, as an output."""
+    return {"vectors": directory(RUN.vectors(measurement, "{settings}", "{part}"))}
+
+
+def kept_for(measurement):
+    """The folders with eigenvectors that are kept of a part's checkpoints, for a measurement that needs them too."""
+    return lambda wildcards: [
+        FOLDER.run(wildcards.run).vectors(*kept)
+        for kept in kept_parts(STUDY, wildcards.run, measurement, wildcards.settings, wildcards.part)
+    ]
 
 
 def tables_of_runs(wildcards):

@@ -38,7 +38,7 @@ rule measure_own:
     shell:
         "python -m sharpness.stages.measure own --settings.code {params.probe:q} --part.settings-name {wildcards.probe}"
         " --part.data {input.data:q} --part.checkpoints {input.checkpoints:q} --part.steps --part.before --part.steps-before"
-        " --part.run {wildcards.run} --part.record {input.record:q}"
+        " --part.run {wildcards.run} --part.record {input.record:q} --part.kept"
         " --part.threads {threads} --part.output {output.table:q}"
         " --benchmark {output.cost:q} 2> {log:q}"
 

@@ -32,7 +32,7 @@ _REASONS = (
 
 def part_of(rule: str) -> str:
     """The part of a study that a rule's jobs belong to: a measurement has its own name."""
-    return "figures" if rule.startswith("figure_") else _PARTS.get(rule, rule)
+    return "figures" if rule.startswith("figure_") else _PARTS.get(rule, rule).removesuffix("_with_vectors")
 
 
 def why(reason: str) -> str:

@@ -64,11 +64,7 @@ class Density(OfHessian):
 
         operator = landscape.hessian(checkpoint, landscape.drawn_examples(self.num_examples))
         random = stream(landscape.run.seed, f"probes at step {checkpoint.step}")
-        pairs = landscape.eigenpairs(
-            checkpoint,
-            operator,
-            **self.search,
-        )
+        pairs = landscape.sharpest(checkpoint, self)
         whole = estimators.spectral_density(
             operator, num_probes=self.num_probes, num_steps=self.num_steps, generator=random
         )

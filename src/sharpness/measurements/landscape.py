@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from sharpness.data.datasets import Dataset
 from sharpness.eigen.lanczos import Eigenpairs, top_eigenpairs
 from sharpness.hessian.loss import Loss
 from sharpness.hessian.operator import HessianOperator, HessianProduct
+from sharpness.measurements import kept
 from sharpness.measurements.bracket import NUM_CHUNKS, Elsewhere, elsewhere
 from sharpness.runtime.precision import Precision, low_precision
 from sharpness.runtime.streams import stream
@@ -41,6 +42,7 @@ class Landscape:
     # Of the last two checkpoints, by step and settings: what one leaves to the next.
     recent: dict[tuple[object, ...], Eigenpairs] = field(default_factory=dict)
     vectors: Path | None = None  # the folder for eigenvectors that are kept
+    kept: tuple[Path, ...] = ()  # folders with eigenvectors that spectra of these checkpoints have kept
 
     def first_examples(self, num_examples: int) -> tuple[Tensor, Tensor]:
         """The first training examples, never augmented: those on which losses are evaluated."""
@@ -119,15 +121,14 @@ class Landscape:
         return pairs
 
     def keep(self, state: Snapshot, pairs: Eigenpairs, operator: HessianOperator) -> None:
-        """Write the eigenpairs of ``operator`` at ``state`` to the folder ``vectors``, by its step.
-
-        Eigenvectors are in the order of ``parameters_to_vector``, as everywhere outside the pipeline.
-        """
+        """Write the eigenpairs of ``operator`` at ``state`` to the folder ``vectors``, by its step."""
         assert self.vectors is not None
-        order = operator.layout.in_torchs_order
-        rows = torch.stack([operator.layout.converted(row, order) for row in pairs.eigenvectors])
-        told = {**pairs.provenance, "run": self.run.name, "step": state.step}
-        replace(pairs, eigenvectors=rows, provenance=told).save(self.vectors / f"{state.step}.safetensors")
+        kept.keep(pairs, operator, state, self.vectors, self._told)
+
+    @property
+    def _told(self) -> dict[str, str]:
+        """What kept eigenpairs say of the run and its data."""
+        return {"run": self.run.name, "data": self.dataset.digest}
 
     def elsewhere(
         self,
@@ -165,14 +166,24 @@ class Landscape:
         return elsewhere(chunks, vectors, fraction=fraction, num_examples=count * size)
 
     def sharpest(self, checkpoint: Snapshot, settings: OfHessian) -> Eigenpairs:
-        """The sharpest directions at a checkpoint as ``settings`` ask for them; those of the last two are kept."""
+        """The sharpest directions at a checkpoint as ``settings`` ask for them; those of the last two are remembered.
+
+        Those that a spectrum has kept are read, and take no products; others are looked for.
+
+        Raises:
+            DamagedError: what a spectrum has kept is damaged, or of something else.
+        """
         key = (checkpoint.step, settings.num_pairs, settings.num_examples, settings.tolerance, settings.max_products)
         if key not in self.recent:
-            pairs = self.eigenpairs(
+            operator = self.hessian(checkpoint, self.drawn_examples(settings.num_examples))
+            pairs = kept.find(
+                operator,
                 checkpoint,
-                self.hessian(checkpoint, self.drawn_examples(settings.num_examples)),
-                **settings.search,
-            )
+                self.kept,
+                self._told,
+                num_pairs=settings.num_pairs,
+                tolerance=settings.tolerance,
+            ) or self.eigenpairs(checkpoint, operator, **settings.search)
             for old in list(self.recent)[:-1]:
                 del self.recent[old]
             self.recent[key] = pairs

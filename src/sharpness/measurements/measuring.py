@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ class Part:
     steps_before: list[int]  # that checkpoint's
     run: str  # whose checkpoints they are, by name
     record: Path  # which its training left beside them
+    kept: list[Path]  # folders with eigenvectors that spectra have kept of these checkpoints and the one before
     settings_name: str  # of the settings in the study
     threads: int
     output: Path  # the table
@@ -55,7 +57,8 @@ def measure(settings: Measurement, part: Part) -> None:
         part: what to measure and where to write.
 
     Raises:
-        DamagedError: a checkpoint is damaged, or of another run, another training or other data.
+        DamagedError: a checkpoint, or what a spectrum has kept of it, is damaged, or of another run, another training
+            or other data.
         closure.SourcesChangedError: the code was edited meanwhile.
     """
     device = choose_device(threads=part.threads)
@@ -66,12 +69,15 @@ def measure(settings: Measurement, part: Part) -> None:
     rows: list[dict[str, object]] = []
     landscape: Landscape | None = None
     before = _checkpoint_before(part, device)
-    for kept in part.vectors.glob("*.safetensors"):
-        kept.unlink()  # by an earlier job, of what may be other weights
+    shutil.rmtree(part.vectors, ignore_errors=True)  # by an earlier job, of what may be other weights
+    if settings.keeps:
+        part.vectors.mkdir(parents=True)  # also where the run reached none of the checkpoints
     for path in part.checkpoints:
         checkpoints = _checkpoints_of(part, path, device=device, steps=part.steps)
         run = checkpoints.run
-        landscape = landscape or replace(landscape_of(run, part.data, device), vectors=part.vectors)
+        landscape = landscape or replace(
+            landscape_of(run, part.data, device), vectors=part.vectors, kept=tuple(part.kept)
+        )
         belonging.check_data(checkpoints, path, digest=landscape.dataset.digest, data=part.data)
         belonging.check_network(checkpoints, path, landscape.start)
         made_by |= own.made_by((*run.own_code, *settings.own_code)) | {"data_digest": landscape.dataset.digest}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from sharpness.runtime.precision import Precision
-from sharpness.study.measurement import ELSEWHERE, Column, OfHessian
+from sharpness.study.measurement import ELSEWHERE, Column, Measurement, OfHessian
 from sharpness.study.settings import Derived, a_twentieth, setting
 from sharpness.study.work import Products, Work
 
@@ -128,9 +128,27 @@ class Spectrum(OfHessian):
     keep_vectors: bool = setting(
         False,
         "keep the eigenvectors too: a file for each checkpoint, by its step, in a folder beside the table that ends in "
-        "-vectors; load_pairs reads them",
+        "-vectors; load_pairs reads them, and so do the run's other measurements that need no more of them, on the "
+        "same examples, to no smaller tolerance, instead of finding them again",
         in_code=True,
     )
+
+    @property
+    def keeps(self) -> bool:
+        return self.keep_vectors
+
+    def keeps_for(self, other: Measurement) -> bool:
+        # Others look for those of the whole Hessian in float32, on the same examples at every checkpoint.
+        is_plain = not (self.resample or self.augment) and (self.parameters, self.precision) == ("*", "float32")
+        return (
+            self.keeps
+            and is_plain
+            and isinstance(other, OfHessian)
+            and not isinstance(other, Spectrum)
+            and self.num_examples == other.num_examples
+            and self.num_pairs >= other.num_pairs
+            and self.tolerance <= other.tolerance
+        )
 
     def problems(self, run: Run) -> Iterator[str]:
         yield from super().problems(run)

@@ -190,12 +190,11 @@ class _Search:
             spent = followed.num_products
             if followed.residuals.max() <= settings.tolerance:
                 return _sharpest(followed, spent, anew=False)
-        pairs = self.landscape.eigenpairs(
-            state,
-            operator,
-            num_pairs=settings.num_directions,
-            tolerance=settings.tolerance,
-            max_products=settings.max_products,
+        # Those of the checkpoint itself may be known already.
+        pairs = (
+            self.landscape.eigenpairs(state, operator, **settings.search)
+            if step
+            else self.landscape.sharpest(state, settings)
         )
         return _sharpest(pairs, spent + pairs.num_products, anew=anew)
 

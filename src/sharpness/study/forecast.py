@@ -11,9 +11,11 @@ from typing import Any
 
 from sharpness.data import catalogue
 from sharpness.runtime.precision import Precision
+from sharpness.study.measurement import OfHessian
 from sharpness.study.plan import ENDS, Study
 from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import Run
+from sharpness.study.sharing import num_shared
 from sharpness.study.work import Products, Work
 
 
@@ -66,8 +68,9 @@ def work_of(study: Study, *, auto: Precision = "float32") -> list[Job]:
         settings = study.settings(measurement, name)
         if settings.get("precision") == "auto":
             settings["precision"] = auto
-        parts = study.parts(run, measurement, name).items()
-        measured += [_measurement(measurement, settings, study.runs[run], _num_states(*part)) for part in parts]
+        for part, steps in study.parts(run, measurement, name).items():
+            num_kept = num_shared(study, run, measurement, name, part)
+            measured.append(_measurement(measurement, settings, study.runs[run], _num_states(part, steps), num_kept))
     return trained + measured
 
 
@@ -111,6 +114,10 @@ def _training(run: Run, config: Mapping[str, Any]) -> Job:
     )
 
 
-def _measurement(name: str, settings: Mapping[str, Any], run: Run, num_states: int) -> Job:
-    work = MEASUREMENTS[name](**settings).work(run) * num_states
-    return Job(part=name, run=run, gradients=work.gradients, evaluated=work.evaluated, products=work.products)
+def _measurement(name: str, settings: Mapping[str, Any], run: Run, num_states: int, num_kept: int) -> Job:
+    """Count one job; of ``num_kept`` of its checkpoints the eigenpairs are kept by another, and not looked for."""
+    measurement = MEASUREMENTS[name](**settings)
+    work = measurement.work(run) * num_states
+    spared = (measurement.products() * -num_kept,) if isinstance(measurement, OfHessian) and num_kept else ()
+    products = (*work.products, *spared)
+    return Job(part=name, run=run, gradients=work.gradients, evaluated=work.evaluated, products=products)

@@ -57,6 +57,15 @@ class Measurement(ABC):
     looks_back: ClassVar[bool] = False  # whether it compares each checkpoint with the one before
 
     @property
+    def keeps(self) -> bool:
+        """Whether it keeps eigenvectors beside its table."""
+        return False
+
+    def keeps_for(self, other: Measurement) -> bool:  # noqa: ARG002
+        """Whether it keeps the eigenvectors that ``other`` needs of the same checkpoint of a run."""
+        return False
+
+    @property
     def own_code(self) -> tuple[str, ...]:
         """The user's own functions that it calls, as a study names them."""
         return ()

@@ -68,6 +68,10 @@ class RunFolder(_Folder):
         """What a measurement found in one part."""
         return f"{self.root}/{measurement}/{settings}-{part}.csv"
 
+    def vectors(self, measurement: str, settings: str, part: str) -> str:
+        """The folder with the eigenvectors that a measurement keeps of one part."""
+        return f"{self.root}/{measurement}/{settings}-{part}-vectors"
+
 
 @dataclass(frozen=True)
 class StudyFolder(_Folder):

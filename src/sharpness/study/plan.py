@@ -132,6 +132,20 @@ class Study:
         """Return a measurement with its named settings."""
         return MEASUREMENTS[measurement](**self.settings(measurement, name))
 
+    def keeping(self, measurement: str) -> list[str]:
+        """List the settings of a measurement that keep eigenvectors, by name."""
+        return [name for name in self.config.get(measurement, {}) if self.measurement(measurement, name).keeps]
+
+    @cached_property
+    def keepers(self) -> dict[str, list[tuple[str, str]]]:
+        """What is measured, as measurement and settings, that keeps eigenvectors, by run; of other runs nothing."""
+        keeping = {(measurement, name) for measurement in MEASUREMENTS for name in self.keeping(measurement)}
+        found: dict[str, list[tuple[str, str]]] = {}
+        for run, *measured in self.measured:
+            if tuple(measured) in keeping:
+                found.setdefault(run, []).append((measured[0], measured[1]))
+        return found
+
     @property
     def settings_of_spectra(self) -> str:
         """All settings of spectra by name, as JSON: which eigenvalues the claims may compare."""
