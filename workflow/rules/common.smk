@@ -12,6 +12,7 @@ from sharpness.study.records import training_stage as stage_of
 from sharpness.study.runs import RUNS, as_csv
 from sharpness.study.sharing import kept_parts
 from sharpness.study.showing import as_yaml
+from sharpness.study.trial import name_of_trial, trial_of
 from sharpness.workflow.captions import caption
 
 CAPTIONS = PROJECT / "workflow" / "report"
@@ -32,10 +33,10 @@ def own_code(run):
     return own.sources(*run.own_code)
 
 
-def trial_of(wildcards):
+def trials_of(wildcards):
     """The trial of a run's network, if that or its data are the user's own."""
-    run = STUDY.runs[wildcards.run]
-    return [FOLDER.trial(run.trial_name)] if run.trial else []
+    trial = trial_of(STUDY.runs[wildcards.run])
+    return [FOLDER.trial(name_of_trial(trial))] if trial else []
 
 
 def one_of(names):

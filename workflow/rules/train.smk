@@ -7,7 +7,7 @@ rule train:
         data=lambda wildcards: prepared(STUDY.runs[wildcards.run].data),
         code=lambda wildcards: sources(f"sharpness.stages.{training_stage(wildcards)}"),
         own=lambda wildcards: own_code(STUDY.runs[wildcards.run]),
-        trial=trial_of,
+        trial=trials_of,
     output:
         chunks=expand(
             RUN.checkpoints("{chunk}"),

@@ -27,7 +27,7 @@ def try_own(run: Run, data: Path, output: Path) -> None:
     """Build a run's network, compute its loss and gradient on a few examples, and write down what it is.
 
     Args:
-        run: ``Run.trial`` of those with this network and these data.
+        run: that ``trial_of`` gives for those with this network and these data.
         data: the prepared data set.
         output: parameters, shapes and the loss before training, as YAML.
 

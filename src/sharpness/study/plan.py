@@ -28,6 +28,7 @@ from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import NEUTRAL, Run, RunError
 from sharpness.study.schedule import Schedule, chunks_of
 from sharpness.study.schema import StudyError, by_subject, follows, problems, without
+from sharpness.study.trial import name_of_trial, trial_of
 
 __all__ = ["CLAIMS", "ENDS", "KINDS", "MEASUREMENTS", "Experiment", "Study", "study_in", "study_of"]
 
@@ -103,7 +104,8 @@ class Study:
     @cached_property
     def trials(self) -> dict[str, Run]:
         """The runs, by the names of their files, as which networks and data of the user's own are tried first."""
-        return {run.trial_name: run.trial for run in self.runs.values() if run.trial is not None}
+        trials = map(trial_of, self.runs.values())
+        return {name_of_trial(trial): trial for trial in trials if trial is not None}
 
     @cached_property
     def measured(self) -> dict[tuple[str, str, str], None]:

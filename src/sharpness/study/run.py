@@ -6,8 +6,6 @@ No torch: the workflow imports it each time it plans.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,13 +14,12 @@ from typing import Any, Literal
 
 from sharpness.data import arrays, catalogue
 from sharpness.runtime import own
-from sharpness.study import nested, networks
+from sharpness.study import nested, networks, run_name
 from sharpness.study.nested import MAPPINGS
 from sharpness.study.optimizers import OPTIMIZERS, SCHEDULES, RateSchedule, checked, filled
 from sharpness.study.settings import Derived, a_twentieth, schema_of, setting, unmet
 
 LOSSES = ("cross_entropy", "mse", "bce_with_logits")
-_LONGEST_NAME = 255
 # Allowed in Python, never in a study: no epochs names the state that all lengths of a run share, and a factor of zero
 # belongs to a rate that never changes.
 _BESIDES = {"epochs": 0, "learning_rate_factor": 0}
@@ -300,20 +297,6 @@ class Run:
         return nested.as_mapping(self.schedule).get("name") in ("cosine", "linear")
 
     @property
-    def trial(self) -> Run | None:
-        """The run that stands for all with this network and these data of the user's own; None without such."""
-        if not (self.own_code or arrays.is_own(self.data)):
-            return None
-        fixed = {field: getattr(self, field) for field in _OF_A_TRIAL}
-        return dataclasses.replace(_FIRST, **fixed)
-
-    @property
-    def trial_name(self) -> str:
-        """The name of that run's files."""
-        assert self.trial is not None
-        return f"{_word(self.model)}-{nested.short_hash(self.trial.name)}"
-
-    @property
     def is_nudged(self) -> bool:
         """Whether the update needs the sharpest directions at all; (1, 1) is plain SGD."""
         return (self.gamma, self.gamma_outside) != (1, 1)
@@ -335,53 +318,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of the run's folder: spells every field that is not at its neutral value.
-
-        No file system takes more than 255 characters: a longer name, of many numbers with all their digits, ends with
-        a hash instead.
-        """
-        parts = [
-            f"{_word(self.data)}-{self.num_training}",
-            "augmented" if self.augment else "",
-            _word(self.model),
-            "" if self.model_args == nested.EMPTY else nested.spelt(self.model_args),
-            "" if self.padding == "alternating" else self.padding,
-            "" if self.init_scale is None else f"init{_number(self.init_scale)}",
-            f"lr{_number(self.learning_rate)}",
-            self._schedule_part() if self.learning_rate_epochs else "",
-            "" if self.schedule == nested.EMPTY else nested.spelt(self.schedule),
-            f"bs{self.batch_size}",
-            "" if self.optimizer == nested.EMPTY else nested.spelt(self.optimizer),
-            f"m{_number(self.momentum)}" if self.momentum else "",
-            f"l2_{_number(self.l2)}" if self.l2 else "",
-            "" if self.precision == "float32" else self.precision,
-            "" if self.loss == "cross_entropy" else _word(self.loss),
-            *(self._nudge_parts() if self.is_nudged else ()),
-            f"e{self.epochs}",
-            "" if self.plateau_patience is None else f"plateau{self.plateau_patience}",
-            "" if self.stop_patience is None else f"stop{self.stop_patience}",
-            "" if self.loss_bound is None else f"bound{_number(self.loss_bound)}",
-            f"seed{self.seed}",
-        ]
-        name = "-".join(part for part in parts if part)
-        if len(name) <= _LONGEST_NAME:
-            return name
-        digest = hashlib.sha256(name.encode()).hexdigest()
-        return f"{name[: _LONGEST_NAME - len(digest) - 1]}-{digest}"
-
-    def _schedule_part(self) -> str:
-        return f"x{_number(self.learning_rate_factor)}at{'_'.join(map(str, self.learning_rate_epochs))}"
-
-    def _nudge_parts(self) -> tuple[str, ...]:
-        return (
-            f"gamma{_number(self.gamma)}",
-            "" if self.gamma_outside == 1 else f"outside{_number(self.gamma_outside)}",
-            f"K{self.num_directions}",
-            f"n{self.direction_examples}",
-            f"tol{_number(self.direction_tolerance)}",
-            f"max{self.direction_products}",
-            "" if self.direction_precision == "float32" else f"in{self.direction_precision}",
-        )
+        """The name of the run's folder."""
+        return run_name.name_of(self)
 
     def canonical(self) -> Run:
         """Return the same run in its one canonical spelling, with settings of no effect at zero."""
@@ -421,48 +359,3 @@ def _ranges() -> dict[str, dict[str, Any]]:
 
 def _as_it_is(told: dict[str, Any]) -> dict[str, Any]:
     return told
-
-
-def _word(name: str) -> str:
-    """A name as part of a file's: that of one's own code or data has other characters, too."""
-    plain = name.replace(".py:", ".").replace(":", ".").removeprefix("./").strip("/").replace("/", ".")
-    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,80}", plain):
-        return plain
-    return f"{re.sub('[^A-Za-z0-9_.]+', '_', plain)[:40].strip('._')}_{nested.short_hash(name)}"
-
-
-def _number(value: float) -> str:
-    # 0.1 and 0.10 are one number and one name, 1 and 1.0 and even 0 and -0 too; no two numbers share a name.
-    return repr(float(value) + 0.0).removesuffix(".0")
-
-
-# What a network that is built, and given examples, depends on.
-_OF_A_TRIAL = ("data", "num_training", "augment", "model", "padding", "init_scale", "model_args", "loss")
-# Everything else, in all trials the same: an edit of it tries nothing again.
-_FIRST = Run(
-    data="digits",
-    num_training=2,
-    augment=False,
-    model="simple_cnn",
-    padding="alternating",
-    init_scale=None,
-    learning_rate=1.0,
-    learning_rate_epochs=(),
-    learning_rate_factor=0.0,
-    batch_size="full",
-    momentum=0.0,
-    l2=0.0,
-    precision="float32",
-    gamma=1.0,
-    gamma_outside=1.0,
-    num_directions=0,
-    direction_examples=0,
-    direction_tolerance=0.0,
-    direction_products=0,
-    direction_precision="float32",
-    epochs=1,
-    plateau_patience=None,
-    stop_patience=None,
-    loss_bound=None,
-    seed=0,
-)
