@@ -4,7 +4,7 @@ import matplotlib as mpl
 import pytest
 from pages import run_page
 
-PAGES = ["tracking.md"]  # test_library_page.py runs library.md, and holds it to its words
+PAGES = ["tracking.md", "quickstart.md"]  # test_library_page.py runs library.md, and holds it to its words
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,6 +1,7 @@
 """The line of progress: what is done, what is left, and how long that takes by an independent count."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,25 @@ def test_where_there_is_no_terminal_a_line_comes_now_and_then_and_no_control_cha
     shown.clear()
 
     assert stream.getvalue() == "a\n"
+
+
+def test_in_a_narrow_terminal_runs_are_counted_and_the_last_parts_added_up():
+    study, clock = study_in(SMALL), Clock()
+    progress = Progress(study, clock)
+    stats = {"train": 3, "spectrum": 3, "collect": 2, "figure_steps": 2, "report": 1}
+    progress.see({"event": "run_info", "stats": {**stats, "total": 11}})
+    for number, run in enumerate(list(study.runs)[:2]):
+        progress.see(job(number, "train", run))
+
+    widest = progress.line()
+    assert f"train {progress._short(next(iter(study.runs)))}" in widest
+    assert "train 0/3 · spectrum 0/3 · tables 0/2 · figures 0/2 · report 0/1" in widest
+    least = progress.line(0)
+    for width in range(len(least), len(widest) + 1):
+        line = progress.line(width)
+        assert len(line) <= width
+        assert line.startswith(least)
+        if line != least:
+            assert sum(int(number) for number in re.findall(r" 0/(\d+)", line)) == 11
+            assert line == widest or "now 2 train" in line
+    assert progress.line(75).endswith(" | now 2 train | train 0/3 · 4 more 0/8")

@@ -39,5 +39,5 @@ def test_finished_and_published_studies_stand_in_one_page(here):
 
 
 def test_a_study_without_verdicts_is_named_before_anything_runs(here):
-    with pytest.raises(ValueError, match="nothing is decided in results/precision yet; run it first"):
+    with pytest.raises(ValueError, match=f"nothing is decided in {here}/results/precision yet; run it first"):
         commands._finished("precision")

@@ -127,7 +127,7 @@ import sharpness
 try:
     sharpness.load_run("anywhere")
 except ModuleNotFoundError as error:
-    assert str(error) == "load_run needs safetensors, as the pipeline does: pip install 'sharpness[workflow]'", error
+    assert str(error) == "load_run needs safetensors, as the pipeline does: pip install '.[workflow]' in its folder", error
 else:
     raise AssertionError
 """

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,51 +24,132 @@ if TYPE_CHECKING:
 _MOST_LINES = 20
 
 
-def commands(for_snakemake: Sequence[str]) -> dict[str, Callable[..., None]]:
-    """The functions behind the words, by these.
+def new(name: str) -> None:
+    """Write a small study to begin with: twelve lines, in NAME.yaml.
 
     Args:
-        for_snakemake: words that ``plan`` and ``run`` hand to Snakemake.
+        name: of the study: small letters, digits and _.
     """
+    path = studies.begin(name)
+    print(f"Wrote {path}. `sharpness plan {name}` says what would run, `sharpness run {name}` runs it.")
 
-    def plan(study: str) -> None:
-        """Say what would run and why, in at most twenty lines.
 
-        Args:
-            study: name or file of the study.
-        """
-        _plan(study, for_snakemake)
+def plan(study: str, for_snakemake: Sequence[str] = ()) -> None:
+    """Say what would run and why, in at most twenty lines.
 
-    def run(study: str, targets: tuple[str, ...] = (), cores: str = "all", profile: str | None = None) -> None:
-        """Run a study, or what of it is due; one line shows how far it is, and a file has all the rest.
+    Args:
+        study: name or file of the study.
+        for_snakemake: words that are handed to Snakemake.
+    """
+    config = studies.find(study)
+    plan = study_in(config)
+    due: list[snakemake.Event] = []
 
-        Ctrl-C stops it without a loss. What stands after -- is handed to Snakemake.
+    def see(event: snakemake.Event) -> None:
+        if event.get("event") == "job_info":
+            due.append(event)
 
-        Args:
-            study: name or file of the study.
-            targets: files to make, with what they need; the whole study unless given.
-            cores: cores of this machine.
-            profile: Snakemake's profile of a cluster, in place of cores: slurm, or a folder of your own.
-        """
-        where = snakemake.local(cores) if profile is None else snakemake.submitted(profile)
-        _run(study, [*where, *for_snakemake], targets)
+    log = _log_of(plan).with_name("plan.log")
+    with log.open("w", encoding="utf-8") as file:
+        ended = snakemake.follow(config, ["--dry-run", *for_snakemake], file, see)
+    if ended.status:
+        sys.exit(_what_failed(log, plan))
+    jobs = sum(job["rule_name"] != "all" for job in due)
+    if not jobs:
+        print(
+            f"The study {plan.name} ({config}): nothing to be done, all of it is in {StudyFolder.of(plan.name).root}."
+        )
+        return
+    print(f"The study {plan.name} ({config}): {jobs:,} jobs would run; {len(plan.runs):,} training runs in all.\n")
+    for line in _table(parts_of(due)):
+        print(line)
+    print(f"\nWhat it costs: sharpness cost {study}. To run it: sharpness run {study}. Each job: {log}")
 
-    def report(study: str, together: tuple[str, ...] = ()) -> None:
-        """Make the report of a study, and whatever it still lacks, on one page that opens without a network.
 
-        Args:
-            study: name or file of the study.
-            together: other studies that are finished or published: all of them in one page, results/report.html.
-        """
-        config = studies.find(study)
-        page = StudyFolder.of(study_in(config).name).report
-        finished = [_finished(name) for name in together]
-        _run(study, [*snakemake.local("all"), *for_snakemake], [page])
-        print(f"Report: {page}")
-        if together:
-            print(f"Together: {_together([(Path(page).parent, str(config)), *finished])}")
+def cost(study: str) -> None:
+    """Say what a study will cost on this device: counted, and calibrated within a minute. Nothing of it is run.
 
-    return {"new": _new, "plan": plan, "cost": _cost, "run": run, "show": _show, "report": report, "publish": _publish}
+    Args:
+        study: name or file of the study.
+    """
+    _stage("forecast")(studies.find(study))
+
+
+def run(
+    study: str,
+    targets: Sequence[str] = (),
+    cores: str | None = None,
+    profile: str | None = None,
+    for_snakemake: Sequence[str] = (),
+) -> None:
+    """Run a study, or what of it is due; one line shows how far it is, and a file has all the rest.
+
+    Ctrl-C stops it without a loss. What stands after -- is handed to Snakemake.
+
+    Args:
+        study: name or file of the study.
+        targets: files to make, with what they need; the whole study unless given.
+        cores: cores of this machine; all of them unless given.
+        profile: Snakemake's profile of a cluster: slurm, or a folder of your own.
+        for_snakemake: words that are handed to Snakemake.
+    """
+    where = snakemake.local(cores or "all") if profile is None else snakemake.submitted(profile, cores)
+    _run(study, [*where, *for_snakemake], targets)
+
+
+def show(study: str, settings: bool = False) -> None:
+    """Show what a study has found: its tables, its verdicts, what it took, and where figures and report are.
+
+    Args:
+        study: name or file of the study.
+        settings: show the whole study instead, with the line or the default that each value comes from.
+    """
+    config = studies.find(study)
+    if settings:
+        _stage("config")(config)
+        return
+    folder = StudyFolder.of(study_in(config).name)
+    if not Path(folder.table(CLAIMS)).exists():
+        raise ValueError(_nothing_yet(folder, study))
+    _stage("summary")(config, Path(folder.root))
+
+
+def report(study: str, together: Sequence[str] = (), for_snakemake: Sequence[str] = ()) -> None:
+    """Make the report of a study, and whatever it still lacks, on one page that opens without a network.
+
+    Args:
+        study: name or file of the study.
+        together: other studies that are finished or published: all of them in one page, results/report.html.
+        for_snakemake: words that are handed to Snakemake.
+    """
+    config = studies.find(study)
+    page = StudyFolder.of(study_in(config).name).report
+    finished = [_finished(name) for name in together]
+    _run(study, [*snakemake.local("all"), *for_snakemake], [page])
+    print(f"Report: {page}")
+    if together:
+        print(f"Together: {_together([(Path(page).parent, str(config)), *finished])}")
+
+
+def publish(study: str) -> None:
+    """Keep what is finished of a study in results/STUDY/published, under version control.
+
+    Args:
+        study: name or file of the study.
+    """
+    config = studies.find(study)
+    root = Path(StudyFolder.of(study_in(config).name).root)
+    _stage("publish")(config, root, pipeline() / "Snakefile")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    command.__name__: command for command in (new, plan, cost, run, show, report, publish)
+}
+HANDED_ON = ("plan", "run", "report")
+
+
+def _nothing_yet(folder: StudyFolder, study: str) -> str:
+    return f"nothing is decided in {Path(folder.root).absolute()} yet; run it first: sharpness run {study}"
 
 
 def _finished(name: str) -> tuple[Path, str]:
@@ -80,7 +163,7 @@ def _finished(name: str) -> tuple[Path, str]:
     for folder in (own, own.published):
         if Path(folder.table(CLAIMS)).exists():
             return Path(folder.root), str(config)
-    raise ValueError(f"nothing is decided in {own.root} yet; run it first: sharpness run {name}")
+    raise ValueError(_nothing_yet(own, name))
 
 
 def _together(found: Sequence[tuple[Path, str]]) -> Path:
@@ -95,42 +178,6 @@ def _together(found: Sequence[tuple[Path, str]]) -> Path:
         study_files=[file for _, file in found],
     )
     return output
-
-
-def _new(name: str) -> None:
-    """Write a small study to begin with: twelve lines, in NAME.yaml.
-
-    Args:
-        name: of the study: small letters, digits and _.
-    """
-    path = studies.begin(name)
-    print(f"Wrote {path}. `sharpness plan {name}` says what would run, `sharpness run {name}` runs it.")
-
-
-def _plan(name: str, for_snakemake: Sequence[str]) -> None:
-    config = studies.find(name)
-    study = study_in(config)
-    due: list[snakemake.Event] = []
-
-    def see(event: snakemake.Event) -> None:
-        if event.get("event") == "job_info":
-            due.append(event)
-
-    log = _log_of(study).with_name("plan.log")
-    with log.open("w", encoding="utf-8") as file:
-        ended = snakemake.follow(config, ["--dry-run", *for_snakemake], file, see)
-    if ended.status:
-        sys.exit(_what_failed(log))
-    jobs = sum(job["rule_name"] != "all" for job in due)
-    if not jobs:
-        print(
-            f"The study {study.name} ({config}): nothing to be done, all of it is in {StudyFolder.of(study.name).root}."
-        )
-        return
-    print(f"The study {study.name} ({config}): {jobs:,} jobs would run; {len(study.runs):,} training runs in all.\n")
-    for line in _table(parts_of(due)):
-        print(line)
-    print(f"\nWhat it costs: sharpness cost {name}. To run it: sharpness run {name}. Each job: {log}")
 
 
 def _table(parts: list[Part]) -> list[str]:
@@ -153,7 +200,7 @@ def _run(name: str, words: Sequence[str], targets: Sequence[str]) -> None:
 
     def see(event: snakemake.Event) -> None:
         progress.see(event)
-        shown.show(progress.line())
+        shown.show(progress.line(shown.width))
 
     with snakemake.one_at_a_time(print):
         snakemake.unlock(config)
@@ -165,49 +212,12 @@ def _run(name: str, words: Sequence[str], targets: Sequence[str]) -> None:
         print(f"Stopped; what is finished is kept, and runs go on from their saved state: sharpness run {name}")
         sys.exit(130)
     if ended.status:
-        sys.exit(_what_failed(log))
+        sys.exit(_what_failed(log, study))
     if not progress.total:
         print("Nothing was to be done: all of it is there and up to date.")
     if not targets:
-        _show(name)
+        show(name)
         print(f"Took {time.monotonic() - began:.0f} s in all; each job: {log}")
-
-
-def _cost(study: str) -> None:
-    """Say what a study will cost on this device: counted, and calibrated within a minute. Nothing of it is run.
-
-    Args:
-        study: name or file of the study.
-    """
-    _stage("forecast")(studies.find(study))
-
-
-def _show(study: str, settings: bool = False) -> None:
-    """Show what a study has found: its tables, its verdicts, what it took, and where figures and report are.
-
-    Args:
-        study: name or file of the study.
-        settings: show the whole study instead, with the line or the default that each value comes from.
-    """
-    config = studies.find(study)
-    if settings:
-        _stage("config")(config)
-        return
-    folder = StudyFolder.of(study_in(config).name)
-    if not Path(folder.table(CLAIMS)).exists():
-        raise ValueError(f"nothing is decided in {folder.root} yet; run it first: sharpness run {study}")
-    _stage("summary")(config, Path(folder.root))
-
-
-def _publish(study: str) -> None:
-    """Keep what is finished of a study in results/STUDY/published, under version control.
-
-    Args:
-        study: name or file of the study.
-    """
-    config = studies.find(study)
-    root = Path(StudyFolder.of(study_in(config).name).root)
-    _stage("publish")(config, root, pipeline() / "Snakefile")
 
 
 def _stage(name: str) -> Callable[..., None]:
@@ -222,11 +232,22 @@ def _log_of(study: Study) -> Path:
     return path
 
 
-def _what_failed(log: Path) -> str:
-    """What Snakemake said last: each failed job's last words, else the last of its own."""
+def _what_failed(log: Path, study: Study) -> str:
+    """What Snakemake said last: each failed job's last words, else the sentence that it ended with."""
     said = log.read_text(encoding="utf-8", errors="replace").strip()
     _, told, words = said.partition("What failed, and the last line of its log:\n")
-    if not told:
-        return "\n".join([*said.splitlines()[-10:]])
-    lines = [line for line in words.splitlines() if ": " in line]
-    return "\n".join(["What failed, and the last line of its log:", *lines, f"All of it: {log}"])
+    if told:
+        lines = [line for line in words.splitlines() if ": " in line]
+        return "\n".join(["What failed, and the last line of its log:", *lines, f"All of it: {log}"])
+    if missing := re.search(r"No rule to produce (\S+)", said):
+        return f"sharpness: nothing makes {missing[1]}; {_figures_like(missing[1], study)}"
+    if refused := re.search(r"^\S+: error: (.*)\Z", said, re.MULTILINE):
+        return f"sharpness: Snakemake says: {refused[1]}"
+    return "\n".join(said.rpartition("Building DAG of jobs...\n")[2].splitlines()[-10:])
+
+
+def _figures_like(file: str, study: Study) -> str:
+    """Name the figures whose files are most like one that nothing makes."""
+    files = [StudyFolder.of(study.name).figure(name, "pdf") for name in study.figures]
+    near = get_close_matches(file, files, n=3)
+    return f"nearest: {', '.join(near)}" if near else f"the figures are {', '.join(files)}"

@@ -49,7 +49,6 @@ class Progress:
         self._running: dict[Any, _Begun] = {}
         self._spent: Counter[str] = Counter()  # seconds of the jobs that have ended, by part
         self._earned: Counter[str] = Counter()  # units of their work
-        self._left: Counter[str] = Counter()  # units of the jobs that have not
 
     def see(self, event: Mapping[str, Any]) -> None:
         """Take an event into account."""
@@ -110,24 +109,47 @@ class Progress:
         busy = sum(self._spent.values()) + sum(self.clock() - begun.since for begun in self._running.values())
         return left / max(1.0, busy / elapsed if elapsed else 1.0)
 
-    def line(self) -> str:
-        """Say it in one line."""
+    def line(self, width: int | None = None) -> str:
+        """Say it in one line.
+
+        Args:
+            width: characters that there are; where the line has more, runs are counted instead of named, and then the
+                last parts are added up.
+        """
         total, done = sum(self.total.values()), sum(self.done.values())
         if not total:
             return f"{self.study.name}: planning"
         left = self.seconds_left()
         time_left = "time left unknown" if left is None else f"{_duration(left)} left"
+        head = f"{self.study.name} {100 * done // total} %"
         parts = [name for name in in_order(self.total) if self.done[name] < self.total[name]]
-        counts = " · ".join(f"{name} {self.done[name]}/{self.total[name]}" for name in parts)
-        return " | ".join(filter(None, (f"{self.study.name} {100 * done // total} %", time_left, self._now(), counts)))
+        named = " | ".join(filter(None, (head, time_left, self._named(), self._counts(parts, len(parts)))))
+        counted = (
+            " | ".join(filter(None, (head, time_left, self._counted(), self._counts(parts, shown))))
+            for shown in range(len(parts), 0, -1)
+        )
+        fitting = (line for line in (named, *counted) if width is None or len(line) <= width)
+        return next(fitting, f"{head} | {time_left}")
 
-    def _now(self) -> str:
+    def _counts(self, parts: list[str], shown: int) -> str:
+        """Jobs that are done of each part, and of all behind the first few together."""
+        counts = [f"{name} {self.done[name]}/{self.total[name]}" for name in parts[:shown]]
+        if rest := parts[shown:]:
+            done, total = (sum(numbers[name] for name in rest) for numbers in (self.done, self.total))
+            counts.append(f"{len(rest)} more {done}/{total}")
+        return " · ".join(counts)
+
+    def _named(self) -> str:
         """What is computing: by name, or of more than two jobs how many of each part."""
         begun = list(self._running.values())
-        if len(begun) <= _NAMED:
-            return ", ".join(f"{job.part} {self._short(job.run)}".strip() for job in begun)
-        numbers = Counter(job.part for job in begun)
-        return "now " + ", ".join(f"{numbers[part]} {part}" for part in in_order(numbers))
+        if len(begun) > _NAMED:
+            return self._counted()
+        return ", ".join(f"{job.part} {self._short(job.run)}".strip() for job in begun)
+
+    def _counted(self) -> str:
+        """How many jobs of each part are computing."""
+        numbers = Counter(job.part for job in self._running.values())
+        return f"now {', '.join(f'{numbers[part]} {part}' for part in in_order(numbers))}" if numbers else ""
 
     def _short(self, run: str) -> str:
         """What tells a run from the others: without the words that all names begin with."""
@@ -143,10 +165,14 @@ class Shown:
         self._stream, self._is_terminal = stream, stream.isatty()
         self._last, self._at = "", float("-inf")
 
+    @property
+    def width(self) -> int | None:
+        """Characters that there are for the line; None where no terminal shows it."""
+        return shutil.get_terminal_size().columns - 1 if self._is_terminal else None
+
     def show(self, line: str) -> None:
         """Show a line, cut to the terminal's width."""
-        if self._is_terminal:
-            width = shutil.get_terminal_size().columns - 1
+        if (width := self.width) is not None:
             shown = line if len(line) <= width else f"{line[: width - 1]}…"
             self._stream.write(f"\r\x1b[K{shown}")
         elif line != self._last and time.monotonic() - self._at >= _QUIET_SECONDS:

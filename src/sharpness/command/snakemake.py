@@ -37,11 +37,35 @@ def local(cores: str) -> list[str]:
     return ["--cores", cores, *_ON_THIS_MACHINE]
 
 
-def submitted(profile: str) -> list[str]:
-    """Snakemake's options for a profile: a folder, one of Snakemake's own places, or one that comes along."""
+def submitted(profile: str, cores: str | None = None) -> list[str]:
+    """Snakemake's options for a profile.
+
+    Args:
+        profile: a folder, the name of one in Snakemake's own places, or of one that comes along.
+        cores: of this machine; as the profile says unless given.
+
+    Raises:
+        ValueError: there is no such profile.
+    """
+    from snakemake.cli import get_profile_dir
+
     ours = pipeline() / profile
-    is_ours = not Path(profile).exists() and (ours / "config.yaml").is_file()
-    return ["--profile", str(ours) if is_ours else profile]
+    found = str(ours) if not Path(profile).exists() and _is_profile(ours) else profile
+    if get_profile_dir(found) is None:
+        raise ValueError(_no_profile(profile))
+    return ["--profile", found, *(["--cores", cores] if cores else [])]
+
+
+def _is_profile(folder: Path) -> bool:
+    return (folder / "config.yaml").is_file() and folder != pipeline()
+
+
+def _no_profile(profile: str) -> str:
+    if Path(profile).is_dir():
+        return f"the profile {profile} has no config.yaml"
+    here = [str(path) for path in Path().iterdir() if path.is_dir() and (path / "config.yaml").is_file()]
+    coming = [path.name for path in pipeline().iterdir() if path.is_dir() and _is_profile(path)]
+    return f"there is no profile {profile!r}; there are {', '.join(sorted({*here, *coming}))}, or a folder's path"
 
 
 def follow(config: Path, words: Sequence[str], log: IO[str], see: Callable[[Event], None]) -> Ended:

@@ -40,17 +40,21 @@ def summary(config: Path, results: Path) -> None:
 
 
 def _print_verdicts(claims: Path) -> None:
-    """A line for each claim with the test that decided it, as far as a terminal is wide."""
+    """A line for each claim that was measured, with the test that decided it, as far as a terminal is wide."""
     print("The poster's claims")
     with claims.open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            # What tells two parts of a sentence apart stands at its end.
-            sentence, colon, part = row["finding"].partition(": ")
-            test = decided_by(row)
-            end = colon + part + (f" ({row['model']})" if row["model"] else "") + (f"; {test}" if test else "")
-            begin = f"{row['claim']}  {row['verdict']:<13}  {sentence}"
-            room = WIDTH - len(end)
-            print((begin if len(begin) <= room else f"{begin[: room - 1]}…") + end)
+        rows = list(csv.DictReader(file))
+    measured = [row for row in rows if int(row["seeds"])]
+    for row in measured:
+        # What tells two parts of a sentence apart stands at its end.
+        sentence, colon, part = row["finding"].partition(": ")
+        test = decided_by(row)
+        end = colon + part + (f" ({row['model']})" if row["model"] else "") + (f"; {test}" if test else "")
+        begin = f"{row['claim']}  {row['verdict']:<13}  {sentence}"
+        room = WIDTH - len(end)
+        print((begin if len(begin) <= room else f"{begin[: room - 1]}…") + end)
+    if others := len(rows) - len(measured):
+        print(f"{others} of {len(rows)} are about what this study does not measure.")
 
 
 if __name__ == "__main__":
