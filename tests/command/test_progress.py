@@ -117,6 +117,15 @@ def test_what_computes_is_named_and_of_many_jobs_counted():
     assert progress.line().split(" | ")[2] == "now 3 train, 1 tables"
 
 
+def test_a_run_that_was_told_to_stop_says_so_until_it_has():
+    progress = Progress(study_in(SMALL), Clock())
+    progress.see({"event": "run_info", "stats": {"collect": 1, "total": 1}})
+    progress.see({"event": "stopping"})
+    progress.see(job(1, "collect"))
+
+    assert progress.line() == "small: stopping; jobs save what they have"
+
+
 def test_a_job_that_failed_and_runs_again_is_counted_once():
     study, clock = study_in(SMALL), Clock()
     progress = Progress(study, clock)

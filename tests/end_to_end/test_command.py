@@ -60,6 +60,24 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_does(here):
     assert "Nothing was to be done" in said(start(here, "run", "tiny"))
 
 
+def test_a_run_can_be_stopped_while_it_is_planned_even_from_a_script_that_ignores_interrupts(here):
+    words = [sys.executable, "-m", "sharpness", "run", "tiny"]
+    process = subprocess.Popen(
+        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *words],  # as a shell's & does
+        cwd=here,
+        env=environment() | {"PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout.readline() == "tiny: planning\n"
+    os.kill(process.pid, signal.SIGINT)
+
+    assert said(process).startswith("Stopped; what is finished is kept")
+    assert process.returncode == 130
+    assert not list((here / "results").rglob("*.csv"))
+
+
 def test_a_plan_fits_into_twenty_lines_and_a_typo_into_one(here):
     planned, typo = start(here, "plan", "paper"), start(here, "plan", "tini")
 

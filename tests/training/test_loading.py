@@ -127,7 +127,8 @@ import sharpness
 try:
     sharpness.load_run("anywhere")
 except ModuleNotFoundError as error:
-    assert str(error) == "load_run needs safetensors, as the pipeline does: pip install '.[workflow]' in its folder", error
+    said = "load_run needs safetensors, as the pipeline does: pip install '.[workflow]' in its folder"
+    assert str(error) == said, error
 else:
     raise AssertionError
 """

@@ -43,7 +43,7 @@ class Progress:
     done: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self._began = self.clock()
+        self._began, self._is_stopping = self.clock(), False
         self._work = _work(self.study)
         self._known: dict[Any, tuple[str, str]] = {}
         self._running: dict[Any, _Begun] = {}
@@ -63,6 +63,8 @@ class Progress:
                 self._end(event["job_id"])
             case "job_error":
                 self._running.pop(event["jobid"], None)
+            case "stopping":
+                self._is_stopping = True
 
     def _plan(self, stats: Mapping[str, int]) -> None:
         for rule, number in stats.items():
@@ -117,6 +119,8 @@ class Progress:
                 last parts are added up.
         """
         total, done = sum(self.total.values()), sum(self.done.values())
+        if self._is_stopping:
+            return f"{self.study.name}: stopping; jobs save what they have"
         if not total:
             return f"{self.study.name}: planning"
         left = self.seconds_left()

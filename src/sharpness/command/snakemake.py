@@ -18,6 +18,7 @@ from sharpness.workflow import events
 from sharpness.workflow.project import pipeline
 
 Event = Mapping[str, Any]
+_EMPTY: tuple[Event, Event] = ({}, {"event": "stopping"})  # at work, and told to stop
 
 
 @dataclass(frozen=True)
@@ -75,38 +76,50 @@ def follow(config: Path, words: Sequence[str], log: IO[str], see: Callable[[Even
         config: the study's file.
         words: for Snakemake.
         log: for all that it and its jobs print.
-        see: called with each event, as ``workflow.events`` has them, and about once a second with an empty one.
+        see: called with each event, as ``workflow.events`` has them, and about once a second with an empty one; once it
+            has been told to stop, with ``stopping``.
 
     Returns:
         How it ended: Ctrl-C and SIGTERM reach Snakemake, which stops its jobs; only then does this return.
     """
     reads, writes = os.pipe()
-    process = subprocess.Popen(
-        [*_command(config), *words],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=_environment() | {events.VARIABLE: str(writes), "PYTHONUNBUFFERED": "1"},
-        pass_fds=(writes,),
-        process_group=0,  # Ctrl-C comes to it from here, once
-    )
-    os.close(writes)
     signals: list[int] = []
+    started: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, _: object) -> None:
         signals.append(number)
-        if process.poll() is None:
-            os.killpg(process.pid, number)
+        for process in started:
+            _tell(process, number)
 
+    # Before it starts: with a handler here, it gets the default, where this process was told to ignore them.
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
+        process = subprocess.Popen(
+            [*_command(config), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment() | {events.VARIABLE: str(writes), "PYTHONUNBUFFERED": "1"},
+            pass_fds=(writes,),
+            process_group=0,  # Ctrl-C comes to it from here, once
+        )
+        os.close(writes)
+        started.append(process)
+        if signals:
+            _tell(process, signals[-1])
         for event in _events(reads):
-            see(event)
+            see(event or _EMPTY[bool(signals)])
         return Ended(process.wait(), bool(signals))
     finally:
         os.close(reads)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _tell(process: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to Snakemake and its jobs."""
+    if process.poll() is None:
+        os.killpg(process.pid, number)
 
 
 def unlock(config: Path) -> None:

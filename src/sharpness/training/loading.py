@@ -93,7 +93,8 @@ def load_run(
         from sharpness.training.initialisation import dataset_of
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"load_run needs {error.name}, as the pipeline does: pip install '.[workflow]' in its folder", name=error.name
+            f"load_run needs {error.name}, as the pipeline does: pip install '.[workflow]' in its folder",
+            name=error.name,
         ) from None
     folder, device = Path(path), torch.device(device)
     checkpoints = {name: folder / "checkpoints" / f"{name}.safetensors" for name in ("best", "last")}
