@@ -17,6 +17,7 @@ from sharpness.hessian.r_operator.bilinear import Convolution, Dense
 from sharpness.hessian.r_operator.generic import GenericOperation
 from sharpness.hessian.r_operator.layers import Add, BatchNorm, Embedding, LinearMap, MaxPool2d, Parameter, Relu
 from sharpness.hessian.r_operator.operation import Context
+from sharpness.hessian.r_operator.smooth import Gelu, LayerNorm
 
 pytestmark = [
     pytest.mark.usefixtures("unmoved_global_generator"),
@@ -156,6 +157,25 @@ def test_batch_norm_with_moving_statistics(shape, generator):
 
     weights, inputs = [draw(generator, 3), draw(generator, 3)], [draw(generator, *shape)]
     check(BatchNorm(1e-3), function, weights, inputs, generator, buffers=[mean, variance])
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu(approximate, generator):
+    values = 3 * draw(generator, 4, 5)
+    check(Gelu(approximate), lambda x: functional.gelu(x, approximate=approximate), [], [values], generator)
+
+
+@pytest.mark.parametrize("num_axes", [1, 2])
+@pytest.mark.parametrize("num_weights", [0, 1, 2])
+def test_layer_norm(num_axes, num_weights, generator):
+    shape = (4, 3, 5)
+    weights = [draw(generator, *shape[-num_axes:]) for _ in range(num_weights)]
+
+    def function(*given):
+        *weights, values = given
+        return functional.layer_norm(values, shape[-num_axes:], *weights, eps=1e-2)
+
+    check(LayerNorm(num_axes, 1e-2), function, weights, [draw(generator, *shape)], generator)
 
 
 def test_relu_whose_derivative_at_zero_is_zero(generator):

@@ -192,7 +192,35 @@ TRACED = {
         lambda m, x: logits(m, functional.relu(m.other(functional.elu(m.conv(x), inplace=True)), inplace=True)),
         **{"conv": conv(), "other": conv(), "head": head()},
     ),
+    "functional gelu": lambda: Network(
+        lambda m, x: logits(m, functional.gelu(m.conv(functional.gelu(x)), approximate="tanh")),
+        **{"conv": conv(), "head": head()},
+    ),
     "layer norm": lambda: classified(conv(), nn.LayerNorm(6), nn.ReLU(), conv()),
+    "layer norm first": lambda: classified(nn.LayerNorm((6, 6)), conv(), nn.LayerNorm((2, 6, 6)), nn.GELU(), conv()),
+    "layer norm without weights": lambda: classified(conv(), nn.LayerNorm(6, elementwise_affine=False), conv()),
+    "layer norm without bias": lambda: classified(conv(), nn.LayerNorm((6, 6), bias=False), nn.GELU(), conv()),
+    "functional layer norm": lambda: Network(
+        lambda m, x: logits(m, functional.layer_norm(m.conv(x), (6,), m.norm.weight, bias=m.norm.bias, eps=0.1)),
+        **{"conv": conv(), "norm": nn.LayerNorm(6), "head": head()},
+    ),
+    "functional layer norm by a computed weight": lambda: Network(
+        lambda m, x: logits(m, functional.layer_norm(m.conv(x), (6,), m.norm.weight.exp(), m.norm.bias)),
+        **{"conv": conv(), "norm": nn.LayerNorm(6), "head": head()},
+    ),
+    "functional layer norm without weights": lambda: Network(
+        lambda m, x: logits(m, functional.layer_norm(m.conv(x), (6,))), conv=conv(), head=head()
+    ),
+    "a loop over chunks": lambda: Network(
+        lambda m, x: logits(m, sum(y.sin() * number for number, y in enumerate(m.conv(x).chunk(2, dim=1)))),
+        conv=conv(),
+        head=head(36),
+    ),
+    "chunks mapped by a function": lambda: Network(
+        lambda m, x: logits(m, torch.cat([*map(torch.tanh, torch.chunk(m.conv(x), chunks=3, dim=-1))], 1)),
+        conv=conv(),
+        head=head(),
+    ),
     "batch norm first": lambda: classified(nn.BatchNorm2d(2), conv(), nn.BatchNorm2d(2), nn.ReLU(), conv()),
     "batch norm without weights": lambda: classified(conv(), nn.BatchNorm2d(2, affine=False), nn.ReLU(), conv()),
     "batch norm without bias": lambda: classified(conv(), nn.BatchNorm2d(2, bias=False), nn.ReLU(), conv()),
@@ -496,6 +524,9 @@ def overwritten_and_read_again(m, x):
 
 
 UNTRACED = {
+    "a loop over fewer chunks": lambda: Network(
+        lambda m, x: logits(m, torch.cat([y.sin() for y in m.conv(x).chunk(4, dim=-1)], -1)), conv=conv(), head=head()
+    ),
     "control flow": lambda: Network(
         lambda m, x: logits(m, m.conv(x).tanh() if x.sum() > -1e9 else x), conv=conv(), head=head()
     ),

@@ -31,6 +31,7 @@ class GenericOperation(Operation):
     # The function may return a view or its argument.
     allocates_tangent = False
     allocates_adjoint = False
+    is_recordable = False  # not known of it
 
     def __init__(self, function: Callable[[Tensors, Tensors, Sequence[Any]], Any]) -> None:
         self._function = function

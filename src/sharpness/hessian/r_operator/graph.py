@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from sharpness.hessian.double_backward.differentiable import traceable
@@ -85,6 +86,16 @@ class _Tracer(fx.Tracer):
         """Trace an attention layer through its formula."""
         formula = _formula(m)
         return super().call_module(m, functools.partial(formula, m) if formula else forward, args, kwargs)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """Iterate over chunks, whose number is written down; whether there are so many is found out when computing."""
+        node = obj.node
+        if node.target in (torch.chunk, "chunk"):
+            number = node.kwargs.get("chunks", node.args[1] if len(node.args) > 1 else None)
+            if isinstance(number, int):
+                parts: Any = obj
+                return iter([parts[index] for index in range(number)])
+        return super().iter(obj)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)

@@ -9,8 +9,9 @@ from typing import Any
 from torch import fx
 
 # Functions and methods that return several values.
+_SPLITS = {"chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", "unbind"}
 _SEVERAL_RESULTS = {
-    *("chunk", "split", "split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", "unbind"),
+    *_SPLITS,
     *("max", "min", "median", "nanmedian", "mode", "kthvalue", "sort", "topk", "cummax", "cummin", "aminmax"),
     *("var_mean", "std_mean", "qr", "svd", "eigh", "slogdet", "linalg_qr", "linalg_svd", "linalg_eigh"),
 }
@@ -38,6 +39,11 @@ def is_unpacked(node: fx.Node) -> bool:
     else:
         several = str(getattr(node.target, "__name__", node.target)) in _SEVERAL_RESULTS
     return several and len(node.users) > 0 and all(_is_item(user) for user in node.users)
+
+
+def is_split(node: fx.Node) -> bool:
+    """Whether a node cuts one tensor into several, which is linear."""
+    return node.op != "call_module" and str(getattr(node.target, "__name__", node.target)) in _SPLITS
 
 
 def origin(node: fx.Node) -> tuple[fx.Node, list[Callable[[Any], Any]]]:

@@ -36,6 +36,7 @@ class Operation:
 
     allocates_tangent = True  # the tangent of y never shares memory with that of x
     allocates_adjoint = True  # nor do the results of ``r_backward`` with its argument
+    is_recordable = True  # whether every product runs the same kernels, which a GPU may record and replay
 
     def needs_adjoint(self, *, active: bool) -> bool:
         """Whether ``r_backward`` reads the adjoint of y; ``active``: an input depends on a weight."""
@@ -46,7 +47,7 @@ class Operation:
         raise NotImplementedError
 
     def backward(self, ctx: Context, adjoint: Tensor) -> Parts:
-        """Return the adjoints of the inputs, given that of the output."""
+        """Return the adjoints of the inputs, given that of the output; what ``forward`` saved may be completed."""
         raise NotImplementedError
 
     def r_forward(self, ctx: Context, *, owned: bool) -> Tensor | None:

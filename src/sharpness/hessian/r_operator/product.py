@@ -24,7 +24,6 @@ from sharpness.hessian.double_backward.casts import working_in
 from sharpness.hessian.inputs import Inputs, tensors_of
 from sharpness.hessian.loss import as_precise, channels_last
 from sharpness.hessian.losses.criterion import Criterion, OutputCurvature
-from sharpness.hessian.r_operator.generic import GenericOperation
 from sharpness.hessian.r_operator.operation import Context, Parts, UntraceableError
 from sharpness.hessian.r_operator.tracing import steps_of
 
@@ -77,8 +76,8 @@ class ROperator:
 
     @property
     def is_static(self) -> bool:
-        """Whether every product runs the same kernels; unknown for generic operations, so False."""
-        return not any(isinstance(step.operation, GenericOperation) for step in self._steps)
+        """Whether every product runs the same kernels."""
+        return all(step.operation.is_recordable for step in self._steps)
 
     @torch.no_grad()
     def linearise(self, weights: list[Tensor], buffers: list[Tensor], inputs: Inputs, targets: Tensor) -> Linearisation:

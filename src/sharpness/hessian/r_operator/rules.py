@@ -15,6 +15,7 @@ from sharpness.hessian.double_backward.attention import attention
 from sharpness.hessian.r_operator.bilinear import Convolution, Dense
 from sharpness.hessian.r_operator.layers import BatchNorm, Embedding, LinearMap, MaxPool2d, Relu
 from sharpness.hessian.r_operator.operation import Operation
+from sharpness.hessian.r_operator.smooth import Gelu, LayerNorm
 
 _LINEAR_FUNCTIONS = {torch.flatten, torch.mean, torch.sum, torch.permute, functional.avg_pool2d}
 _RESHAPES = {"flatten", "view", "reshape", "permute", "transpose", "contiguous", "squeeze", "unsqueeze"}
@@ -39,6 +40,10 @@ def operation_of(layer: nn.Module) -> Operation | None:
         return Embedding(layer.padding_idx) if names == ["weight"] else None
     if isinstance(layer, nn.ReLU):
         return Relu()
+    if isinstance(layer, nn.GELU):
+        return Gelu(layer.approximate)
+    if isinstance(layer, nn.LayerNorm):
+        return LayerNorm(len(layer.normalized_shape), layer.eps) if names == ["weight", "bias"][: len(names)] else None
     if isinstance(layer, nn.MaxPool2d) and not layer.return_indices:
         window, stride = _pair(layer.kernel_size), _pair(layer.stride)
         return MaxPool2d(window, stride, _pair(layer.padding), _pair(layer.dilation), layer.ceil_mode)

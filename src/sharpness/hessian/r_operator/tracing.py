@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ from sharpness.hessian.r_operator.attention import Attention
 from sharpness.hessian.r_operator.bilinear import Dense
 from sharpness.hessian.r_operator.generic import GenericOperation
 from sharpness.hessian.r_operator.graph import graph_of, is_plain
-from sharpness.hessian.r_operator.items import is_unpacked, origin
+from sharpness.hessian.r_operator.items import is_split, is_unpacked, origin
 from sharpness.hessian.r_operator.layers import Add, LinearMap, Parameter, Relu
 from sharpness.hessian.r_operator.operation import Operation, UntraceableError
 from sharpness.hessian.r_operator.rules import attention_arguments, is_linear, operation_of
+from sharpness.hessian.r_operator.smooth import Gelu, LayerNorm
 
 Function = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Any]], Any]
 _RELUS = {functional.relu, torch.relu, "relu"}
@@ -89,9 +91,16 @@ class _Translation:
             function, tensors = self._generic_function(whole)
 
             def part(*given: Any) -> Any:
-                return functools.reduce(lambda value, item: item(value), items, function(*given))
+                try:
+                    return functools.reduce(lambda value, item: item(value), items, function(*given))
+                except IndexError:
+                    raise UntraceableError(f"{whole.name} has fewer parts than it was asked for") from None
 
-            self._add(node, GenericOperation(part), whole.all_input_nodes, tensors)
+            inputs = whole.all_input_nodes
+            if is_split(whole) and len(inputs) == 1:
+                self._add(node, LinearMap(lambda values: part((), (), [values])), inputs)
+            else:
+                self._add(node, GenericOperation(part), inputs, tensors)
         elif node.op == "call_module":
             self._layer(node, self._modules[str(node.target)])
         else:
@@ -140,6 +149,11 @@ class _Translation:
         alone = len(node.args) == 1 and len(inputs) == 1
         if node.target in _RELUS and alone:
             self._add(node, Relu(), inputs)
+        elif node.target is functional.gelu and alone:
+            self._add(node, Gelu(str(node.kwargs.get("approximate", "none"))), inputs)
+        elif node.target is functional.layer_norm and (tensors := self._weights_of_norm(node)):
+            axes, epsilon = _norm_settings(node)
+            self._add(node, LayerNorm(axes, epsilon), inputs[:1], tensors)
         elif node.target in _SUMS and len(inputs) == len(node.args) == 2 and not node.kwargs:
             self._add(node, Add(), inputs)
         elif node.target is functional.linear and (tensors := self._weights_of(node)):
@@ -164,6 +178,16 @@ class _Translation:
         different = node.all_input_nodes == [values, *nodes]
         return tensors if nodes and known and different and not constant else []
 
+    def _weights_of_norm(self, node: fx.Node) -> list[Tensor]:
+        """Return weight and bias of a call of ``layer_norm``; empty unless they are distinct parameters."""
+        given = inspect.signature(functional.layer_norm).bind(*node.args, **node.kwargs).arguments
+        nodes = [given[name] for name in ("weight", "bias") if given.get(name) is not None]
+        if not all(isinstance(part, fx.Node) and part.op == "get_attr" for part in nodes):
+            return []
+        tensors = [operator.attrgetter(str(part.target))(self._network) for part in nodes]
+        known = all(id(tensor) in self._parameters for tensor in tensors) and "weight" in given
+        return tensors if known and node.all_input_nodes == [given["input"], *nodes] else []
+
     def _generic_function(self, node: fx.Node) -> tuple[Function, list[Tensor]]:
         """Return the function for ``GenericOperation`` that computes a node, and its weights and buffers."""
         call = _with_nodes(node)
@@ -184,6 +208,13 @@ class _Translation:
                 return call(lambda *args, **kwargs: functional_call(layer, state, args, kwargs), inputs)
 
         return function, tensors
+
+
+def _norm_settings(node: fx.Node) -> tuple[int, float]:
+    """Return the number of axes and epsilon of a call of ``layer_norm``."""
+    call = inspect.signature(functional.layer_norm).bind(*node.args, **node.kwargs)
+    call.apply_defaults()
+    return len(call.arguments["normalized_shape"]), float(call.arguments["eps"])
 
 
 def _target(node: fx.Node) -> Callable[..., Any]:
