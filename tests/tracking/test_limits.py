@@ -40,6 +40,12 @@ OPTIMIZERS = {
     "Adam": lambda w: torch.optim.Adam(w, lr=0.1, eps=1.0),
     "Adam without momentum": lambda w: torch.optim.Adam(w, lr=0.1, eps=1.0, betas=(0.0, 0.99)),
     "Adam, other momentum": lambda w: torch.optim.Adam(w, lr=0.02, eps=1.0, betas=(0.7, 0.999)),
+    "NAdam, at its last momentum": lambda w: torch.optim.NAdam(w, lr=0.1, eps=1.0, momentum_decay=1e6),
+    "NAdam, at its first momentum": lambda w: torch.optim.NAdam(w, lr=0.1, eps=1.0, momentum_decay=0.0),
+    "NAdam, decoupled": lambda w: torch.optim.NAdam(
+        w, lr=0.1, betas=(0.7, 0.99), eps=1.0, momentum_decay=1e6, weight_decay=2.0, decoupled_weight_decay=True
+    ),
+    "Adagrad": lambda w: torch.optim.Adagrad(w, lr=0.1, eps=1.0),
     "AdamW": lambda w: torch.optim.AdamW(w, lr=0.1, eps=1.0, weight_decay=2.0),
     "Adam, decoupled": lambda w: torch.optim.Adam(w, lr=0.1, eps=1.0, weight_decay=1.0, decoupled_weight_decay=True),
 }
@@ -81,16 +87,60 @@ def test_groups_may_differ_in_weight_decay_of_which_the_strongest_counts():
     assert stability_limit(torch.optim.SGD(groups, lr=0.1)).eigenvalue == pytest.approx(15)
 
 
+def test_the_limits_of_nadam_and_adagrad_follow_their_steps():
+    weight = nn.Parameter(torch.ones(1))
+    for optimizer, limits in (
+        # At first half of beta is NAdam's momentum: 3.8 / (0.55 * 1.9 + 0.1 * 0.45).
+        (torch.optim.NAdam([weight], lr=1.0), (3.4866, 3.4871)),
+        (torch.optim.Adagrad([weight], lr=1.0, lr_decay=0.5), (2.0, 3.0)),
+    ):
+        found = [stability_limit(optimizer).eigenvalue]
+        weight.sum().backward()
+        optimizer.step()
+        assert [*found, stability_limit(optimizer).eigenvalue] == pytest.approx(limits, abs=1e-4)
+
+
+def test_of_rates_by_group_the_largest_counts_and_curvature_by_their_shares():
+    def make(weights):
+        return torch.optim.SGD([{"params": weights}, {"params": [other], "lr": 0.05, "weight_decay": 8.0}], lr=0.2)
+
+    other = nn.Parameter(torch.zeros(1))
+    limit = stability_limit(make([nn.Parameter(torch.zeros(1))]))
+    assert (limit.learning_rate, limit.is_preconditioned) == (0.2, True)
+    # The decay of 8 counts by the share of its group's rate, a quarter.
+    assert limit.eigenvalue == pytest.approx(2 / 0.2 - 8 / 4)
+    same = [{"params": [nn.Parameter(torch.zeros(1))], "lr": 0.2}, {"params": [nn.Parameter(torch.zeros(1))]}]
+    assert not stability_limit(torch.optim.SGD(same, lr=0.2)).is_preconditioned
+
+
+OTHERS = ("Adadelta", "Adafactor", "Adamax", "ASGD", "LBFGS", "Muon", "RAdam", "Rprop", "SparseAdam")
+
+
+def test_every_optimizer_of_torch_has_a_limit_or_a_sentence():
+    known = {"Adagrad", "Adam", "AdamW", "NAdam", "RMSprop", "SGD"}
+    kinds = {name: kind for name, kind in vars(torch.optim).items() if isinstance(kind, type)}
+    of_torch = {name for name, kind in kinds.items() if issubclass(kind, torch.optim.Optimizer)} - {"Optimizer"}
+    assert of_torch <= known | set(OTHERS)
+    for name in of_torch:
+        optimizer = kinds[name]([nn.Parameter(torch.zeros(2, 2))], lr=0.1)
+        if name in known:
+            assert 0 < stability_limit(optimizer).eigenvalue < math.inf, name
+        else:
+            with pytest.raises(TypeError, match=f"SGD, RMSprop, Adagrad, NAdam, Adam, AdamW, not for {name}: give"):
+                stability_limit(optimizer)
+
+
 @pytest.mark.parametrize(
     ("make", "kind", "said"),
     [
-        (lambda w: torch.optim.Adagrad(w), TypeError, "known for SGD, RMSprop, Adam, AdamW, not for Adagrad"),
         (lambda w: torch.optim.SGD(w, lr=0.1, maximize=True), ValueError, "SGD maximises"),
         (lambda w: torch.optim.Adam(w, weight_decay=0.1), ValueError, "weight decay of 0.1 as part of the gradient"),
         (
-            lambda w: torch.optim.SGD([{"params": w}, {"params": [nn.Parameter(torch.zeros(1))], "lr": 0.2}], lr=0.1),
+            lambda w: torch.optim.SGD(
+                [{"params": w}, {"params": [nn.Parameter(torch.zeros(1))], "momentum": 0.5}], lr=0.1
+            ),
             ValueError,
-            "must agree in lr for one stability limit, got 0.1 and 0.2",
+            "must agree in momentum for one stability limit, got 0 and 0.5",
         ),
         (
             lambda w: torch.optim.Adam(

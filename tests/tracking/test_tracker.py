@@ -128,6 +128,57 @@ def test_adaptive_optimizers_are_tracked_by_their_preconditioned_hessian(example
         assert record.rate_limit == pytest.approx(38 * (1 - decay / 2))
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("share", [0.25, 0.0])
+def test_groups_with_rates_of_their_own_are_tracked_by_the_hessian_that_their_steps_see(examples, kind, share):
+    model = network()
+    first, *others = model.parameters()
+    optimizer = kind([{"params": [first], "lr": 0.04 * share}, {"params": others}], lr=0.04, weight_decay=0.0)
+    tracker = CurvatureTracker(model, examples, None, optimizer, **CAREFUL, precision="float64")
+    train(model, examples, optimizer, 20, tracker.step)
+
+    record = tracker.measure()
+
+    factors = []
+    for weight in model.parameters():
+        state = optimizer.state[weight]
+        square = state["exp_avg_sq"].double() / (1 - 0.999**20) if kind is torch.optim.AdamW else None
+        divided = torch.ones_like(weight) if square is None else square.sqrt() + 1e-8
+        factors.append(((share if weight is first else 1) / divided.double()).sqrt().reshape(-1))
+    root = torch.cat(factors)
+    values = torch.linalg.eigvalsh(dense_hessian(model, *examples) * root * root[:, None]).flip(0)
+    assert record.eigenvalues == pytest.approx(values[:2].tolist(), rel=1e-3)
+    assert record.learning_rate == 0.04
+    assert record.rate_limit == pytest.approx(2 if kind is torch.optim.SGD else 38)
+
+
+def test_the_limit_of_rates_by_group_is_where_full_batch_steps_begin_to_grow(examples):
+    """On a quadratic, linear regression, at 0.98 and 1.02 times the limit."""
+    inputs = examples[0].flatten(1)[:, :4].double()
+    for over, grows in ((0.98, False), (1.02, True)):
+        model = nn.Linear(4, 1).double()
+        data = inputs, torch.zeros(len(inputs), 1, dtype=torch.float64)
+        rates = {"weight": 1.0, "bias": 0.1}
+        groups = [{"params": [weight], "lr": rates[name]} for name, weight in model.named_parameters()]
+        optimizer = torch.optim.SGD(groups, lr=1.0, momentum=0.5)
+        tracker = CurvatureTracker(
+            model, data, nn.MSELoss(), optimizer, num_pairs=1, tolerance=1e-6, precision="float64"
+        )
+        record = tracker.measure()
+        factor = over * record.rate_limit / record.rate_times_eigenvalue
+        for group in optimizer.param_groups:
+            group["lr"] *= factor
+        losses = []
+        for _ in range(800):
+            optimizer.zero_grad()
+            loss = nn.functional.mse_loss(model(data[0]), data[1])
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert (losses[-1] > 100 * losses[0]) == grows
+        assert (losses[-1] < losses[0]) != grows
+
+
 def states():
     return torch.get_rng_state(), random.getstate(), np.random.get_state()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,15 @@ from torch.optim.adamw import AdamW
 from sharpness.hessian import arguments
 from sharpness.hessian.layout import Layout
 
-Preconditioner = Tensor | np.ndarray[Any, Any] | torch.optim.Optimizer
+
+@dataclass(frozen=True)
+class StepsOf:
+    """What the steps of an optimizer are divided by, groups of smaller learning rates included."""
+
+    optimizer: torch.optim.Optimizer
+
+
+Preconditioner = Tensor | np.ndarray[Any, Any] | torch.optim.Optimizer | StepsOf
 
 
 def inverse_root(
@@ -26,7 +35,7 @@ def inverse_root(
 
     Args:
         preconditioner: the diagonal of D, [P], positive numbers in the order of ``layout``; or an optimizer that has
-            taken a step, for what it divided that by, entry by entry.
+            taken a step, for what it divided that by, entry by entry; or ``StepsOf`` one.
         model: whose parameters the optimizer trains.
         layout: of the vector, in torch's order.
         dtype: of the result.
@@ -37,6 +46,8 @@ def inverse_root(
         ValueError: the vector has the wrong shape or an entry that is not positive and finite; the optimizer has no
             preconditioner, or has not yet taken a step with a parameter that has rows.
     """
+    if isinstance(preconditioner, StepsOf):
+        return _of_steps(preconditioner.optimizer, model, layout, dtype, device)
     if isinstance(preconditioner, torch.optim.Optimizer):
         diagonal = _of_optimizer(preconditioner, model, layout)
     elif isinstance(preconditioner, Tensor | np.ndarray):
@@ -58,22 +69,53 @@ def inverse_root(
     return diagonal.rsqrt().to(dtype)
 
 
+def relative_rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    """Return the learning rate of each group of parameters, relative to the largest; 1 where all are zero."""
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    largest = max(rate for rate, group in zip(rates, optimizer.param_groups, strict=True) if group["params"])
+    return [rate / largest if largest else 1.0 for rate in rates]
+
+
+def _of_steps(
+    optimizer: torch.optim.Optimizer, model: nn.Module, layout: Layout, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    divides = any(isinstance(optimizer, kind) for kind in _DENOMINATORS)
+    root = inverse_root(optimizer, model, layout, dtype, device) if divides else None
+    rates = relative_rates(optimizer)
+    if root is not None and set(rates) == {1.0}:
+        return root
+    parameters, groups = dict(model.named_parameters()), _groups(optimizer)
+    factors = []
+    for name, shape in zip(layout.names, layout.shapes, strict=True):
+        _check_trained(parameters[name], groups, name)
+        factors.append(torch.full(shape, rates[groups[id(parameters[name])]] ** 0.5, dtype=dtype, device=device))
+    return layout.flat(factors) if root is None else root * layout.flat(factors)
+
+
+def _groups(optimizer: torch.optim.Optimizer) -> dict[int, int]:
+    """The number of each parameter's group, by identity."""
+    return {id(p): number for number, group in enumerate(optimizer.param_groups) for p in group["params"]}
+
+
+def _check_trained(parameter: Tensor, groups: Mapping[int, object], name: str) -> None:
+    if id(parameter) not in groups:
+        raise ValueError(f"the optimizer does not train {name}: give parameters='trained', or the patterns it has")
+
+
 def _of_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, layout: Layout) -> Tensor:
     kind = next((kind for kind in _DENOMINATORS if isinstance(optimizer, kind)), None)
     if kind is None:
         known = ", ".join(kind.__name__ for kind in _DENOMINATORS)
         raise ValueError(f"{type(optimizer).__name__} has no diagonal preconditioner that is known here: {known} have")
     parameters = dict(model.named_parameters())
-    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    parts = []
+    groups, parts = _groups(optimizer), []
     for name in layout.names:
         parameter = parameters[name]
-        if id(parameter) not in groups:
-            raise ValueError(f"the optimizer does not train {name}: give parameters='trained', or the patterns it has")
+        _check_trained(parameter, groups, name)
         state: Mapping[str, Any] = optimizer.state.get(parameter, {})
         if float(state.get("step", 0)) < 1:
             raise ValueError(f"the optimizer has no state of {name} yet: let it take a step first")
-        parts.append(_DENOMINATORS[kind](state, groups[id(parameter)]).double())
+        parts.append(_DENOMINATORS[kind](state, optimizer.param_groups[groups[id(parameter)]]).double())
     return layout.flat(parts)
 
 

@@ -16,6 +16,7 @@ from sharpness.eigen.eigenpairs import Eigenpairs
 from sharpness.eigen.estimators import Estimate, mean_of
 from sharpness.hessian.moving import MovingHessian
 from sharpness.hessian.operator import HessianOperator
+from sharpness.hessian.preconditioner import StepsOf
 from sharpness.hessian.processes import Processes, ProcessGroup
 from sharpness.runtime import checks
 from sharpness.runtime.precision import Precision
@@ -36,8 +37,9 @@ class CurvatureTracker:
     are the same to the bit, and so are gradients, buffers, modes and all random generators.
 
     The eigenvalues stand beside the stability limit of the optimizer with its present learning rate (see
-    ``stability_limit``). For Adam, AdamW and RMSprop they are those of the preconditioned Hessian, which their steps
-    see: the first measurement then needs a step before it.
+    ``stability_limit``). For Adam, AdamW, NAdam, RMSprop and Adagrad, and where groups of parameters have learning
+    rates of their own, they are those of the preconditioned Hessian, which the steps see; for optimizers that divide,
+    the first measurement then needs a step before it.
 
     Args:
         model: that is trained.
@@ -109,9 +111,8 @@ class CurvatureTracker:
     ) -> None:
         self._every = checks.whole_number("every", every, least=1)
         self._model, self._optimizer = model, optimizer
-        self._preconditioner = None
-        if optimizer is not None and stability_limit(optimizer).is_preconditioned:
-            self._preconditioner = optimizer
+        if optimizer is not None:
+            stability_limit(optimizer)  # where it is known
         # Of several processes, which all measure the same, one writes.
         self._write = writers(to) if Processes(process_group, torch.device("cpu")).is_first else []
         self._generator = torch.Generator().manual_seed(checks.whole_number("seed", seed))
@@ -167,7 +168,7 @@ class CurvatureTracker:
         found, sharpness = None, None
         with unchanged_randomness():
             try:
-                operator = self._hessian.at_present(self._model, preconditioner=self._preconditioner)
+                operator = self._hessian.at_present(self._model, preconditioner=_preconditioner(self._optimizer, limit))
                 found = self._follower.update(operator)
                 del operator  # memory for the mini-batches
                 sharpness = self._batch_sharpness() if self._num_batches else None
@@ -219,6 +220,10 @@ class CurvatureTracker:
             cpu_seconds=cpu,
             seconds=clock,
         )
+
+
+def _preconditioner(optimizer: Optimizer | None, limit: StabilityLimit | None) -> StepsOf | None:
+    return StepsOf(optimizer) if optimizer is not None and limit is not None and limit.is_preconditioned else None
 
 
 def _batches(number: int, size: int | None, hessian: MovingHessian) -> tuple[int, int]:
