@@ -93,6 +93,46 @@ def test_fewer_other_examples_than_measured_ones_are_all_taken_and_leave_no_erro
     assert (row["elsewhere_error"], row["num_elsewhere"]) == (0.0, 40)
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    ['{"name": "adam", "beta2": 0.9, "epsilon": 0.01}', '{"name": "adamw"}', '{"name": "rmsprop", "epsilon": 0.1}'],
+)
+def test_a_preconditioned_spectrum_is_that_of_the_dense_matrix_scaled_on_both_sides(regression, optimizer):
+    landscape, checkpoint, hessian = regression
+    run = replace(landscape.run, optimizer=optimizer)
+    moment = torch.rand(21, generator=torch.Generator().manual_seed(5)) + 0.01
+    state = replace(checkpoint, second_moment=moment)
+    rows = list(replace(SETTINGS, preconditioner="optimizer").rows(replace(landscape, run=run), state, None))
+
+    unbiased = moment.double() / (1 - run.update["beta2"] ** 7 if "beta2" in run.update else 1)
+    root = (unbiased.sqrt() + run.update["epsilon"]).rsqrt()
+    scaled = root[:, None] * hessian(slice(0, 40)) * root
+    values, vectors = torch.linalg.eigh(scaled)
+    elsewhere = root[:, None] * hessian(slice(40, 80)) * root
+    for row, value, vector in zip(rows[:3], values.flip(0), vectors.T.flip(0), strict=False):
+        assert row["eigenvalue"] == pytest.approx(float(value), rel=1e-4)
+        assert row["elsewhere"] == pytest.approx(float(vector @ elsewhere @ vector), rel=1e-2)
+        assert row["preconditioner"] == "optimizer"
+    assert "preconditioner" not in rows_of(regression)[0]
+
+
+def test_a_block_is_preconditioned_by_its_own_part(regression):
+    landscape, checkpoint, hessian = regression
+    run = replace(landscape.run, optimizer='{"name": "adam"}')
+    moment = torch.rand(21, generator=torch.Generator().manual_seed(5)) + 0.01
+    chosen = replace(SETTINGS, preconditioner="optimizer", parameters="1.bias", num_eigenvalues=2, max_products=3)
+    row, *_ = chosen.rows(replace(landscape, run=run), replace(checkpoint, second_moment=moment), None)
+
+    root = ((moment[18:].double() / (1 - 0.999**7)).sqrt() + 1e-8).rsqrt()
+    scaled = root[:, None] * hessian(slice(0, 40))[18:, 18:] * root
+    assert row["eigenvalue"] == pytest.approx(float(torch.linalg.eigvalsh(scaled)[-1]), rel=1e-4)
+
+
+def test_a_checkpoint_without_the_optimizers_state_has_no_preconditioned_spectrum(regression):
+    with pytest.raises(ValueError, match="the checkpoint of step 7 has no state of the optimizer"):
+        rows_of(regression, preconditioner="optimizer")
+
+
 @pytest.mark.parametrize("bracket", [0.05, 0.1, 0.2, 0.4, 1.0])
 def test_the_sample_grows_until_its_bracket_is_narrow(regression, monkeypatch, bracket):
     monkeypatch.setattr(spectrum, "_SAMPLES", (10, 40, 100))

@@ -1,6 +1,5 @@
 """The one entry of a kind: what stands there is what is drawn, told and decided."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from sharpness.analysis.claims.collected import Collected
 from sharpness.analysis.claims.deciding import decide
 from sharpness.analysis.claims.poster import CLAIMS
 from sharpness.analysis.figures import interactive
-from sharpness.study.kinds import KINDS, kinds_for
+from sharpness.study.kinds import KINDS
 from sharpness.study.registry import MEASUREMENTS
 
 ROOT = Path(__file__).parents[2]
@@ -26,13 +25,6 @@ def test_the_kinds_that_feed_claims_are_those_whose_tables_are_read_for_them():
     decide(Recording({}, frozenset(), {}))
 
     assert asked == {name for name, kind in KINDS.items() if kind.claims}
-
-
-@pytest.mark.parametrize("letter", CLAIMS)
-def test_a_claim_needs_experiments_of_kinds_that_feed_it(letter):
-    kinds = set(re.findall(r"\w+", CLAIMS[letter].needs)) & set(KINDS)
-    assert kinds
-    assert kinds <= set(kinds_for(letter))
 
 
 def test_every_letter_in_an_entry_is_that_of_a_claim():

@@ -422,8 +422,6 @@ an experiment with the name of the table of runs: [experiments.runs, *spectrum, 
 a measurement without its section: [slices, DELETED, "experiments.slice.measure.slices names 'top', known"]
 a kind without its measurement: [rates.kind, slices, experiments.rates.measure lacks slices]
 a table without a spectrum: [experiments.results.measure, {}, experiments.results.measure lacks spectrum]
-a grid that no panel shows: [rates.grids, {seeds: [{seed: [0, 1]}]},
-  "experiments.rates.grids is of seeds, must have learning_rate or batch_size"]
 # Sizes that do not fit one another.
 an early epoch after the end: [validation_epoch, 5, validation_epoch must be at most 4, got 5]
 a Hessian on more images than there are: [leading.num_examples, 101,
@@ -462,17 +460,13 @@ the ends where planned checkpoints are drawn: [leading.checkpoints, ends,
   "spectrum.leading.checkpoints is 'ends', must be a schedule of planned ones"]
 planned checkpoints for a table: [spectrum.final.checkpoints, early,
   "spectrum.final.checkpoints is 'early', must be ends, the best and the last"]
-a table with grids of other names: [experiments.results.grids, {gama: [{gamma: [1, 0.1]}]},
-  "experiments.results.grids is of gama, must have gamma or sgd"]
-a grid more than the panels show: [rates.grids.seeds, [{seed: [0, 1]}],
-  "experiments.rates.grids is of seeds, must have learning_rate or batch_size"]
 two settings where one is shown: [rates.measure.spectrum, [leading, final],
   "experiments.rates.measure.spectrum names leading, final, kind eigenvalues shows one"]
 widths of the first epoch only: [experiments.slice,
   {kind: widths, measure: {slices: [top]}, grids: {learning_rate: [{learning_rate: [0.1, 0.2], epochs: 1}]}},
   "slices.top.checkpoints is 'later', must keep one of digits-100-", from epoch 2 on]
-a nudged row named after plain SGD: [experiments.results.grids.sgd, [{gamma: 0.1, learning_rate: 0.5}],
-  "experiments.results.grids.sgd: gamma must be 1, since its rows are named SGD, got 0.1"]
+a preconditioner of SGD: [leading.preconditioner, optimizer,
+  "spectrum.leading.preconditioner must be null for digits-100-", "sgd does not divide its steps by anything"]
 # Names.
 a name longer than a file's: [
   experiments.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa,

@@ -27,7 +27,10 @@ def assert_same(loaded, saved):
     assert len(loaded) == len(saved)
     for one, other in zip(loaded, saved, strict=True):
         assert (one.step, one.learning_rate) == (other.step, other.learning_rate)
-        for ours, theirs in ((one.weights, other.weights), (one.buffers, other.buffers)):
+        assert (one.second_moment is None) == (other.second_moment is None)
+        pairs = [(one.weights, other.weights), (one.buffers, other.buffers)]
+        pairs += [] if one.second_moment is None else [(one.second_moment, other.second_moment)]
+        for ours, theirs in pairs:
             assert torch.equal(ours, theirs)
             assert ours.dtype == theirs.dtype
 
@@ -45,6 +48,19 @@ def test_everything_comes_back_as_it_was(run, tmp_path, kind, num_buffers, dtype
         *({1001: "diverged", 2000: "stopped"}, ENVIRONMENT),
     )
     assert_same(loaded.snapshots, snapshots)
+
+
+def test_second_moments_come_back_where_there_are_and_no_file_has_them_else(run, tmp_path):
+    first, later = snapshot(0), dataclasses.replace(snapshot(7), second_moment=torch.rand(5))
+    save_checkpoints(Checkpoints(run, "planned", [first, later], {}, ENVIRONMENT), tmp_path / "adam.safetensors")
+    save_checkpoints(Checkpoints(run, "planned", [first], {}, ENVIRONMENT), tmp_path / "sgd.safetensors")
+
+    assert_same(load_checkpoints(tmp_path / "adam.safetensors", device=CPU).snapshots, [first, later])
+    names = []
+    for name in ("adam", "sgd"):
+        with safe_open(tmp_path / f"{name}.safetensors", framework="pt") as file:
+            names.append({key for key in file.keys() if key.startswith("second")})  # noqa: SIM118
+    assert names == [{"second_moments.1"}, set()]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ from torch import nn
 from torch.nn import functional
 
 from sharpness.hessian.loss import Loss, flatten
+from sharpness.hessian.preconditioner import inverse_root
 from sharpness.study.optimizers import OPTIMIZERS, RateSchedule, filled
 from sharpness.training.descent import Descent
 from sharpness.training.nudge import nudge
+from sharpness.training.rules import denominator
 
 RATE = 0.05
 SETTINGS = {
@@ -68,6 +70,34 @@ def test_the_velocity_is_nudged_and_the_state_is_not(network, name):
     torch.testing.assert_close(nudged.weights - start, expected)
     for key, tensor in plain.rule.state.items():
         assert torch.equal(tensor, nudged.rule.state[key])
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
+def test_a_checkpoint_has_what_the_last_update_was_divided_by(network, name):
+    """As the preconditioner of torch's own optimizer, which made the same steps."""
+    descent, theirs = descent_of(network, name), TORCHS[name](network.parameters())
+    assert descent.snapshot(0).second_moment is None
+    for number, (inputs, targets) in enumerate(batches(), start=1):
+        descent.step(inputs, targets, None, gamma=1, gamma_outside=1)
+        theirs.zero_grad()
+        functional.cross_entropy(network(inputs), targets).backward()
+        theirs.step()
+        snapshot = descent.snapshot(number)
+        layout = descent.loss.layout
+        expected = inverse_root(theirs, network, layout, torch.float64, torch.device("cpu"))
+        told = {"name": name, **filled({"name": name, **SETTINGS[name]}, OPTIMIZERS)}
+        found = denominator(told, snapshot.second_moment, snapshot.step)
+        torch.testing.assert_close(found.rsqrt(), expected, rtol=1e-9, atol=0)
+    kept = snapshot.second_moment.clone()
+    descent.step(inputs, targets, None, gamma=1, gamma_outside=1)
+    assert torch.equal(snapshot.second_moment, kept)  # a copy, and no view of what goes on
+
+
+@pytest.mark.parametrize("name", ["nesterov"])
+def test_an_optimizer_that_divides_by_nothing_leaves_no_second_moment(network, name):
+    descent = descent_of(network, name)
+    descent.step(*next(batches()), None, gamma=1, gamma_outside=1)
+    assert descent.snapshot(1).second_moment is None
 
 
 def test_every_optimizer_beside_sgd_and_heavy_ball_is_tried():

@@ -162,7 +162,8 @@ def bits(tensor):
 
 
 def whole(snapshot):
-    return snapshot.step, bits(snapshot.weights), bits(snapshot.buffers), snapshot.learning_rate
+    moment = None if snapshot.second_moment is None else bits(snapshot.second_moment)
+    return snapshot.step, bits(snapshot.weights), bits(snapshot.buffers), snapshot.learning_rate, moment
 
 
 @pytest.fixture

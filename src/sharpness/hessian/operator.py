@@ -161,16 +161,20 @@ class HessianOperator:
         *,
         chunk_size: int = 256,
         memory_budget: int = 4 * 2**30,
+        inverse_root: Tensor | None = None,
     ) -> HessianOperator:
         """Build the operator at ``weights`` [P] and ``buffers`` [B]; checkpoints of one architecture share ``product``.
 
         Vectors are in the order of ``Loss`` and ``flatten``: kernels channels last. Nothing is copied, so weights,
         buffers and examples must not change afterwards.
+
+        Args:
+            inverse_root: the diagonal of D^-1/2 of a preconditioner, in the order of ``product.layout``; None: of none.
         """
         operator = cls.__new__(cls)
         arguments.check_numbers(inputs, targets)
         examples = Examples([(inputs, targets)])
-        operator._prepare(product, weights, buffers, examples, chunk_size, memory_budget, product.layout, None)
+        operator._prepare(product, weights, buffers, examples, chunk_size, memory_budget, product.layout, inverse_root)
         operator._join(Processes(False, operator.device))
         return operator
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from sharpness.data import datasets
 from sharpness.data.datasets import Dataset
 from sharpness.eigen.lanczos import Eigenpairs, top_eigenpairs
+from sharpness.hessian.evaluation import rows_in
+from sharpness.hessian.layout import Layout
 from sharpness.hessian.loss import Loss
 from sharpness.hessian.operator import HessianOperator, HessianProduct
 from sharpness.measurements import kept
@@ -23,6 +25,7 @@ from sharpness.study.measurement import OfHessian
 from sharpness.study.run import Run
 from sharpness.training.checkpoints import Snapshot
 from sharpness.training.initialisation import dataset_of, loss_of
+from sharpness.training.rules import denominator
 
 _log = logging.getLogger(__name__)
 # The purpose of the examples on which curvature is measured at every checkpoint.
@@ -79,8 +82,17 @@ class Landscape:
         *,
         precision: Precision = "float32",
         parameters: str = "*",
+        preconditioned: bool = False,
     ) -> HessianOperator:
         """The Hessian of the loss on ``examples`` at ``state``.
+
+        Args:
+            state: a checkpoint.
+            examples: inputs and targets.
+            precision: of the passes.
+            parameters: whose block it is, a pattern of names.
+            preconditioned: D^-1/2 H D^-1/2 instead, D being what the run's optimizer divides its steps by; the state
+                has made an update.
 
         Raises:
             ValueError: no parameter's name matches ``parameters``.
@@ -90,7 +102,15 @@ class Landscape:
         if product is None:
             product = HessianProduct(self.loss, precision=low_precision(precision), parameters=parameters)
             self.products[precision, parameters] = product
-        return HessianOperator.at(product, state.weights, state.buffers, *examples)
+        root = self._inverse_root(state, product.layout) if preconditioned else None
+        return HessianOperator.at(product, state.weights, state.buffers, *examples, inverse_root=root)
+
+    def _inverse_root(self, state: Snapshot, rows: Layout) -> Tensor:
+        """The diagonal of D^-1/2 of the run's optimizer, for some of the parameters."""
+        if state.second_moment is None:
+            raise ValueError(f"the checkpoint of step {state.step} has no state of the optimizer")
+        diagonal = denominator(self.run.update, state.second_moment, state.step)
+        return rows_in(self.loss.layout, rows, diagonal).rsqrt().to(state.weights.dtype)
 
     def eigenpairs(
         self,
@@ -139,6 +159,7 @@ class Landscape:
         others: tuple[Tensor, Tensor] | None = None,
         num_chunks: int = NUM_CHUNKS,
         parameters: str = "*",
+        preconditioned: bool = False,
     ) -> Elsewhere | None:
         """The curvature at ``state`` along ``vectors`` [k, P] on examples that had no part in finding them.
 
@@ -149,6 +170,7 @@ class Landscape:
             others: the other examples, cut into chunks of equal size; None: as many, drawn behind those.
             num_chunks: over which the standard error is computed, where there are so many other examples.
             parameters: those of the vectors.
+            preconditioned: of the preconditioned Hessian, as ``hessian`` has it.
 
         Returns:
             None if there are no other examples.
@@ -159,7 +181,12 @@ class Landscape:
         count = min(num_chunks, len(targets))
         size = len(targets) // count
         chunks = (
-            self.hessian(state, (inputs[part : part + size], targets[part : part + size]), parameters=parameters)
+            self.hessian(
+                state,
+                (inputs[part : part + size], targets[part : part + size]),
+                parameters=parameters,
+                preconditioned=preconditioned,
+            )
             for part in range(0, count * size, size)
         )
         fraction = count * size / (self.run.num_training - found_on)

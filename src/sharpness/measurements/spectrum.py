@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sharpness.runtime.precision import Precision
 from sharpness.study.measurement import ELSEWHERE, Column, Measurement, OfHessian
+from sharpness.study.optimizers import PRECONDITIONED
 from sharpness.study.settings import Derived, a_twentieth, setting
 from sharpness.study.work import Products, Work
 
@@ -59,7 +60,7 @@ class Spectrum(OfHessian):
         "top30": {"num_eigenvalues": 30},
         "ends": {"checkpoints": "ends", "num_eigenvalues": 10},
     }
-    later: ClassVar = {"bracket": 0.2, "keep_vectors": False}
+    later: ClassVar = {"bracket": 0.2, "keep_vectors": False, "preconditioner": None}
     columns: ClassVar = {
         "which": Column("largest, or smallest for the smallest that the same Krylov space shows"),
         "rank": Column("0 for the largest eigenvalue, 1 for the second, ..."),
@@ -79,6 +80,10 @@ class Spectrum(OfHessian):
         "search_precision": Column("in which the eigenvectors were looked for", optional=True),
         "frobenius_norm": Column("of the whole Hessian", "nats / weight²", optional=True),
         "frobenius_error": Column("its standard error", "nats / weight²", optional=True),
+        "preconditioner": Column(
+            "optimizer: all of these are of the preconditioned Hessian, without a unit; else there is no such column",
+            optional=True,
+        ),
         "num_examples": Column("training examples of the Hessian"),
     }
 
@@ -132,6 +137,16 @@ class Spectrum(OfHessian):
         "same examples, to no smaller tolerance, instead of finding them again",
         in_code=True,
     )
+    preconditioner: Literal["optimizer"] | None = setting(
+        None,
+        "optimizer for the eigenvalues of D^-1/2 H D^-1/2, where D is what Adam, AdamW or RMSProp divides its steps by "
+        "(after its first update; Cohen et al., 2022); null for those of H",
+        in_code=True,
+    )
+
+    @property
+    def from_step(self) -> int:
+        return 0 if self.preconditioner is None else 1
 
     @property
     def keeps(self) -> bool:
@@ -140,6 +155,7 @@ class Spectrum(OfHessian):
     def keeps_for(self, other: Measurement) -> bool:
         # Others look for those of the whole Hessian in float32, on the same examples at every checkpoint.
         is_plain = not (self.resample or self.augment) and (self.parameters, self.precision) == ("*", "float32")
+        is_plain = is_plain and self.preconditioner is None
         return (
             self.keeps
             and is_plain
@@ -152,6 +168,12 @@ class Spectrum(OfHessian):
 
     def problems(self, run: Run) -> Iterator[str]:
         yield from super().problems(run)
+        name = run.update.get("name", "sgd")
+        if self.preconditioner and name not in PRECONDITIONED:
+            yield (
+                f"preconditioner must be null for {run.name}: {name} does not divide its steps by anything; "
+                f"{', '.join(PRECONDITIONED)} do"
+            )
         if self.frobenius_products == 1:
             yield "frobenius_products must be 0, for no estimate, or at least 2, which have a standard error, got 1"
 
@@ -167,7 +189,8 @@ class Spectrum(OfHessian):
         return f"as many training images as narrow the bracket to {100 * self.bracket:g} %"
 
     def in_words(self) -> str:
-        details = [f"top {self.num_eigenvalues}", *_FOUND_IN.get(self.precision, ())]
+        preconditioned = ["preconditioned by the optimizer"] if self.preconditioner else []
+        details = [*preconditioned, f"top {self.num_eigenvalues}", *_FOUND_IN.get(self.precision, ())]
         return self._in_words(block="" if self.parameters == "*" else self.parameters, details=details)
 
     def work(self, run: Run) -> Work:
@@ -222,6 +245,7 @@ class Spectrum(OfHessian):
                 "complete_beyond": pairs.complete_beyond,
                 "search_precision": found.precision,
                 **norm,
+                **({"preconditioner": self.preconditioner} if self.preconditioner else {}),
                 "num_examples": found.num_examples,
             }
 
@@ -238,7 +262,7 @@ class Spectrum(OfHessian):
 
         examples = self._examples(landscape, checkpoint, num_examples)
         precision = fast_precision(examples[0].device) if self.precision == "auto" else self.precision
-        operator = landscape.hessian(checkpoint, examples, precision=precision, parameters=self.parameters)
+        operator = landscape.hessian(checkpoint, examples, precision=precision, **self._of_what)
         pairs = landscape.eigenpairs(
             checkpoint,
             operator,
@@ -250,9 +274,13 @@ class Spectrum(OfHessian):
             pairs.eigenvectors,
             found_on=num_examples,
             others=self._examples(landscape, checkpoint, num_examples, after=num_examples),
-            parameters=self.parameters,
+            **self._of_what,
         )
         return _Found(num_examples, precision, operator, pairs, outside)
+
+    @property
+    def _of_what(self) -> dict[str, Any]:
+        return {"parameters": self.parameters, "preconditioned": self.preconditioner is not None}
 
     def _examples(
         self, landscape: Landscape, checkpoint: Snapshot, num_examples: int, *, after: int = 0

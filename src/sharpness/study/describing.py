@@ -52,6 +52,9 @@ shows which values a study comes to, and from where. What is wrong with a file i
 Single values may be given beside the file, and are checked as if they stood in it:
 
     snakemake -n --configfile mine.yaml --config 'defaults={epochs: 3}' evaluation_examples=100
+    sharpness plan mine --config defaults.epochs=3 evaluation_examples=100
+
+Snakemake itself refuses a key with points.
 """
 _HEADER = ["Key", "Type", "Default", "What it is"]
 _EXPERIMENT = [
@@ -105,15 +108,16 @@ def _sections() -> Iterator[str]:
     yield from _keys(schema_of(Schedule)["properties"], settings_in(Schedule))
     yield (
         "## experiments\n\nNamed experiments. The axes of a grid are fields of a run, each with its value or a list of "
-        "them; the values of all axes are combined with one another.\n"
+        "them; the values of all axes are combined with one another. Grids have names of your own: figures, tables and "
+        "claims follow what the runs of a grid differ in, be it a key of `optimizer`, `schedule` or `model_args`.\n"
     )
     yield from _table(_HEADER, _EXPERIMENT)
     yield ""
     rows = [
-        [f"`{name}`", f"`{_value(kind.default_measure)}`", ", ".join(f"`{grid}`" for grid in kind.grids) or "any"]
+        [f"`{name}`", f"`{_value(kind.default_measure)}`", ", ".join(map("`{}`".format, kind.figures)) or "a table"]
         for name, kind in KINDS.items()
     ]
-    yield from _table(["Kind", "`measure` if it does not say", "Names of its grids"], rows)
+    yield from _table(["Kind", "`measure` if it does not say", "What is drawn"], rows)
     yield (
         f"\n## {', '.join(MEASUREMENTS)}\n\nEach of these sections has named settings of one measurement. Those under "
         f"the name `{BASE}` are taken by all others of the section that do not say otherwise. "

@@ -51,8 +51,7 @@ def check(study: Study) -> Iterator[str]:
     for experiment in study.experiments.values():
         yield from _check_kind(experiment, study.config)
         yield from _check_panels(experiment)
-        seen = {grid: runs for grid, runs in experiment.grids.items() if _is_seen(grid, experiment.kind)}
-        yield from check_pooling(experiment.name, experiment.kind, seen)
+        yield from check_pooling(experiment.name, experiment.kind, dict(experiment.grids))
         for run in experiment.runs.values():
             yield from _check_evaluation(run, study.config)
     for run_name in study.runs:
@@ -61,6 +60,12 @@ def check(study: Study) -> Iterator[str]:
         run, place = study.runs[run_name], f"{measurement}.{name}"
         yield from (f"{place}.{problem}" for problem in study.measurement(measurement, name).problems(run))
         yield from _check_block(run, place, study.config[measurement][name])
+        schedule = study.config[measurement][name]["checkpoints"]
+        if schedule == ENDS and study.measurement(measurement, name).from_step:
+            yield (
+                f"{place}.checkpoints is {ENDS!r}, must be a schedule: at the best checkpoint, which may be the first, "
+                "the optimizer has no preconditioner"
+            )
         if not study.parts(run_name, measurement, name):
             yield (
                 f"{measurement}.{name}.checkpoints is {study.config[measurement][name]['checkpoints']!r}, "
@@ -170,19 +175,8 @@ def _products(experiment: Experiment) -> Iterator[tuple[str, str]]:
         yield "table", experiment.name
 
 
-def _is_seen(grid: str, kind: str) -> bool:
-    """Whether figures and tables of this kind show a grid of this name."""
-    return not KINDS[kind].grids or grid in KINDS[kind].grids
-
-
 def _check_kind(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[str]:
     place, kind = f"experiments.{experiment.name}", KINDS[experiment.kind]
-    unseen = [grid for grid in experiment.grids if not _is_seen(grid, experiment.kind)]
-    if unseen:
-        yield (
-            f"{place}.grids is of {', '.join(unseen)}, must have {' or '.join(kind.grids)}: "
-            f"what the panels of kind {experiment.kind} show"
-        )
     of_sgd = next((run for run in experiment.runs.values() if run.update and experiment.kind in _OF_SGD), None)
     if of_sgd is not None:
         yield f"{place}: kind {experiment.kind} is about SGD's step, got the optimizer {of_sgd.update['name']}"

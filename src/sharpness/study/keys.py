@@ -84,7 +84,7 @@ def measurement_settings(measurement: str) -> dict[str, Setting]:
 
 def default_grids(kind: str) -> dict[str, list[dict[str, Any]]]:
     """Return the grid of one run with the study's defaults."""
-    return {next(iter(KINDS[kind].grids), "run"): [{}]}
+    return {KINDS[kind].grid: [{}]}
 
 
 @cache

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sharpness.study.run import Run
+from sharpness.study.runs import as_record
 from sharpness.study.schedule import Schedule
+from sharpness.study.varied import Axis
 
 if TYPE_CHECKING:
     from sharpness.study.plan import Experiment
@@ -38,8 +40,8 @@ WAYS = (
     "num_directions",
 )
 
-# What a product of an experiment shows apart, of a run in a grid: runs that are equal in it are averaged.
-Shown = Callable[[str, Run], dict[str, Hashable]]
+# What a product of an experiment shows apart, of a run on its grid's axis: runs that are equal in it are averaged.
+Shown = Callable[[Axis, Run], dict[str, Hashable]]
 # What an experiment of one kind cannot be, with the whole study's values: sentences for its author.
 Demands = Callable[["Experiment", Mapping[str, Any]], Iterator[str]]
 
@@ -53,7 +55,7 @@ class Kind:
     shown: Shown | None  # None: each configuration by itself
     claims: str = ""  # the letters of the poster's claims that its experiments are evidence on
     interactive: tuple[str, ...] = ()  # its figures with an interactive version, each from the measurement of its name
-    grids: tuple[str, ...] = ()  # what its panels show: an experiment has grids of these names; none: of any
+    grid: str = "run"  # the name of the grid of an experiment that has none
     grids_together: bool = False  # whether its figures show all grids together
     at_ends: bool | None = None  # whether it shows the best and the last checkpoint, or the planned ones; None: any
     result_table: str | None = None  # the caption of its table of results, if it has one
@@ -72,18 +74,23 @@ def first_change(run: Run) -> int | None:
     return run.learning_rate_epochs[0] if run.learning_rate_epochs else None
 
 
-def _by_setting(grid: str, run: Run) -> dict[str, Hashable]:
-    setting = grid if grid in ("learning_rate", "batch_size") else "learning_rate"
-    return {setting: getattr(run, setting)}
+def _by_axis(axis: Axis, run: Run) -> dict[str, Hashable]:
+    return {axis.words: axis.value(as_record(run))}
 
 
-def _by_row(grid: str, run: Run) -> dict[str, Hashable]:
-    setting = "gamma" if grid == "gamma" else "learning_rate"
+def _by_row(axis: Axis, run: Run) -> dict[str, Hashable]:
+    value = axis.value(as_record(run))
     # As the table writes it: two numbers of one text are one row.
-    return {setting: f"{getattr(run, setting):g}"}
+    return {axis.words: value if isinstance(value, str) else f"{value:g}"}
 
 
-def _by_way(_: str, run: Run) -> dict[str, Hashable]:
+def _by_change(axis: Axis, run: Run) -> dict[str, Hashable]:
+    if axis.field in ("learning_rate", "learning_rate_epochs"):
+        return {"first rate change": first_change(run)}
+    return _by_axis(axis, run)
+
+
+def _by_way(_: Axis, run: Run) -> dict[str, Hashable]:
     # Plain SGD is one way, whatever else: it has no directions.
     return {field: getattr(run, field) for field in (WAYS if run.gamma != 1 else ("gamma", "precision"))}
 
@@ -135,32 +142,25 @@ def _rows_of_results(experiment: Experiment, config: Mapping[str, Any]) -> Itera
             f"validation_epoch must be at most {shortest.epochs}, the epochs of {shortest.name} in {place}, "
             f"got {config['validation_epoch']}"
         )
-    if nudged := next((run for run in experiment.grids.get("sgd", ()) if run.is_nudged), None):
-        yield (
-            f"{place}.grids.sgd: gamma must be 1, since its rows are named SGD, got {nudged.gamma:g} "
-            f"(gamma_outside {nudged.gamma_outside:g})"
-        )
 
-
-_RATE_AND_BATCH = ("learning_rate", "batch_size")
 
 KINDS = {
     "spectrum": Kind(("spectrum",), ("spectrum",), None, interactive=("spectrum",), at_ends=False, settings=("top30",)),
     "eigenvalues": Kind(
-        ("spectrum",), ("eigenvalues", "peaks"), _by_setting, claims="abcdeops", grids=_RATE_AND_BATCH, at_ends=False
+        ("spectrum",), ("eigenvalues", "peaks"), _by_axis, claims="abcdeops", grid="learning_rate", at_ends=False
     ),
     "nudged": Kind(
         ("spectrum", "history"),
         ("nudged",),
-        lambda _, run: {"gamma": run.gamma},
+        _by_axis,
         claims="klmns",
-        grids=("gamma",),
+        grid="gamma",
         at_ends=False,
     ),
     "schedules": Kind(
         ("spectrum",),
         ("schedules",),
-        lambda _, run: {"first rate change": first_change(run)},
+        _by_change,
         claims="rs",
         at_ends=False,
     ),
@@ -168,7 +168,7 @@ KINDS = {
     "slices": Kind(
         ("slices",), ("slices", "schematic"), None, claims="fq", interactive=("slices",), demands=_both_sides
     ),
-    "widths": Kind(("slices",), ("widths",), _by_setting, claims="q", grids=_RATE_AND_BATCH, demands=_late_checkpoints),
+    "widths": Kind(("slices",), ("widths",), _by_axis, claims="q", grid="learning_rate", demands=_late_checkpoints),
     "steps": Kind(("steps",), ("steps",), lambda _, __: {}, claims="ght", grids_together=True),
     "variants": Kind(
         ("variants",),
@@ -179,15 +179,15 @@ KINDS = {
         compares_settings=True,
         settings=("sgd", "top_only", "constant_top", "top_removed"),
     ),
-    "gradients": Kind(("gradients",), ("gradients",), _by_setting),
-    "gradient_step": Kind(("gradient_step",), ("gradient_step",), _by_setting),
+    "gradients": Kind(("gradients",), ("gradients",), _by_axis),
+    "gradient_step": Kind(("gradient_step",), ("gradient_step",), _by_axis),
     "agreement": Kind(("spectrum", "history"), ("agreement",), _by_way, at_ends=False, result_table="agreement_table"),
     "table": Kind(
         ("spectrum", "history"),
         (),
         _by_row,
         claims="klmnos",
-        grids=("gamma", "sgd"),
+        grid="gamma",
         at_ends=True,
         result_table="results_table",
         settings=(ENDS,),

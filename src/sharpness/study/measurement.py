@@ -66,6 +66,11 @@ class Measurement(ABC):
         return False
 
     @property
+    def from_step(self) -> int:
+        """The first step at which it can be measured."""
+        return 0
+
+    @property
     def own_code(self) -> tuple[str, ...]:
         """The user's own functions that it calls, as a study names them."""
         return ()

@@ -24,6 +24,9 @@ OPTIMIZERS: dict[str, dict[str, tuple[float, dict[str, Any]]]] = {
 }
 """Each optimizer's settings with their defaults, which are torch's, and their ranges."""
 
+PRECONDITIONED = ("adam", "adamw", "rmsprop")
+"""Those that divide each weight's step by the root of its squared gradients' running mean."""
+
 _EPOCHS = {"type": "number", "minimum": 0, "maximum": 100_000}
 _WARMUP = {"warmup": (0.0, _EPOCHS)}
 _END = _WARMUP | {"end": (0.0, {"type": "number", "minimum": 0, "maximum": 1})}

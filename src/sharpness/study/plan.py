@@ -6,7 +6,7 @@ Free of torch and pandas: the workflow imports it each time it plans.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,16 @@ class Experiment:
         return {
             f"{self.name}_{function}" if function in functions[1:] else self.name: function for function in functions
         }
+
+    @property
+    def own_tables(self) -> dict[str, str]:
+        """The names of the tables of the user's own measurements, each with the code."""
+        return {f"{self.name}_{own.name_of(code)}": code for code in self.own_measurements}
+
+    @property
+    def own_drawings(self) -> dict[str, str]:
+        """The names of the user's own figures, each with the code."""
+        return {f"{self.name}_{own.name_of(code)}": code for code in self.own_figures}
 
     @property
     def collected(self) -> dict[str, str]:
@@ -156,7 +166,8 @@ class Study:
     def schedule_steps(self, measurement: str, name: str, run: Run) -> list[int]:
         """List the steps of ``run`` that a measurement is planned at; empty if it measures the ends."""
         schedule = self.config[measurement][name]["checkpoints"]
-        return [] if schedule == ENDS else self._schedules[schedule].steps(run)
+        first = self.measurement(measurement, name).from_step
+        return [] if schedule == ENDS else [step for step in self._schedules[schedule].steps(run) if step >= first]
 
     @cached_property
     def _schedules(self) -> dict[str, Schedule]:
@@ -268,15 +279,19 @@ def _in_words(value: str) -> str:
     return f"{name} ({', '.join(f'{key} {each}' for key, each in told.items())})" if told else name
 
 
-def study_in(path: Path) -> Study:
+def study_in(path: Path, change: Callable[[Any], Any] = lambda study: study) -> Study:
     """Read and check the study in a file.
+
+    Args:
+        path: the file.
+        change: of what it says, before it is checked.
 
     Raises:
         StudyError: as ``parse_study`` and ``study_of``.
     """
     parsed = parse_study(path)
     with own.beside(path):
-        return study_of(parsed.study, source=str(path), known=parsed.twice)
+        return study_of(change(parsed.study), source=str(path), known=parsed.twice)
 
 
 def study_of(config: Any, *, source: str, known: Sequence[str] = ()) -> Study:

@@ -7,6 +7,8 @@ from dataclasses import fields
 
 from sharpness.study.kinds import KINDS
 from sharpness.study.run import Run
+from sharpness.study.runs import as_record
+from sharpness.study.varied import axis_of
 
 _CONFIGURATION = [field.name for field in fields(Run) if field.name != "seed"]
 # What follows from other settings: named only where nothing else differs.
@@ -28,8 +30,9 @@ def check_pooling(name: str, kind: str, grids: dict[str, list[Run]]) -> Iterator
     if shown is None:
         return
     first: dict[Hashable, tuple[str, Run]] = {}
+    axes = {grid: axis_of(grid, map(as_record, runs)) for grid, runs in grids.items()}
     for grid, run in _members(grids):
-        values = shown(grid, run)
+        values = shown(axes[grid], run)
         place = (None if KINDS[kind].grids_together else grid, run.data, run.model, *values.values())
         earlier, other = first.setdefault(place, (grid, run))
         differing = [field for field in _CONFIGURATION if getattr(other, field) != getattr(run, field)]

@@ -32,6 +32,11 @@ def as_csv(runs: Iterable[Run]) -> str:
     return text.getvalue()
 
 
+def as_record(run: Run) -> dict[str, Any]:
+    """The fields of a run, as the table of runs has them and names them."""
+    return {COLUMNS.get(field.name, field.name): _cell(field, getattr(run, field.name)) for field in fields(Run)}
+
+
 def _cell(field: Field[Any], value: Any) -> Any:
     if isinstance(value, tuple):
         return " ".join(map(str, value))

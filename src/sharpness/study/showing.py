@@ -36,7 +36,7 @@ def _mapping(
         if isinstance(value, dict) and value and (key != "measure" or len(path) != 2) and key not in MAPPINGS:
             yield f"{indent}{key}:"
             yield from _mapping(whole, lines, value, at, f"{indent}  ")
-        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value) and key not in MAPPINGS:
             yield f"{indent}{key}:"
             for index, block in enumerate(value):
                 axes = list(_mapping(whole, lines, block, (*at, index), f"{indent}    ")) or [f"{indent}    {{}}"]

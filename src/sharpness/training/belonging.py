@@ -82,6 +82,11 @@ def check_network(checkpoints: Checkpoints, path: Path, start: tuple[Tensor, Ten
                     f"{path} has {name} {list(theirs.shape)} of {theirs.dtype}, its network {list(ours.shape)} of "
                     f"{ours.dtype}: {_ADVICE}"
                 )
+        moment = snapshot.second_moment
+        if moment is not None and moment.shape != snapshot.weights.shape:
+            raise DamagedError(
+                f"{path} has second moments {list(moment.shape)}, weights {list(found[0].shape)}: {_ADVICE}"
+            )
 
 
 def _read(record: Path) -> dict[str, Any]:

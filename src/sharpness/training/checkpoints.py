@@ -24,6 +24,8 @@ class Snapshot:
     weights: Tensor  # [P]
     buffers: Tensor  # [B]
     learning_rate: float  # of the next update
+    # Of an optimizer that divides by its root, after an update: the running mean of squared gradients, [P].
+    second_moment: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ def save_checkpoints(checkpoints: Checkpoints, path: Path) -> None:
     for index, snapshot in enumerate(snapshots):
         tensors[f"weights.{index}"] = snapshot.weights
         tensors[f"buffers.{index}"] = snapshot.buffers
+        if snapshot.second_moment is not None:
+            tensors[f"second_moments.{index}"] = snapshot.second_moment
     header = {
         "run": checkpoints.run.fields(),
         "kind": checkpoints.kind,
@@ -85,7 +89,9 @@ def load_checkpoints(path: Path, *, device: torch.device, steps: list[int] | Non
 
 def _snapshot(file: Sealed, index: int, step: int, learning_rate: float, device: torch.device) -> Snapshot:
     weights, buffers = (file.tensor(f"{name}.{index}", device) for name in ("weights", "buffers"))
-    return Snapshot(step, weights, buffers, learning_rate)
+    name = f"second_moments.{index}"
+    second_moment = file.tensor(name, device) if name in file.digests else None
+    return Snapshot(step, weights, buffers, learning_rate, second_moment)
 
 
 def steps_in(path: Path) -> list[int]:

@@ -92,4 +92,6 @@ class Descent:
     def snapshot(self, step: int) -> Snapshot:
         """Copy the state before update number ``step``."""
         learning_rate = self.learning_rate * self.factor_at(step)
-        return Snapshot(step, self.weights.clone(), self.buffers.clone(), learning_rate)
+        second_moment = None if self.rule is None else self.rule.second_moment
+        copied = None if second_moment is None else second_moment.clone()
+        return Snapshot(step, self.weights.clone(), self.buffers.clone(), learning_rate, copied)

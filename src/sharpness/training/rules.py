@@ -37,6 +37,11 @@ class Rule(ABC):
             velocity.sub_(weights, alpha=learning_rate * decay)
         return velocity
 
+    @property
+    def second_moment(self) -> Tensor | None:
+        """The running mean of squared gradients [P], by the root of which it divides; None before the first update."""
+        return self.state.get("square")
+
     @abstractmethod
     def _velocity(self, gradient: Tensor, learning_rate: float) -> Tensor: ...
 
@@ -82,6 +87,20 @@ class RMSProp(Rule):
 
 
 _RULES: dict[str, type[Rule]] = {"nesterov": Nesterov, "adam": Adam, "adamw": Adam, "rmsprop": RMSProp}
+
+
+def denominator(optimizer: Mapping[str, Any], second_moment: Tensor, num_updates: int) -> Tensor:
+    """Compute what Adam, AdamW or RMSProp divided its last update by, [P] in float64, positive.
+
+    Args:
+        optimizer: its name and all its settings.
+        second_moment: [P], after that update.
+        num_updates: until then, at least one.
+    """
+    unbiased: Tensor = second_moment.double()
+    if "beta2" in optimizer:
+        unbiased = unbiased / (1 - optimizer["beta2"] ** num_updates)
+    return unbiased.sqrt() + float(optimizer["epsilon"])
 
 
 def rule_of(optimizer: Mapping[str, Any]) -> Rule:

@@ -167,6 +167,8 @@ class StateFolder:
         for snapshot in kept.snapshots:
             _check_tensor("weights", snapshot.weights, trainer.weights)
             _check_tensor("buffers", snapshot.buffers, trainer.buffers)
+            if snapshot.second_moment is not None:
+                _check_tensor("second moments", snapshot.second_moment, trainer.weights)
 
     def _adopt(self, other: Path) -> None:
         """Replace this run's snapshots by links to those of a run of another length."""
@@ -212,6 +214,8 @@ def _packed(progress: Progress) -> tuple[dict[str, Any], dict[str, Tensor]]:
     snapshots = {snapshot.step: snapshot for snapshot in (progress.best, progress.last)}
     for step, snapshot in snapshots.items():
         tensors[f"{step}.weights"], tensors[f"{step}.buffers"] = snapshot.weights, snapshot.buffers
+        if snapshot.second_moment is not None:
+            tensors[f"{step}.second_moment"] = snapshot.second_moment
     header = {
         "epoch": progress.epoch,
         "index": progress.index,
@@ -263,7 +267,8 @@ def _unpacked(path: Path, header: Mapping[str, Any], trainer: Trainer) -> Progre
 
     def snapshot(name: str) -> Snapshot:
         step, learning_rate = header[name]
-        return Snapshot(step, tensors[f"{step}.weights"], tensors[f"{step}.buffers"], learning_rate)
+        second_moment = tensors.get(f"{step}.second_moment")
+        return Snapshot(step, tensors[f"{step}.weights"], tensors[f"{step}.buffers"], learning_rate, second_moment)
 
     directions = header["directions"]
     direction_products, direction_residual = header["since the last row"]
