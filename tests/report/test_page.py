@@ -339,28 +339,13 @@ def test_every_claim_of_the_poster_has_its_place():
     assert all(f"{words[0].upper()}{words[1:]}" in shown for words in IN_SHORT.values())
 
 
-def test_claims_without_a_measurement_come_last_and_folded():
-    text = page(claims=claims_table().iloc[[2, 0, 1]])
+def test_a_study_that_no_claim_is_about_says_so():
+    text = page(claims=claims_table().iloc[:0])
 
-    before, folded = text.split("<summary>1 claim of which this study has no measurement</summary>")
-    before = before.partition('<section id="findings">')[2]
-    assert [finding in before for finding in ("Peaks are lower", "Bowls are wide")] == [True, False]
-    assert "Bowls are wide" in folded
+    assert "None of the poster's claims is about what was trained and measured here." in text
     (tally,) = re.findall(r'<ul class="tally">(.*?)</ul>', text, flags=re.DOTALL)
-    assert re.findall(r"([a-z ]+): (\d)</li>", tally) == [
-        ("holds", "1"),
-        ("does not hold", "1"),
-        ("undecided", "0"),
-        ("not measured", "1"),
-    ]
-
-
-@pytest.mark.parametrize("found", [{"seeds": 1}, {"diverged": 2}, {"measured": "20 ± 1"}])
-def test_what_was_measured_is_never_folded(found):
-    text = page(claims=claims_table().iloc[[2]].assign(**found))
-
-    assert "no measurement" not in text
-    assert "not measured:" not in Read(text).text
+    assert re.findall(r"([a-z ]+): (\d)</li>", tally) == [("holds", "0"), ("does not hold", "0"), ("undecided", "0")]
+    assert '<table class="forest">' not in text
 
 
 def test_an_unknown_verdict_is_refused_by_name():

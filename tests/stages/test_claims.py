@@ -41,6 +41,29 @@ def test_the_stage_reads_collected_tables_and_writes_the_same_verdicts(tmp_path)
     assert (tmp_path / "claims.md").read_text() == f"{as_markdown(expected)}\nComputed by {source}.\n"
 
 
+def test_a_study_that_no_claim_is_about_has_a_table_without_rows_that_is_known_for_its_own(tmp_path):
+    table = whole_study()[0][2].assign(optimizer='{"name": "adam"}')
+    measured = table.drop(columns=[*FIELDS], errors="ignore")
+    measured.assign(code="1a2b3c", torch="2.14.1", device="cpu", threads=1).to_csv(tmp_path / "0.csv", index=False)
+    table.drop_duplicates("run").reindex(columns=["run", *FIELDS]).to_csv(tmp_path / "runs.csv", index=False)
+
+    claims(
+        kinds=["eigenvalues"],
+        measurements=["spectrum"],
+        tables=[tmp_path / "0.csv"],
+        runs=tmp_path / "runs.csv",
+        settings="{}",
+        markdown=tmp_path / "claims.md",
+        csv=tmp_path / "claims.csv",
+        study="0123456789ab",
+    )
+
+    written = pd.read_csv(tmp_path / "claims.csv")
+    assert written.empty
+    assert "0123456789ab" in written
+    assert set(decide(collected([]))) < set(written)
+
+
 def test_the_claims_depend_on_no_module_that_imports_torch_or_draws():
     paths = sources("sharpness.stages.claims")
 

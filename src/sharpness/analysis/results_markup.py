@@ -95,7 +95,13 @@ def _has_whole_norms(table: pd.DataFrame) -> bool:
 def _header(table: pd.DataFrame) -> list[str]:
     whole = ["stochastic"] if _has_whole_norms(table) else []
     epoch = table["validation_epoch"].iloc[0]
-    return ["γ", "‖H‖_F best / last", *whole, "Test acc.", f"Val. acc. ({epoch:g})", "Loss", "Dist."]
+    return [_first(table), "‖H‖_F best / last", *whole, "Test acc.", f"Val. acc. ({epoch:g})", "Loss", "Dist."]
+
+
+def _first(table: pd.DataFrame) -> str:
+    """What names the rows: γ where some are of one, as those of the poster."""
+    is_gamma = [str(label).replace(".", "", 1).replace("e-", "").isdigit() for label in table.get("label", ["1"])]
+    return "γ" if any(is_gamma) or "label" not in table else "Run"
 
 
 def _definitions(table: pd.DataFrame, loss: str) -> str:

@@ -1,13 +1,17 @@
 """Tables made of tables: peaks of the curvature, Frobenius norms, and the poster's table of results as numbers."""
 
+import json
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from sharpness.analysis.axes import grid_axes, in_text, with_axis
 from sharpness.study.measurement import required
+from sharpness.study.nested import EMPTY, MAPPINGS
 from sharpness.study.records import columns_of
 from sharpness.study.runs import FIELDS
+from sharpness.study.varied import Axis
 
 # Equal in all of these, two runs are seeds of one configuration.
 CONFIGURATION = [field for field in FIELDS if field != "seed"]
@@ -63,6 +67,17 @@ def batch_order(batch_size: str | float) -> float:
     return float("inf") if batch_size == "full" else float(batch_size)
 
 
+def with_fields_of(table: pd.DataFrame, source: pd.DataFrame) -> pd.DataFrame:
+    """A table of runs, with those fields of each run that only ``source`` has.
+
+    Args:
+        table: column run.
+        source: columns run and the fields of each.
+    """
+    missing = [field for field in FIELDS if field in source and field not in table]
+    return table.merge(source.drop_duplicates("run")[["run", *missing]], on="run")
+
+
 def frobenius(spectrum: pd.DataFrame) -> pd.DataFrame:
     """Frobenius norm from the tracked largest eigenvalues, and how many these are.
 
@@ -81,10 +96,10 @@ def frobenius(spectrum: pd.DataFrame) -> pd.DataFrame:
 
 
 def results_table(history: pd.DataFrame, spectrum: pd.DataFrame, *, validation_epoch: float) -> pd.DataFrame:
-    """The poster's table: mean and standard deviation over seeds for each gamma and each rate of plain SGD.
+    """The poster's table: mean and standard deviation over seeds for each gamma, each rate, or what a grid varies.
 
     Args:
-        history: one row per epoch of the runs of the grids "gamma" and "sgd".
+        history: one row per epoch of the runs.
         spectrum: their eigenvalues at the checkpoints "best" and "last", and the Frobenius norm of the whole Hessian
             there, if it was estimated.
         validation_epoch: the early epoch whose validation accuracy is shown.
@@ -101,11 +116,12 @@ def results_table(history: pd.DataFrame, spectrum: pd.DataFrame, *, validation_e
         runs = runs.merge(_whole_norms(spectrum), how="left", on=["grid", "run"])
         quantities, errors = [*QUANTITIES, *WHOLE_NORMS], [f"{name}_error" for name in WHOLE_NORMS]
     runs.loc[runs["diverged"], [*quantities, *errors]] = np.nan
-    groups = runs.groupby(["data", "model", "label"], sort=False)
+    groups = runs.groupby(["data", "model", "grid", "label"], sort=False)
     means, deviations = groups[quantities].mean(), groups[quantities].std()
     counts = groups.agg(
-        grid=("grid", "first"),
         setting=("setting", "first"),
+        is_gamma=("is_gamma", "first"),
+        is_rate=("is_rate", "first"),
         num_eigenvalues=("num_eigenvalues", "min"),
         num_seeds=("seed", "nunique"),
         num_diverged=("diverged", "sum"),
@@ -114,6 +130,7 @@ def results_table(history: pd.DataFrame, spectrum: pd.DataFrame, *, validation_e
     if errors:
         table = table.join(groups[errors].max())
     table = table.reset_index()
+    table.insert(3, "grid", table.pop("grid"))
     return _poster_order(table).assign(validation_epoch=validation_epoch)
 
 
@@ -124,29 +141,46 @@ def _measured_runs(history: pd.DataFrame, validation_epoch: float) -> pd.DataFra
             f"validation_epoch must be an epoch of the history, got {validation_epoch}; "
             f"the history ends at {history['epoch'].max():g}"
         )
-    ours = history[history["grid"].isin(["gamma", "sgd"])].drop_duplicates(["grid", "run", "epoch"])
+    ours, axes = history.drop_duplicates(["grid", "run", "epoch"]), grid_axes(history)
+    shown = [with_axis(ours[ours["grid"] == grid], axis) for grid, axis in axes.items()]
     return pd.DataFrame(
-        [_measured(run.sort_values("epoch"), validation_epoch) for _, run in ours.groupby(["grid", "run"])]
+        [
+            _measured(run.sort_values("epoch"), axis, validation_epoch)
+            for of_grid, axis in zip(shown, axes.values(), strict=True)
+            for _, run in of_grid.groupby("run")
+        ]
     )
 
 
-def _measured(run: pd.DataFrame, validation_epoch: float) -> dict[str, Any]:
+def _measured(run: pd.DataFrame, axis: Axis, validation_epoch: float) -> dict[str, Any]:
     first, last = run.iloc[0], run.iloc[-1]
     # argmax takes the first of equals, as the checkpoint "best" does: it is kept on an improvement only.
     best = run.iloc[_best(run)]
     early = run.loc[np.isclose(run["epoch"], validation_epoch), "validation_accuracy"]
-    is_nudged = first["grid"] == "gamma"
-    setting = first["gamma"] if is_nudged else first["learning_rate"]
+    setting = first[axis.column]
     return {
         **{field: first[field] for field in RUN},
         "setting": setting,
-        "label": f"{setting:g}" if is_nudged else f"SGD({setting:g})",
+        "is_gamma": axis.field == "gamma",
+        "is_rate": axis.field == "learning_rate",
+        "label": _label(first, axis),
         "test_accuracy": best["test_accuracy"],
         "validation_accuracy": early.iloc[0] if len(early) else np.nan,
         "training_loss": last["training_loss"],
         "distance": best["distance"],
         "diverged": bool(run["diverged"].any()),
     }
+
+
+def _label(run: pd.Series, axis: Axis) -> str:
+    """``0.1`` for a gamma, ``SGD(0.05)`` for a learning rate, ``beta2 0.9`` for anything else."""
+    value = in_text(run[axis.column])
+    if axis.field == "gamma":
+        return value
+    if axis.field != "learning_rate":
+        return value if axis.field in MAPPINGS else f"{axis.words} {value}"
+    name = json.loads(run.get("optimizer", EMPTY)).get("name", "SGD")
+    return f"{name}({value})" if run["gamma"] == 1 else f"γ {run['gamma']:g}, {name}({value})"
 
 
 def _best(run: pd.DataFrame) -> int:
@@ -182,8 +216,12 @@ def _whole_norms(spectrum: pd.DataFrame) -> pd.DataFrame:
 
 
 def _poster_order(table: pd.DataFrame) -> pd.DataFrame:
-    # Gammas ascending, then plain SGD: the largest rate, and the others ascending.
-    largest = table.groupby(["data", "model", "grid"])["setting"].transform("max")
-    comes_first = (table["grid"] == "sgd") & (table["setting"] == largest)
-    ordered = table.assign(later=~comes_first).sort_values(["data", "model", "grid", "later", "setting"])
-    return ordered.drop(columns="later").reset_index(drop=True)
+    # Gammas ascending, then the grids of plain SGD: the largest rate, and the others ascending.
+    parts = []
+    for _, of_grid in table.assign(after=~table["is_gamma"]).groupby(["data", "model", "after", "grid"]):
+        if pd.api.types.is_numeric_dtype(numbers := of_grid["setting"].infer_objects()):
+            is_first = of_grid["is_rate"] & (numbers == numbers.max())
+            of_grid = of_grid.assign(later=~is_first, setting=numbers).sort_values(["later", "setting"])
+        parts.append(of_grid)
+    ordered = pd.concat(parts).assign(setting=lambda rows: rows["setting"].infer_objects())
+    return ordered[[column for column in table if column not in ("is_gamma", "is_rate")]].reset_index(drop=True)

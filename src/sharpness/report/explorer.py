@@ -139,7 +139,7 @@ def _spectrum(rows: pd.DataFrame) -> dict[str, Any] | None:
         "values": [rounded(values[rank]) for rank in values],
         "residuals": rounded(largest["residual"], 2),
         "elsewhere": rounded(elsewhere),
-        "limit": rounded([limits_of(leading).iloc[0]])[0],
+        "limit": rounded([limits.iloc[0] if (limits := limits_of(leading)).nunique() == 1 else math.nan])[0],
     }
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from sharpness.analysis.figures.palette import colour_of
+from sharpness.analysis.axes import grid_axes, with_axis
+from sharpness.analysis.figures.palette import colours_of
 from sharpness.analysis.figures.runs import models, name_of, settings_in_words, text
-from sharpness.analysis.tables import batch_order, trajectory
+from sharpness.analysis.tables import trajectory
 from sharpness.report.explorer import rounded
+from sharpness.study.varied import Axis
 
 # By what sharpness is steered, in the reader's words, and the claims that a panel bears on.
 STEERED = {
@@ -48,25 +50,24 @@ def panels(spectra: Iterable[pd.DataFrame]) -> list[Panel]:
     found: dict[str, Panel] = {}
     for spectrum in spectra:
         planned = spectrum[(spectrum["which"] == "largest") & (spectrum["checkpoint"] == "planned")]
-        for setting in STEERED:
-            of_grid = planned[planned["grid"] == setting]
-            if setting not in found and len(of_grid):
-                rows = models(trajectory(of_grid).query("rank == 0"))[0]
-                if (panel := _panel(setting, rows)) is not None:
-                    found[setting] = panel
-    return [found[setting] for setting in STEERED if setting in found]
+        for grid, axis in grid_axes(planned).items():
+            if axis.field not in (*found, "learning_rate_epochs"):  # a change of the rate steers only after it
+                rows = models(trajectory(planned[planned["grid"] == grid]).query("rank == 0"))[0]
+                if (panel := _panel(axis, with_axis(rows, axis))) is not None:
+                    found[axis.field] = panel
+    return [found[setting] for setting in dict.fromkeys([*STEERED, *found]) if setting in found]
 
 
-def _panel(setting: str, rows: pd.DataFrame) -> Panel | None:
-    lines = []
-    for value in sorted(rows[setting].unique(), key=batch_order):
-        of_value = rows[(rows[setting] == value) & ~rows["diverged"] & rows["eigenvalue"].notna()]
+def _panel(axis: Axis, rows: pd.DataFrame) -> Panel | None:
+    setting, column, lines = axis.field, axis.column, []
+    for value, colour in colours_of(setting, rows[column]).items():
+        of_value = rows[(rows[column] == value) & ~rows["diverged"] & rows["eigenvalue"].notna()]
         over_seeds = of_value.groupby("epoch")["eigenvalue"].agg(["mean", "min", "max"])
         if len(over_seeds) > 1:
             lines.append(
                 {
                     "label": text(value),
-                    "colour": colour_of(setting, value),
+                    "colour": colour,
                     "epochs": rounded(over_seeds.index),
                     "mean": rounded(over_seeds["mean"]),
                     "low": rounded(over_seeds["min"]),
@@ -75,7 +76,7 @@ def _panel(setting: str, rows: pd.DataFrame) -> Panel | None:
             )
     if len(lines) < 2:
         return None
-    title, claims = STEERED[setting]
+    title, claims = STEERED.get(setting, (axis.words, ""))
     others = [field for field in STEERED if field != setting and (field != "gamma" or (rows[field] != 1).any())]
     seeds = rows["seed"].nunique()
     fixed = ", ".join(

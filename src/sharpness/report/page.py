@@ -167,11 +167,10 @@ def render(
             subjects=list(dict.fromkeys(name for chapter in chapters for name in chapter.origin.training.subjects)),
             prefix={name: f"{name}-" if len(chapters) > 1 else "" for name in names},
             digest=digest,
-            measured=[row for row in rows if row["is_measured"]],
-            not_measured=[row for row in rows if not row["is_measured"]],
+            measured=rows,
             claims_caption=claims_caption,
             rules=Markup(rules_of(rules)),
-            verdicts=Counter(row["verdict"] for row in rows if row["is_measured"]),
+            verdicts=Counter(row["verdict"] for row in rows),
             chips={chapter.study: _chips(chapter, rows) for chapter in chapters},
             symbols=SYMBOLS,
             colours=COLOURS,
@@ -218,8 +217,6 @@ def _claims(chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
                 "number": index,
                 "sentence": IN_SHORT.get(row["claim"], row["finding"]),
                 "subject": subject(row["model"], row["data"]) if row["model"] else "",
-                # Whether the study has anything to say on a claim, be it that all runs diverged.
-                "is_measured": bool(row["seeds"] or row["diverged"] or row["measured"]),
                 "effect": "" if row["effect"] == "" else number(row["effect"]),
                 "interval": "" if "" in (row["low"], row["high"]) else f"{number(row['low'])} to {number(row['high'])}",
                 "threshold": threshold_in_words(row),
@@ -242,7 +239,7 @@ def _wanted(row: Mapping[str, Any]) -> str:
 
 def _chips(chapter: Chapter, rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
     """For each panel that a study begins with, the verdicts on the claims that it bears on."""
-    own = [row for row in rows if row["study"] == chapter.study and row["is_measured"]]
+    own = [row for row in rows if row["study"] == chapter.study]
     return [
         [next(row for row in own if row["claim"] == claim) for claim in panel.claims if _has(own, claim)]
         for panel in chapter.panels

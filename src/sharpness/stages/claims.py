@@ -23,7 +23,7 @@ def claims(
     csv: Path,
     study: str = "",
 ) -> None:
-    """Decide every claim of the poster by the experiments of a study.
+    """Decide every claim of the poster that the experiments of a study are about.
 
     Args:
         kinds: kind of the experiment of each table.
@@ -43,7 +43,11 @@ def claims(
     source = made_by(frames)
     write_text(f"{as_markdown(verdicts)}\nComputed by {source}.\n", markdown)
     known_by = {"made_by": source, "study_digest": study} if study else {"made_by": source}
-    write_text(verdicts.assign(**known_by).to_csv(index=False), csv)
+    table = verdicts.assign(**known_by)
+    if verdicts.empty and study:
+        # Without a row, a column tells by its name which study has nothing to say.
+        table = table.assign(**{study: None})
+    write_text(table.to_csv(index=False), csv)
 
 
 if __name__ == "__main__":

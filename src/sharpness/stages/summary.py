@@ -10,7 +10,7 @@ from sharpness.report.costs import costs_of, jobs_of
 from sharpness.runtime.stage import run_stage
 from sharpness.study.jobs import jobs
 from sharpness.study.paths import StudyFolder
-from sharpness.study.plan import CLAIMS, study_in
+from sharpness.study.plan import CLAIMS, Study, study_in
 
 WIDTH = 118  # of a line in the terminal
 
@@ -22,7 +22,11 @@ def summary(config: Path, results: Path) -> None:
         config: the study's file.
         results: the study's folder.
     """
-    study = study_in(config)
+    tell(study_in(config), results)
+
+
+def tell(study: Study, results: Path) -> None:
+    """Print the same of a study that was read already."""
     print(f"\nThe study {study.name}\n")
     folder = StudyFolder(str(results))
     claims = Path(folder.table(CLAIMS, "md"))
@@ -40,12 +44,11 @@ def summary(config: Path, results: Path) -> None:
 
 
 def _print_verdicts(claims: Path) -> None:
-    """A line for each claim that was measured, with the test that decided it, as far as a terminal is wide."""
-    print("The poster's claims")
+    """A line for each claim that the study is about, with the test that decided it, as far as a terminal is wide."""
     with claims.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    measured = [row for row in rows if int(row["seeds"])]
-    for row in measured:
+    print("The poster's claims" if rows else "None of the poster's claims is about what was trained and measured.")
+    for row in rows:
         # What tells two parts of a sentence apart stands at its end.
         sentence, colon, part = row["finding"].partition(": ")
         test = decided_by(row)
@@ -53,8 +56,6 @@ def _print_verdicts(claims: Path) -> None:
         begin = f"{row['claim']}  {row['verdict']:<13}  {sentence}"
         room = WIDTH - len(end)
         print((begin if len(begin) <= room else f"{begin[: room - 1]}…") + end)
-    if others := len(rows) - len(measured):
-        print(f"{others} of {len(rows)} are about what this study does not measure.")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 import pandas as pd
 from claims.invented import (
-    LETTERS,
     RATES,
     STRENGTHS,
     final_eigenvalues,
     heights_along,
     history_rows,
+    rows_of,
     verdict_of,
     whole_study,
 )
@@ -31,7 +31,7 @@ def test_claims_go_by_the_kind_of_an_experiment():
     tables = heights_along("learning_rate", RATES, STRENGTHS["holds"])
     others = [("spectrum", name, table) for _, name, table in tables]
 
-    assert verdict_of(others, "b")["verdict"] == "undecided"
+    assert rows_of(others, "b") == []
     renamed = [(kind, name, table.assign(experiment="slices")) for kind, name, table in tables]
     assert verdict_of(renamed, "b")["verdict"] == "holds"
 
@@ -44,8 +44,7 @@ def test_tables_without_a_row_decide_nothing(tmp_path):
         table.iloc[:0].to_csv(path, index=False)
         tables.append((kind, measurement, pd.read_csv(path)))
     found = decide(collected(tables))
-    assert found["claim"].tolist() == LETTERS
-    assert (found["verdict"] == "undecided").all()
+    assert found.empty
     # Beside experiments that have rows, they take nothing away.
     both = decide(collected([*whole_study(), *tables]))
     pd.testing.assert_frame_equal(both, decide(collected(whole_study())))

@@ -8,6 +8,7 @@ import pytest
 from claims.invented import (
     ends_of_runs,
     flat_runs_generalise,
+    rows_of,
     spectrum_rows,
     table_of_results,
     together,
@@ -122,7 +123,7 @@ def test_eigenvalues_of_one_hessian_are_correlated_together_and_of_two_apart():
 
 
 def test_a_table_of_one_rate_has_no_order():
-    assert verdict_of(table_of_results({("sgd", 0.1): 1.0}), "o")["verdict"] == "undecided"
+    assert rows_of(table_of_results({("sgd", 0.1): 1.0}), "o") == []
     assert len(together(spectrum_rows([1.0]))) == 3
 
 

@@ -10,6 +10,7 @@ from claims.invented import (
     history_rows,
     nudged_accuracies,
     nudged_norms,
+    rows_of,
     spectrum_rows,
     together,
     verdict_of,
@@ -117,13 +118,14 @@ def test_of_two_settings_that_measured_the_same_runs_the_one_with_more_eigenvalu
     assert verdict_of(both, "k") == pytest.approx(verdict_of([("nudged", "spectrum", rows), history], "k"), nan_ok=True)
 
 
-def test_histories_without_an_evaluated_early_epoch_leave_speed_undecided():
+def test_histories_without_an_evaluated_early_epoch_say_nothing_of_speed():
     ((kind, name, history),) = nudged_accuracies(early=lambda s: s)(STRENGTHS["holds"])
-    row = verdict_of([(kind, name, history[(history["epoch"] == 0) | (history["epoch"] > 2)])], "n")
+    late = history[(history["epoch"] == 0) | (history["epoch"] > 2)]
+    assert rows_of([(kind, name, late)], "n") == []
+    assert len(rows_of([(kind, name, late)], "m")) == 1
 
-    assert (row["verdict"], row["seeds"]) == ("undecided", 0)
-    assert "evaluated early" in row["would_decide"]
 
-
-def test_nothing_to_compare_with_is_undecided():
-    assert verdict_of(nudged_norms((0.1,), lambda s: s)([0.5, 0.55]), "l")["would_decide"].endswith("a gamma above it")
+def test_a_study_without_a_gamma_above_one_is_not_about_it():
+    tables = nudged_norms((0.1,), lambda s: s)([0.5, 0.55])
+    assert rows_of(tables, "l") == []
+    assert len(rows_of(tables, "k")) == 1

@@ -125,9 +125,8 @@ def test_the_second_peaks_claim_has_four_parts_and_fails_if_one_is_reversed():
         row = verdict_of([*good, *second_peaks(strengths, ["batch_size"])], "p")
         assert row["verdict"] == answer
         assert row["measured"].count("lower") == row["measured"].count("earlier") == 2
-    alone = verdict_of(good, "p")
-    assert alone["verdict"] == "undecided"
-    assert "batch_size" in alone["would_decide"]
+    assert rows_of(good, "p") == []  # without a grid of batch sizes
+    assert verdict_of(second_peaks([-1, -1.1, -0.9], ["learning_rate"]), "p")["verdict"] == "does not hold"
 
 
 def test_the_second_peak_is_that_of_the_second_eigenvalue():

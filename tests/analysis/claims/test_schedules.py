@@ -31,9 +31,7 @@ def test_changes_that_do_the_same_early_and_late_show_that_the_claim_does_not_ho
 def test_a_change_at_one_time_only_or_without_the_steady_run_decides_nothing():
     (_, _, rows), *_ = schedules_of(STRENGTHS["holds"])
     for part in (rows[rows["learning_rate_epochs"] != "7"], rows[rows["learning_rate_epochs"] != ""]):
-        row = verdict_of([("schedules", "spectrum", part)], "r")
-        assert row["verdict"] == "undecided"
-        assert "early, late and never" in row["would_decide"]
+        assert rows_of([("schedules", "spectrum", part)], "r") == []
 
 
 @pytest.mark.parametrize("epochs", ["", "1", "7"])

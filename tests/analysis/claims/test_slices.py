@@ -9,7 +9,8 @@ from claims.invented import KS, RATES, STRENGTHS, bowls, rows_of, slice_rows, to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpness.analysis.claims.slices import at_shared_times, bowl
+from sharpness.analysis.claims.collected import collected
+from sharpness.analysis.claims.slices import at_shared_times, bowl, slices
 from sharpness.analysis.rise import RISE
 
 BOWLS = {
@@ -68,9 +69,7 @@ def test_a_run_that_diverged_had_no_bowl():
 def test_the_width_needs_both_settings_and_an_open_slice_ranks_last():
     rows = widths_along(STRENGTHS["holds"])[0][2]
     rates = rows[rows["grid"] == "learning_rate"]
-    row = verdict_of([("widths", "slices", rates)], "q")
-    assert row["verdict"] == "undecided"
-    assert "batch_size" in row["would_decide"]
+    assert rows_of([("widths", "slices", rates)], "q") == []
     # The widest stay flat: where they would be wider is not seen, and does not matter.
     flat = (rows["learning_rate"] == RATES[-1]) & (rows["seed"] == 0)
     row = verdict_of([("widths", "slices", rows.assign(loss=rows["loss"].where(~flat, 1.0)))], "q")
@@ -123,8 +122,15 @@ def widths_growing(times, *, settings, rates=RATES, kind="widths", per_epoch=10,
     return kind, "slices", rows
 
 
-def widths_by_rate(row):
-    (text,) = re.findall(r"\(learning rate ([^)]*)\)", row["measured"])
+def widths_of(tables):
+    """What is found of the claim on widths by the learning rate alone, though it is about the batch size too."""
+    found = [each for each in slices(collected(tables)) if each.claim == "q"]
+    assert not any(each.verdict.is_asked for each in found)
+    return next(each for each in found if "(learning rate" in each.verdict.measured)
+
+
+def widths_by_rate(measured):
+    (text,) = re.findall(r"\(learning rate ([^)]*)\)", measured)
     cells = dict(cell.split(": ") for cell in text.split(", "))
     return {float(rate): float(cell) for rate, cell in cells.items()}
 
@@ -135,9 +141,9 @@ def test_widths_are_compared_as_they_were_measured():
         widths_growing((2, 4), settings="widths"),
         widths_growing((2, 4, 20, 30, 40), settings="top", kind="slices", rates=RATES[1:2]),
     ]
-    row = verdict_of(tables, "q")
-    assert row["configuration"] == "settings widths"
-    assert widths_by_rate(row) == pytest.approx({rate: 3 * rate for rate in RATES}, rel=5e-3)
+    found = widths_of(tables)
+    assert found.subject.configuration == "settings widths"
+    assert widths_by_rate(found.verdict.measured) == pytest.approx({rate: 3 * rate for rate in RATES}, rel=5e-3)
 
 
 def test_widths_are_compared_at_the_checkpoints_that_all_runs_have():
@@ -146,17 +152,17 @@ def test_widths_are_compared_at_the_checkpoints_that_all_runs_have():
         widths_growing((2, 2.5, 4), settings="widths", rates=RATES[:2]),
         widths_growing((2, 2.5, 4, 8, 16), settings="widths", rates=RATES[2:], per_epoch=39, epochs=16),
     ]
-    row = verdict_of(tables, "q")
+    found = widths_of(tables)
     times = 2.5  # the median of those
-    assert widths_by_rate(row) == pytest.approx(
+    assert widths_by_rate(found.verdict.measured) == pytest.approx(
         {rate: times * rate for rate in RATES}, rel=5e-3
     )  # printed to three digits
     apart = [
         widths_growing((2, 4), settings="widths", rates=RATES[:2]),
         widths_growing((3, 5), settings="widths", rates=RATES[2:]),
     ]
-    rows = rows_of(apart, "q")
-    assert all("at the same epochs of all runs" in row["would_decide"] for row in rows)
+    (found,) = (each for each in slices(collected(apart)) if each.claim == "q")
+    assert "at the same epochs of all runs" in found.verdict.would_decide
 
 
 @given(

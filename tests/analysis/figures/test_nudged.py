@@ -60,13 +60,16 @@ def test_the_frobenius_norm_uses_the_number_of_eigenvalues_that_every_checkpoint
     assert "of 3 eigenvalues" in whole.get_title()
 
 
-def test_the_rates_of_plain_sgd_stay_out():
-    runs = [*gammas(seeds=(0,)), run_fields(grid="sgd", learning_rate=0.1)]
+def test_grids_have_panels_of_their_own_by_what_they_vary_whatever_their_names():
+    runs = [{**run, "grid": "mine"} for run in gammas(seeds=(0,))]
+    rates = [run_fields(grid="yours", learning_rate=rate) for rate in (0.1, 0.2)]
 
-    figure = nudged(history_frame(runs), spectrum_frame(runs))
+    figure = nudged(history_frame([*runs, *rates]), spectrum_frame([*runs, *rates]))
 
-    assert legend_labels(figure) == ["γ = 0.01", "γ = 0.1", "γ = 1 (SGD)", "γ = 5", "2 / (γ × learning rate)"]
-    assert len(lines(figure.get_axes()[0])) == 4
+    upper, lower = figure.subfigs
+    assert legend_labels(lower) == ["γ = 0.01", "γ = 0.1", "γ = 1 (SGD)", "γ = 5", "2 / (γ × learning rate)"]
+    assert legend_labels(upper) == ["learning rate = 0.1", "learning rate = 0.2", "2 / learning rate"]
+    assert [len(lines(part.get_axes()[0])) for part in (upper, lower)] == [2, 4]
 
 
 def test_a_diverged_seed_is_marked():

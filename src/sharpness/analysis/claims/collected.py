@@ -8,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 
+from sharpness.analysis.axes import grid_axes
 from sharpness.analysis.tables import batch_order
 from sharpness.study.kinds import KINDS
 from sharpness.study.measurement import required
 from sharpness.study.records import columns_of
 from sharpness.study.runs import FIELDS, NEUTRAL_COLUMNS
 
-_RUN = ["grid", "run", *FIELDS, "diverged", "lost"]
+_RUN = ["grid", "axis", "run", *FIELDS, "diverged", "lost"]
 # What the claims are decided from.
 _MEASURED = {measurement for kind in KINDS.values() if kind.claims for measurement in kind.measurements}
 
@@ -107,10 +108,11 @@ def collected(
     for kind, measurement, table in tables:
         if measurement not in _MEASURED or "run" not in table or table.empty:
             continue
+        axes = {grid: axis.field for grid, axis in grid_axes(table).items()}
         table = of_the_posters_training(table)
         if table.empty:
             continue
-        rows = table.assign(batch_size=table["batch_size"].map(batch_order))
+        rows = table.assign(axis=table["grid"].map(axes), batch_size=table["batch_size"].map(batch_order))
         parts.setdefault((kind, measurement), []).append(rows)
         if measurement != "variants":  # which say so of the variant
             diverged |= set(table.loc[table["diverged"], "run"])

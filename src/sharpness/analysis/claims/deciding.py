@@ -23,7 +23,7 @@ from sharpness.analysis.claims.slices import slices
 from sharpness.analysis.claims.steps import steps
 from sharpness.analysis.claims.subjects import Subject
 from sharpness.analysis.claims.variants import variants
-from sharpness.analysis.claims.verdicts import Verdict, undecided
+from sharpness.analysis.claims.verdicts import Verdict
 from sharpness.analysis.claims.wording import number
 
 FAMILIES = (peaks, slices, steps, variants, nudged, ends, schedules)
@@ -43,8 +43,15 @@ p stands beside each, for whoever wants to correct.
 """
 
 
+COLUMNS = (
+    *("claim", "finding", "model", "data", "configuration", "verdict", "test", "p", "quantity", "measured", "effect"),
+    *("low", "high", "unit", "side", "threshold", "part", "seeds", "seeds_are", "exploring", "diverged"),
+    *("would_decide", "seeds_needed"),
+)
+
+
 def decide(collected: Collected) -> pd.DataFrame:
-    """The verdicts, in the order of the claims' letters; a claim without runs has one row, undecided.
+    """The verdicts, in the order of the claims' letters; a claim that the study is not about has no row.
 
     Args:
         collected: the tables of the study.
@@ -59,25 +66,23 @@ def decide(collected: Collected) -> pd.DataFrame:
     exploring = _found(collected.of_seeds(lambda seeds: seeds < FIRST_CONFIRMING))
     rows = [_row(finding, "confirming", exploring.get(place)) for place, finding in confirming.items()]
     rows += [_row(finding, "exploring") for place, finding in exploring.items() if place not in confirming]
-    known = {row["claim"] for row in rows}
-    rows += [
-        _row(Finding(letter, Subject(), undecided(claim.needs), 0), "")
-        for letter, claim in CLAIMS.items()
-        if letter not in known
-    ]
-    return pd.DataFrame(sorted(rows, key=lambda row: str(row["claim"])))
+    return pd.DataFrame(sorted(rows, key=lambda row: str(row["claim"])), columns=COLUMNS)
 
 
 def _found(collected: Collected) -> dict[tuple[str, Subject], Finding]:
     """What all families of claims find, by claim and subject: the same at both ends of the bracket, or undecided."""
-    upper = {(finding.claim, finding.subject): finding for family in FAMILIES for finding in family(collected)}
-    lower = upper
-    if (others := collected.elsewhere()) is not collected:
-        lower = {(finding.claim, finding.subject): finding for family in FAMILIES for finding in family(others)}
+    upper = _asked(collected)
+    others = collected.elsewhere()
+    lower = upper if others is collected else _asked(others)
     return {
-        place: bracketed(finding, lower[place]) if place[0] in ON_EIGENVALUES else finding
+        place: bracketed(finding, lower.get(place, finding)) if place[0] in ON_EIGENVALUES else finding
         for place, finding in upper.items()
     }
+
+
+def _asked(collected: Collected) -> dict[tuple[str, Subject], Finding]:
+    found = (finding for family in FAMILIES for finding in family(collected))
+    return {(finding.claim, finding.subject): finding for finding in found if finding.verdict.is_asked}
 
 
 def bracketed(upper: Finding, lower: Finding) -> Finding:

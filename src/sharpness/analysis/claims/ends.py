@@ -14,7 +14,7 @@ from sharpness.analysis.claims.findings import Finding
 from sharpness.analysis.claims.norms import at_loss, last_norms, of_one_settings, with_losses
 from sharpness.analysis.claims.peaks import courses
 from sharpness.analysis.claims.subjects import AXES, Subject, along, over_settings, plain
-from sharpness.analysis.claims.verdicts import Verdict, differs, ordered, undecided
+from sharpness.analysis.claims.verdicts import Verdict, differs, not_asked, ordered
 from sharpness.analysis.claims.wording import number
 from sharpness.study.kinds import kinds_for
 
@@ -23,7 +23,7 @@ def ends(collected: Collected) -> Iterator[Finding]:
     """The claims on where runs end."""
     rate = AXES[0]
     spectrum = collected.rows("spectrum", "eigenvalues")
-    largest = courses(spectrum[spectrum["grid"] == rate.setting], rank=0)
+    largest = courses(spectrum[spectrum["axis"] == rate.setting], rank=0)
     for rows, quantity in ((largest, "end"), (last_norms(collected, "table"), "log_norm")):
         for subject, runs in along(plain(rows), rate):
             cells = over_settings(of_one_settings(runs) if quantity == "log_norm" else runs, rate.setting, quantity)
@@ -100,7 +100,7 @@ def _correlation(runs: pd.DataFrame) -> Verdict:
     quantities = list(_OF_LOST)
     finite = runs[runs["lost"] | np.isfinite(runs[quantities].astype(float)).all(axis="columns")]
     if finite.empty:
-        return undecided("runs with an eigenvalue, a training loss and a test accuracy at the end")
+        return not_asked()
     entered = finite.assign(**{name: finite[name].mask(finite["lost"], value) for name, value in _OF_LOST.items()})
     found = {seed: partial_rank_correlation(of_seed[quantities]) for seed, of_seed in entered.groupby("seed")}
     known = finite[~finite["lost"]]

@@ -12,7 +12,7 @@ from sharpness.analysis.claims.findings import Finding
 from sharpness.analysis.claims.norms import at_equal_loss, norms_of, of_one_settings, with_losses
 from sharpness.analysis.claims.rules import ABOUT_TEN, FIRST_FIFTH, POINT
 from sharpness.analysis.claims.subjects import Cells, compared, over_settings
-from sharpness.analysis.claims.verdicts import Verdict, alike, all_of, differs, undecided
+from sharpness.analysis.claims.verdicts import Verdict, alike, all_of, differs, not_asked
 from sharpness.analysis.claims.wording import setting_text, spread
 from sharpness.study.kinds import kinds_for
 
@@ -39,8 +39,7 @@ def _steered(rows: pd.DataFrame, *, is_larger: bool) -> Verdict:
     measured = cells.in_words("gamma")
     gammas = _beside(cells, is_larger=is_larger)
     if not gammas:
-        side = "above" if is_larger else "below"
-        return undecided(f"runs with gamma 1 and with a gamma {side} it", measured=measured)
+        return not_asked()
     gamma, *others = gammas
     equal, levels = _at_equal_loss(rows, gamma)
     words = f"gamma {setting_text(gamma)} less 1: {spread(equal)} decades at a loss of {spread(10**levels)}"
@@ -82,7 +81,7 @@ def _as_accurate(runs: pd.DataFrame) -> Verdict:
         measured = f"% at {cells.in_words('gamma', logs=False)}"
         gammas = _beside(cells, is_larger=False)
         if not gammas:
-            return undecided("runs with gamma 1 and with a gamma below it", measured=measured)
+            return not_asked()
         # However far off the accuracy of a run that diverged may be, it is not the same.
         numbers = cells.less(gammas[0], 1.0, when_lost=np.inf)
         parts.append((name, alike(numbers, POINT, rounding=_rounding(runs[quantity]), measured=measured)))
@@ -94,7 +93,7 @@ def _faster(runs: pd.DataFrame) -> Verdict:
     measured = f"% in the first fifth of training, {cells.in_words('gamma', logs=False)}"
     gammas = _beside(cells, is_larger=False)
     if not gammas:
-        return undecided("runs with gamma 1 and with a gamma below it, evaluated early", measured=measured)
+        return not_asked()
     return differs(cells.less(gammas[0], 1.0), above=True, rounding=_rounding(runs["early_percent"]), measured=measured)
 
 

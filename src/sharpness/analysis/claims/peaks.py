@@ -12,7 +12,7 @@ from sharpness.analysis.claims.findings import Finding
 from sharpness.analysis.claims.intervals import mean_of
 from sharpness.analysis.claims.rules import AFTER_PEAK, DOUBLED
 from sharpness.analysis.claims.subjects import AXES, Axis, along, over_settings, subjects, with_fields
-from sharpness.analysis.claims.verdicts import Verdict, all_of, differs, ordered, undecided
+from sharpness.analysis.claims.verdicts import Verdict, all_of, differs, not_asked, ordered, undecided
 from sharpness.analysis.claims.wording import number, setting_text, spread
 from sharpness.analysis.peak import peak_of
 
@@ -27,10 +27,10 @@ def peaks(collected: Collected) -> Iterator[Finding]:
     for subject, runs in subjects(courses(spectrum, rank=0)):
         yield Finding("a", subject, _pattern(runs), num_lost(runs))
     for axis in AXES:
-        for subject, runs in along(courses(spectrum[spectrum["grid"] == axis.setting], rank=0), axis):
+        for subject, runs in along(courses(spectrum[spectrum["axis"] == axis.setting], rank=0), axis):
             for letter, quantity in zip(LETTERS[axis.setting], QUANTITIES, strict=True):
                 yield Finding(letter, subject, _ordering(runs, axis, quantity), num_lost(runs))
-    for subject, rows in subjects(spectrum[spectrum["grid"].isin(list(LETTERS))]):
+    for subject, rows in subjects(spectrum[spectrum["axis"].isin(list(LETTERS))]):
         parts = [part for axis in AXES for part in _second_parts(rows, axis)]
         yield Finding("p", subject, all_of(parts), num_lost(rows))
 
@@ -95,7 +95,7 @@ def _pattern(runs: pd.DataFrame) -> Verdict:
     rises = runs.assign(rise=(runs["height"] - runs["first"]).mask(runs["lost"], 0.0)).dropna(subset="rise")
     falls = runs.assign(slope=runs["slope"].mask(runs["lost"], 0.0)).dropna(subset="slope")
     if rises.empty:
-        return undecided("runs measured at initialisation", measured=f"{len(runs)} runs")
+        return not_asked()
     lacking = len(runs) - len(rises)
     measured = f"{spread(rises['rise'])} decades in {len(rises)} runs"
     measured += f", {lacking} without a value at initialisation" if lacking else ""
@@ -130,10 +130,10 @@ def _slopes_in_words(runs: pd.DataFrame, falls: pd.DataFrame) -> str:
 
 
 def _second_parts(rows: pd.DataFrame, axis: Axis) -> Iterator[tuple[str, Verdict]]:
-    groups = list(along(courses(rows[rows["grid"] == axis.setting], rank=1), axis))
+    groups = list(along(courses(rows[rows["axis"] == axis.setting], rank=1), axis))
     for subject, runs in groups:
         place = f" ({subject.configuration})" if len(groups) > 1 else ""
         for quantity, word in QUANTITIES.items():
             yield f"{word} with a {axis.words}{place}", _ordering(runs, axis, quantity)
     if not groups:
-        yield axis.words, undecided(f"two eigenvalues in a grid {axis.setting}", measured="not measured")
+        yield axis.words, not_asked()

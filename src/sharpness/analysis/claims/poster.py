@@ -1,4 +1,4 @@
-"""The poster's claims: its own sentences, what decides each, and what a study needs for that."""
+"""The poster's claims: its own sentences, and what decides each."""
 
 from __future__ import annotations
 
@@ -16,15 +16,8 @@ class Claim:
 
     finding: str  # the poster's words
     quantity: str  # what decides it, with its unit
-    needs: str  # without which it cannot be decided
 
 
-_RATES = "an experiment of kind eigenvalues with several rates in a grid learning_rate"
-_BATCHES = "an experiment of kind eigenvalues with several sizes in a grid batch_size"
-_SLICES = "an experiment of kind slices"
-_STEPS = "an experiment of kind steps with alpha 0.5, 1 and 2"
-_VARIANTS = "an experiment of kind variants with sgd and"
-_NUDGED = "an experiment of kind nudged or table with gamma 1 and a gamma"
 _PEAK = "Larger learning rate or a smaller batch-size correlates with a smaller and earlier peak of the spectral norm"
 _TIME = f"log10 of the epoch of the first peak of the largest eigenvalue, which then falls to {FALL:.0%} of it"
 _MINIMISER = (
@@ -40,116 +33,96 @@ CLAIMS = {
         "first epochs and a steady decrease thereafter",
         f"log10 of the largest eigenvalue, mean over configurations: its highest value less that at initialisation, "
         f"above {DOUBLED:.2f} decades (rises); and its slope over the epochs after the peak, below 0 (declines)",
-        "an experiment of kind eigenvalues",
     ),
     "b": Claim(
         f"{_PEAK}: smaller with a larger learning rate",
         "log10 of the largest eigenvalue at its highest; slope in decades per decade of the learning rate, falls",
-        _RATES,
     ),
     "c": Claim(
         f"{_PEAK}: earlier with a larger learning rate",
         f"{_TIME}; slope in decades per decade of the learning rate, falls",
-        _RATES,
     ),
     "d": Claim(
         f"{_PEAK}: smaller with a smaller batch-size",
         "log10 of the largest eigenvalue at its highest; slope in decades per decade of the batch size, rises",
-        _BATCHES,
     ),
     "e": Claim(
         f"{_PEAK}: earlier with a smaller batch-size",
         f"{_TIME}; slope in decades per decade of the batch size, rises",
-        _BATCHES,
     ),
     "f": Claim(
         "After a couple of epochs the loss in the subspace starts to have a bowl-like shape",
         f"loss along the top eigenvector from epoch {FROM_EPOCH} on, mean over slices: distance of the minimum from "
         f"the weights, below {BOTTOM:g} expected steps; and the lower of the two rises out to {WALLS:g} steps, above "
         f"{WALL:g} % of the loss",
-        _SLICES,
     ),
     "g": Claim(
         "Halving the step size can further minimize the loss in this direction",
         f"{_MINIMISER}, below 0",
-        _STEPS,
     ),
     "h": Claim(
         "Increasing the step-size by a factor of two consistently increases the loss, on average",
         "relative change of the loss in per cent after twice SGD's step along the top eigenvector, above 0",
-        _STEPS,
     ),
     "i": Claim(
         "SGD variant following only the projection of the gradient on the top eigenvector finds a flatter region",
         "log10 of the largest eigenvalue, mean over the last quarter of the measured steps: less that of SGD, below 0",
-        f"{_VARIANTS} top_only",
     ),
     "j": Claim(
         "SGD variant subtracting this projection from the gradient, finds a sharper region while achieving a "
         "similar loss level as vanilla SGD",
         "log10 of largest eigenvalue and loss, means over the last quarter of the measured steps, less those of SGD: "
         f"that of the eigenvalue above 0, that of the loss within {SAME:g} decades",
-        f"{_VARIANTS} top_removed",
     ),
     "k": Claim(
         f"{_ORDER_OF_MAGNITUDE}: sharper with gamma below 1",
         f"{_NORM}: smallest gamma less gamma 1, above {ABOUT_TEN:g} decades in both",
-        f"{_NUDGED} below 1",
     ),
     "l": Claim(
         f"{_ORDER_OF_MAGNITUDE}: wider with gamma above 1",
         f"{_NORM}: largest gamma less gamma 1, below -{ABOUT_TEN:g} decades in both",
-        f"{_NUDGED} above 1",
     ),
     "m": Claim(
         "We find sharper minima with similar generalization performance",
         "test accuracy in per cent at the best epoch by validation and at the last: smallest gamma less gamma 1, "
         f"within {POINT:g} percentage point in both",
-        f"{_NUDGED} below 1",
     ),
     "n": Claim(
         "SGD can be easily nudged towards much sharper regions, while slightly improving training speed",
         "validation accuracy in per cent, mean over the epochs of the first fifth of training: smallest gamma less "
         "gamma 1, in percentage points, above 0",
-        f"{_NUDGED} below 1",
     ),
     "o": Claim(
         "A high learning rate influences SGD to visit flatter loss regions",
         "log10 of the largest eigenvalue (of a table of results: of the Frobenius norm) at the last checkpoint of "
         "plain SGD; slope in decades per decade of the learning rate, falls",
-        f"{_RATES}, or one of kind table with a grid sgd",
     ),
     "p": Claim(
         "Larger learning rate or a smaller batch-size correlates with a smaller and earlier peak of the "
         "subsequent largest eigenvalue",
         "height and epoch of the peak of the second eigenvalue: falls with the learning rate and rises with the batch "
         "size, all four",
-        f"{_RATES} and in a grid batch_size, and two eigenvalues",
     ),
     "q": Claim(
         "Loss surface along the sharpest direction assumes a bowl-like shape with width adapted to the learning "
         "rate and batch size",
         f"distance along the top eigenvector, downhill, at which the loss has risen by {RISE:g} nats, from epoch "
         f"{FROM_EPOCH} on: rises with the learning rate and falls with the batch size, both",
-        "an experiment of kind widths or slices with several learning rates and several batch sizes",
     ),
     "r": Claim(
         "“Escaping sharp minima” happens in the beginning of training",
         "mean absolute difference of log10 of the largest eigenvalue between a run whose rate changes and one "
         "whose rate does not, averaged over time in windows of equal length after the change: earliest change less "
         f"latest, above 0; within {SAME:g} decades it does not hold",
-        "an experiment of kind schedules with an early and a late change",
     ),
     "s": Claim(
         "Flatness has been shown to correlate with good generalization performance",
         "rank correlation of the largest eigenvalue and the test accuracy at the end, over all runs of a seed, given "
         "their training loss: Fisher's z, below 0",
-        "experiments of kind eigenvalues, nudged, schedules or table",
     ),
     "t": Claim(
         "The SGD step-size in the direction of the sharpest direction does not minimize the loss",
         f"{_MINIMISER}, on either side of 0",
-        _STEPS,
     ),
 }
 

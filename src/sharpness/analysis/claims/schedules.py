@@ -12,7 +12,7 @@ from sharpness.analysis.claims.collected import Collected, num_lost
 from sharpness.analysis.claims.findings import Finding
 from sharpness.analysis.claims.rules import SAME
 from sharpness.analysis.claims.subjects import Cells, compared, over_settings
-from sharpness.analysis.claims.verdicts import Verdict, differs, undecided
+from sharpness.analysis.claims.verdicts import Verdict, differs, not_asked
 from sharpness.analysis.claims.wording import setting_text
 from sharpness.analysis.tables import first_change
 
@@ -75,5 +75,5 @@ def _verdict(cells: Cells, window: float) -> Verdict:
     measured = f"decades in {setting_text(window)} epochs after the {told}"
     changes = list(cells.values)
     if len(changes) < 2:
-        return undecided("runs whose rate changes early, late and never, of equal seed", measured=measured)
+        return not_asked()
     return differs(cells.less(changes[0], changes[-1]), above=True, same=SAME, measured=measured)

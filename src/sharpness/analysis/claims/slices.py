@@ -11,7 +11,7 @@ from sharpness.analysis.claims.collected import Collected, num_lost
 from sharpness.analysis.claims.findings import Finding
 from sharpness.analysis.claims.rules import BOTTOM, WALL, WALLS
 from sharpness.analysis.claims.subjects import AXES, Axis, Cells, along, compared, over_settings, subjects
-from sharpness.analysis.claims.verdicts import Verdict, all_of, differs, ordered, undecided
+from sharpness.analysis.claims.verdicts import Verdict, all_of, differs, not_asked, ordered, undecided
 from sharpness.analysis.claims.wording import number, setting_text, spread
 from sharpness.analysis.rise import distance_of_rise
 from sharpness.study.kinds import FROM_EPOCH, kinds_for
@@ -24,9 +24,7 @@ def slices(collected: Collected) -> Iterator[Finding]:
         yield Finding("f", subject, _bowls(runs), num_lost(runs))
     for subject, alike in subjects(_with_distances(collected.rows("slices", *kinds_for("q")))):
         parts = [part for axis in AXES for part in _width_parts(alike, axis)]
-        # A study without any such comparison has nothing to say of this network.
-        if any(verdict.measured for _, verdict in parts):
-            yield Finding("q", subject, all_of(parts), num_lost(alike))
+        yield Finding("q", subject, all_of(parts), num_lost(alike))
 
 
 def bowl(ks: np.ndarray, losses: np.ndarray) -> tuple[float, float, float]:
@@ -60,7 +58,7 @@ def _bowls(rows: pd.DataFrame) -> Verdict:
     # A run that diverged had no bowl to stay in.
     found += [(seed, WALLS, 0.0, 0.0) for seed in rows.loc[rows["lost"], "seed"].unique()]
     if not found:
-        return undecided(f"slices from epoch {FROM_EPOCH} on")
+        return not_asked()
     table = pd.DataFrame(found, columns=["seed", "distance", "half", "rise"])
     means = table.groupby("seed").mean()
     reach = late["k"].abs().where(late["k"].abs() <= WALLS).max()
@@ -99,7 +97,7 @@ def _width_parts(rows: pd.DataFrame, axis: Axis) -> Iterator[tuple[str, Verdict]
         verdict = ordered(ranks, rises=not axis.is_batch, setting=axis.setting, sizes=sizes, measured=words)
         yield f"{name}{place}", verdict
     if not groups:
-        yield name, undecided(f"slices at several values of {axis.setting}")
+        yield name, not_asked()
 
 
 def _widths(rows: pd.DataFrame) -> pd.DataFrame:

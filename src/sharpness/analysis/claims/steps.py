@@ -22,6 +22,8 @@ def steps(collected: Collected) -> Iterator[Finding]:
     top = rows[(rows["direction"] == "top") & rows["alpha"].isin(ALPHAS)]
     top = top.drop_duplicates(["run", "settings", "step", "alpha", "batch"])
     for subject, runs in compared(top, "learning_rate", "batch_size"):
+        if not set(ALPHAS) <= set(runs["alpha"]):
+            continue  # no parabola, and nothing to compare
         cells = _changes(runs)
         for letter in ("g", "h", "t"):
             yield Finding(letter, subject, _verdict(letter, cells), num_lost(runs))

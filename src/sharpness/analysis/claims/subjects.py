@@ -41,7 +41,7 @@ class Subject:
 class Axis:
     """A setting along which runs are compared, from the first to the last in the poster's words."""
 
-    setting: str  # also the name of the grid that varies it
+    setting: str
     other: str  # what stays fixed
     words: str
 

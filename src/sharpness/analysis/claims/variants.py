@@ -11,7 +11,7 @@ from sharpness.analysis.claims.collected import Collected
 from sharpness.analysis.claims.findings import Finding
 from sharpness.analysis.claims.rules import LAST_QUARTER, SAME
 from sharpness.analysis.claims.subjects import compared, over_settings
-from sharpness.analysis.claims.verdicts import Verdict, alike, all_of, differs, undecided
+from sharpness.analysis.claims.verdicts import Verdict, alike, all_of, differs, not_asked
 
 
 def variants(collected: Collected) -> Iterator[Finding]:
@@ -41,7 +41,7 @@ def _verdict(name: str, ends: pd.DataFrame) -> Verdict:
         variant for variant in sorted({name, "sgd"}) if any(variant not in cell.values for cell in cells.values())
     ]
     if missing:
-        return undecided(f"runs of the variant {' and '.join(missing)}")
+        return not_asked()
     words = {quantity: cell.in_words("") for quantity, cell in cells.items()}
     sharpness = cells["eigenvalue"].less(name, "sgd")
     if name == "top_only":

@@ -39,6 +39,7 @@ class Verdict:
     side: Side | None = None  # None: nothing was compared
     threshold: float = np.nan  # in the unit of the effect
     part: str = ""  # of a claim of several, whose effect this is
+    is_asked: bool = True  # whether the runs have what the claim is about; other claims are not listed
 
     @property
     def num_seeds(self) -> int:
@@ -47,8 +48,13 @@ class Verdict:
 
 
 def undecided(would_decide: str, *, measured: str = "", effect: Interval = intervals.NONE) -> Verdict:
-    """A claim that these runs cannot answer."""
+    """A claim that these runs cannot answer, though they have what it is about."""
     return Verdict("undecided", measured, effect, "", would_decide=would_decide)
+
+
+def not_asked() -> Verdict:
+    """A claim that these runs are not about: they lack a setting, or a measurement, that it compares."""
+    return Verdict("undecided", "", intervals.NONE, "", is_asked=False)
 
 
 def differs(
@@ -148,6 +154,8 @@ def ordered(
 def all_of(parts: Sequence[tuple[str, Verdict]]) -> Verdict:
     """Several parts of one claim: it holds if all do, and does not if one does not.
 
+    It is asked where all of its parts are, or one that is decides it.
+
     The effect shown is that of the first part with the answer of the whole; p is the largest of those with it.
     """
     answers = {verdict.answer for _, verdict in parts}
@@ -168,6 +176,7 @@ def all_of(parts: Sequence[tuple[str, Verdict]]) -> Verdict:
         shown.side,
         shown.threshold,
         name,
+        answer == "does not hold" or all(verdict.is_asked for _, verdict in parts),
     )
 
 

@@ -7,6 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from sharpness.analysis.figures.runs import examples_in_words
+
 LOOK: dict[str, Any] = {"alpha": 0.3, "linewidth": 0, "hatch": "////", "zorder": 0.9}
 
 
@@ -40,5 +42,5 @@ def draw_bracket(axes: Axes, rows: pd.DataFrame, *, colour: Any) -> None:
 def legend_of_bracket(rows: pd.DataFrame, colour: Any) -> list[Patch]:
     """The band as an entry of a legend, where there is one."""
     look = {key: value for key, value in LOOK.items() if key != "zorder"}
-    label = "down to the curvature on other images"
+    label = f"down to the curvature on other {examples_in_words(rows)}"
     return [Patch(facecolor="none", edgecolor=colour, label=label, **look)] if has_bracket(rows) else []

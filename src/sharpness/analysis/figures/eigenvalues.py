@@ -7,19 +7,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sharpness.analysis.axes import grid_axes, with_axis
 from sharpness.analysis.figures.bracket import draw_bracket, legend_of_bracket
 from sharpness.analysis.figures.epochs import early_label, stretch_early
 from sharpness.analysis.figures.legends import legend_above, legend_below
 from sharpness.analysis.figures.log_axis import log_y
-from sharpness.analysis.figures.palette import GREY, colour_of
-from sharpness.analysis.figures.runs import OTHER, models, name_of, settings_in_words, text, words
+from sharpness.analysis.figures.palette import GREY, colours_of
+from sharpness.analysis.figures.runs import eigenvalue_in_words, fixed_in_words, models, name_of, text
 from sharpness.analysis.figures.seeds import draw_over_seeds, legend_of_divergence
 from sharpness.analysis.figures.stability import draw_limits, legend_of_limit, limits_of
 from sharpness.analysis.figures.style import styled
 from sharpness.analysis.peak import peaks_of_runs
-from sharpness.analysis.tables import batch_order, trajectory
+from sharpness.analysis.tables import trajectory, with_fields_of
+from sharpness.study.varied import Axis
 
-GRIDS = ("learning_rate", "batch_size")
 LINESTYLES = {0: "-", 1: "--"}
 PEAK: dict[str, Any] = {
     "marker": "o",
@@ -40,45 +41,45 @@ def eigenvalues(spectrum: pd.DataFrame) -> Figure:
     down to the curvature along its eigenvector on other images.
 
     Args:
-        spectrum: columns grid ("learning_rate", "batch_size"), run and the run's fields, which, checkpoint, step,
+        spectrum: columns grid, run and the run's fields, which, checkpoint, step,
             epoch, rank, eigenvalue, and elsewhere if it was measured.
     """
     leading = trajectory(spectrum)
-    leading = leading[leading["grid"].isin(GRIDS) & leading["rank"].isin(list(LINESTYLES))]
-    grids = [grid for grid in GRIDS if (leading["grid"] == grid).any()]
+    leading = leading[leading["rank"].isin(list(LINESTYLES))]
+    grids = grid_axes(leading)
     rows = models(leading)
     figure = Figure(figsize=(max(4.2, 3.3 * len(grids)), 0.4 + 3.0 * len(rows)), layout="constrained")
     for part, of_model in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         panels = part.subplots(1, len(grids), squeeze=False, sharey=True)[0]
-        for axes, grid in zip(panels, grids, strict=True):
-            _draw_grid(axes, of_model[of_model["grid"] == grid], grid, num_panels=len(grids))
+        for axes, (grid, axis) in zip(panels, grids.items(), strict=True):
+            _draw_grid(axes, of_model[of_model["grid"] == grid], axis, num_panels=len(grids))
             axes.set_xlabel(early_label(of_model["epoch"].max()))
-        panels[0].set_ylabel("eigenvalue of the Hessian")
+        panels[0].set_ylabel(eigenvalue_in_words(of_model))
         part.suptitle(name_of(of_model))
     legend_below(figure, _legend(leading))
     return figure
 
 
-def _draw_grid(axes: Axes, rows: pd.DataFrame, grid: str, *, num_panels: int) -> None:
+def _draw_grid(axes: Axes, rows: pd.DataFrame, axis: Axis, *, num_panels: int) -> None:
     if rows.empty:
-        axes.set_title(f"{words(grid)}: not measured")
+        axes.set_title(f"{axis.words}: not measured")
         return
-    values = sorted(rows[grid].unique(), key=batch_order)
-    colours = {value: colour_of(grid, value) for value in values}
+    rows, grid = with_axis(rows, axis), axis.column
+    colours = colours_of(axis.field, rows[grid])
     for value, colour in colours.items():
         for rank, linestyle in LINESTYLES.items():
             line = rows[(rows[grid] == value) & (rows["rank"] == rank)]
             draw_over_seeds(axes, line, x="epoch", y="eigenvalue", colour=colour, linestyle=linestyle)
-    _draw_peaks(axes, peaks_of_runs(rows), grid, colours)
+    _draw_peaks(axes, with_axis(with_fields_of(peaks_of_runs(rows), rows), axis), grid, colours)
     stretch_early(axes, rows["epoch"].max())
     log_y(axes)
     for value, colour in colours.items():
         draw_bracket(axes, rows[rows[grid] == value], colour=colour)
-    shown = colours if grid == "learning_rate" else dict.fromkeys(values, "black")
-    draw_limits(axes, dict(zip(limits_of(rows), rows[grid].map(shown), strict=True)))
-    fixed = settings_in_words(rows, OTHER[grid])
+    is_one = grid != "learning_rate" and limits_of(rows.drop_duplicates("run")).nunique() < 2
+    draw_limits(axes, rows, rows[grid].map(dict.fromkeys(colours, "black") if is_one else colours))
+    fixed = fixed_in_words(rows, axis)
     lines = [Line2D([], [], color=colour, label=text(value)) for value, colour in colours.items()]
-    legend_above(axes, lines, title=words(grid) + (f" ({fixed})" if fixed else ""), num_panels=num_panels)
+    legend_above(axes, lines, title=axis.words + (f" ({fixed})" if fixed else ""), num_panels=num_panels)
 
 
 def _draw_peaks(axes: Axes, found: pd.DataFrame, grid: str, colours: dict[Any, str]) -> None:
@@ -108,7 +109,7 @@ def _legend(rows: pd.DataFrame) -> list[Any]:
         Line2D([], [], color=GREY, linestyle="--", label="second"),
         Line2D([], [], color=GREY, linestyle=":", label="peak of the largest", **PEAK),
         *is_open,
-        legend_of_limit(rows, GREY),
+        *legend_of_limit(rows, GREY),
         *legend_of_bracket(rows, GREY),
         *legend_of_divergence(rows),
     ]

@@ -4,7 +4,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 EARLY = 2  # epochs shown linearly, as on the poster
-TICKS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+TICKS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+DECADES = (0, 2, 10, 100, 1000, 10_000, 100_000)  # of a run so long that others would lie on one another
 
 
 def from_start(axes: Axes, last: float) -> None:
@@ -18,7 +19,8 @@ def stretch_early(axes: Axes, last_epoch: float) -> None:
     if last_epoch > 2 * EARLY:
         axes.set_xscale("symlog", linthresh=EARLY, linscale=0.6)
         axes.axvline(EARLY, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
-        axes.xaxis.set_major_locator(FixedLocator([tick for tick in TICKS if tick <= last_epoch]))
+        ticks = TICKS if last_epoch < 1000 else DECADES
+        axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick <= last_epoch]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f"{epoch:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
     from_start(axes, last_epoch)

@@ -10,22 +10,23 @@ from matplotlib.lines import Line2D
 from sharpness.analysis.figures.epochs import early_label, stretch_early
 from sharpness.analysis.figures.grids import Grid, draw_grids
 from sharpness.analysis.figures.log_axis import log_y
+from sharpness.analysis.figures.runs import optimizer_in_words
 from sharpness.analysis.figures.seeds import draw_over_seeds
 from sharpness.analysis.figures.style import styled
 
 
 @styled
 def gradient_step(gradient_step: pd.DataFrame) -> Figure:
-    """Norm and angle over the epochs, a colour per value of the grid's setting: one row of panels per grid.
+    """Norm and angle over the epochs, a colour per value of the grid's axis: one row of panels per grid.
 
     Args:
-        gradient_step: columns grid ("learning_rate", "batch_size" or another), run and the run's fields, epoch,
+        gradient_step: columns grid, run and the run's fields, epoch,
             diverged, gradient_norm, angle.
     """
     return draw_grids(gradient_step, _draw_panels, height=3.2)
 
 
-def _draw_panels(part: SubFigure, grid: Grid) -> Line2D:
+def _draw_panels(part: SubFigure, grid: Grid) -> list[Line2D]:
     norm, angle = part.subplots(1, 2)
     for value, colour in grid.colours.items():
         rows = grid.rows[grid.rows[grid.field] == value]
@@ -39,7 +40,8 @@ def _draw_panels(part: SubFigure, grid: Grid) -> Line2D:
     for axes in (norm, angle):
         stretch_early(axes, grid.last)
         axes.set_xlabel(early_label(grid.last))
-    return Line2D([], [], color="black", linewidth=1, linestyle="--", label="90°: below it SGD turns back")
+    words = f"90°: below it {optimizer_in_words(grid.rows, several='training')} turns back"
+    return [Line2D([], [], color="black", linewidth=1, linestyle="--", label=words)]
 
 
 def _degrees(axes: Axes) -> None:

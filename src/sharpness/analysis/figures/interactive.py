@@ -9,7 +9,14 @@ from matplotlib.colors import Colormap, to_hex
 from plotly.subplots import make_subplots
 
 from sharpness.analysis.figures.palette import EIGENVALUES, RANKS
-from sharpness.analysis.figures.runs import divergence_in_words, epoch_in_words, first_seeds, is_measured, title_of
+from sharpness.analysis.figures.runs import (
+    divergence_in_words,
+    eigenvalue_in_words,
+    epoch_in_words,
+    first_seeds,
+    is_measured,
+    title_of,
+)
 from sharpness.analysis.figures.slices import in_steps, spread, turned
 from sharpness.analysis.figures.spectrum import log_range
 from sharpness.analysis.figures.stability import limits_of, name_of_limit
@@ -32,11 +39,11 @@ def spectrum(spectrum: pd.DataFrame) -> go.Figure:
     for row, run in enumerate(runs, start=1):
         if not is_measured(run["eigenvalue"]):
             continue
-        figure.add_traces([*_ranks(run, legend=row == 1), _stability_limit(run)], rows=row, cols=1)
+        figure.add_traces([*_ranks(run, legend=row == 1), *_stability_limit(run)], rows=row, cols=1)
         figure.add_traces(_divergence(run), rows=row, cols=1)
         figure.update_yaxes(**_log_axis(run), row=row, col=1)
     figure.update_xaxes(title="epoch", rangemode="tozero", fixedrange=True)
-    figure.update_yaxes(title="eigenvalue of the Hessian", type="log", fixedrange=True)
+    figure.update_yaxes(title=eigenvalue_in_words(leading), type="log", fixedrange=True)
     # Nothing is dragged, so that a finger on a phone scrolls the page.
     margin = {"l": 60, "r": 10, "t": 60, "b": 80}
     return _framed(figure, num_rows=len(runs), margin=margin, dragmode=False, hovermode="closest")
@@ -91,19 +98,26 @@ def _ranks(run: pd.DataFrame, *, legend: bool) -> list[go.Scatter]:
     return lines
 
 
-def _stability_limit(run: pd.DataFrame) -> go.Scatter:
-    limit = limits_of(run).iloc[0]
-    text = name_of_limit(run) + ("" if math.isnan(limit) else f" = {limit:.3g}")
-    return go.Scatter(
-        x=[0, run["epoch"].max()],
-        y=[limit, limit],
-        mode="lines+text",
-        text=["", text],
-        textposition="top left",
-        line={"color": "black", "width": 1, "dash": "dot"},
-        showlegend=False,
-        hovertemplate=f"{text}<extra></extra>",
-    )
+def _stability_limit(run: pd.DataFrame) -> list[go.Scatter]:
+    """A line, straight or along with the learning rate; none where no limit is known."""
+    name, course = name_of_limit(run), limits_of(run).groupby(run["epoch"]).first()
+    if not name:
+        return []
+    is_straight = course.nunique() == 1
+    text = f"{name} = {course.iloc[0]:.3g}" if is_straight else name
+    x, y = ([0, run["epoch"].max()], [course.iloc[0]] * 2) if is_straight else (course.index, course)
+    return [
+        go.Scatter(
+            x=list(x),
+            y=list(y),
+            mode="lines+text",
+            text=[*[""] * (len(x) - 1), text],
+            textposition="top left",
+            line={"color": "black", "width": 1, "dash": "dot"},
+            showlegend=False,
+            hovertemplate=f"{text}<extra></extra>",
+        )
+    ]
 
 
 def _log_axis(run: pd.DataFrame) -> dict[str, object]:

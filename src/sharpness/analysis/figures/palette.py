@@ -1,12 +1,14 @@
 """Every colour with a meaning. All survive the common forms of colour blindness."""
 
-from collections.abc import Hashable, Sequence
+import itertools
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import matplotlib
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex
 
 from sharpness.analysis.tables import batch_order
+from sharpness.study.varied import in_order
 
 Value = TypeVar("Value", bound=Hashable)
 
@@ -46,6 +48,10 @@ SCALES = {
 }
 
 
+# Between two colours of a scale, at least, that stand beside one another.
+NEAREST = 0.05
+
+
 def colour_of(setting: str, value: float | str) -> str:
     """The colour of a setting's value: the same in every figure of every study, and another one for each value.
 
@@ -53,9 +59,29 @@ def colour_of(setting: str, value: float | str) -> str:
         setting: one of ``SCALES``.
         value: positive, or "full" for a batch size.
     """
-    colours, middle, power = SCALES[setting]
-    # From 0 for the smallest to 1 for the largest, with no value out of range.
-    return to_hex(colours(1 / (1 + (middle / batch_order(value)) ** power)))
+    return to_hex(SCALES[setting].colours(_place(setting, value)))
+
+
+def _place(setting: str, value: float | str) -> float:
+    """From 0 for the smallest to 1 for the largest, with no value out of range."""
+    _, middle, power = SCALES[setting]
+    return float(1 / (1 + (middle / batch_order(value)) ** power))
+
+
+def colours_of(setting: str, values: Iterable[Value]) -> dict[Value, str]:
+    """A colour for each value of an axis, in order: that of ``colour_of``, or by their order where those are too near.
+
+    Args:
+        setting: the field that the axis is of.
+        values: numbers or words.
+    """
+    found = in_order(values)
+    if setting not in SCALES:
+        return ordered_colours(found)
+    places = sorted(_place(setting, value) for value in found)  # type: ignore[arg-type]
+    if any(after - before < NEAREST for before, after in itertools.pairwise(places)):
+        return ordered_colours(found)
+    return {value: colour_of(setting, value) for value in found}  # type: ignore[arg-type]
 
 
 def ordered_colours(values: Sequence[Value]) -> dict[Value, str]:

@@ -5,13 +5,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
+from sharpness.analysis.axes import grid_axes, with_axis
 from sharpness.analysis.figures.legends import legend_below
 from sharpness.analysis.figures.log_axis import log_y, log_y_from_zero
-from sharpness.analysis.figures.runs import OTHER, models, name_of
+from sharpness.analysis.figures.runs import models, name_of
 from sharpness.analysis.figures.seeds import draw_against_setting, legend_of_dots
 from sharpness.analysis.figures.stability import LOOK, legend_of_limit, limits_of
 from sharpness.analysis.figures.style import styled
 from sharpness.analysis.peak import peaks_of_runs
+from sharpness.analysis.tables import with_fields_of
+from sharpness.study.varied import Axis
 
 QUANTITIES = {"peak_eigenvalue": "height of the peak", "peak_epoch": "epoch of the peak"}
 
@@ -23,12 +26,10 @@ def peaks(spectrum: pd.DataFrame) -> Figure:
     Two rows of panels per model, a column per grid. The dot of a run that has not fallen by its end is open.
 
     Args:
-        spectrum: columns grid ("learning_rate", "batch_size"), run and the run's fields, which, checkpoint, step,
+        spectrum: columns grid, run and the run's fields, which, checkpoint, step,
             epoch, rank, eigenvalue.
     """
-    fields = spectrum[["run", "num_training"]].drop_duplicates()
-    table = peaks_of_runs(spectrum).merge(fields, on="run")
-    table = table[table["grid"].isin(list(OTHER))].assign(is_bound=lambda rows: ~rows["has_fallen"])
+    table = with_fields_of(peaks_of_runs(spectrum), spectrum).assign(is_bound=lambda rows: ~rows["has_fallen"])
     rows = models(table)
     figure = Figure(figsize=(6.4, 4.4 * len(rows)), layout="constrained")
     for part, of_model in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
@@ -38,11 +39,11 @@ def peaks(spectrum: pd.DataFrame) -> Figure:
 
 
 def _draw_model(part: SubFigure, of_model: pd.DataFrame) -> None:
-    grids = [grid for grid in OTHER if (of_model["grid"] == grid).any()]
+    grids = grid_axes(of_model)
     panels = part.subplots(2, len(grids), squeeze=False, sharex="col", sharey="row")
     for row, (quantity, label) in zip(panels, QUANTITIES.items(), strict=True):
-        for axes, grid in zip(row, grids, strict=True):
-            _draw_quantity(axes, of_model[of_model["grid"] == grid], grid, quantity)
+        for axes, (grid, axis) in zip(row, grids.items(), strict=True):
+            _draw_quantity(axes, with_axis(of_model[of_model["grid"] == grid], axis), axis, quantity)
             axes.label_outer()
         row[0].set_ylabel(label)
     log_y(panels[0, 0])
@@ -50,8 +51,8 @@ def _draw_model(part: SubFigure, of_model: pd.DataFrame) -> None:
     legend_below(part, _legend(of_model))
 
 
-def _draw_quantity(axes: Axes, of_grid: pd.DataFrame, grid: str, quantity: str) -> None:
-    x = draw_against_setting(axes, of_grid, grid, quantity)
+def _draw_quantity(axes: Axes, of_grid: pd.DataFrame, axis: Axis, quantity: str) -> None:
+    x = draw_against_setting(axes, of_grid, axis, quantity)
     if quantity == "peak_eigenvalue":
         limit = limits_of(of_grid).groupby(x).first()
         axes.plot(limit.index, limit, color="black", **LOOK)
@@ -59,4 +60,4 @@ def _draw_quantity(axes: Axes, of_grid: pd.DataFrame, grid: str, quantity: str) 
 
 def _legend(rows: pd.DataFrame) -> list[Line2D]:
     bound = "not fallen to 80 % by the end: peak there or later"
-    return [*legend_of_dots(rows, bound=bound), legend_of_limit(rows)]
+    return [*legend_of_dots(rows, bound=bound), *legend_of_limit(rows)]

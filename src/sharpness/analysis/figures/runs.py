@@ -1,16 +1,18 @@
 """Which runs of a table a panel shows, and what it calls them."""
 
+import json
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from sharpness.analysis.axes import differing_in_words, in_text
 from sharpness.analysis.tables import CONFIGURATION
+from sharpness.data.catalogue import FACTS
 from sharpness.study.naming import subject
-
-# The setting that stays fixed in a grid over the first.
-OTHER = {"learning_rate": "batch_size", "batch_size": "learning_rate"}
+from sharpness.study.nested import EMPTY
+from sharpness.study.varied import Axis
 
 
 def models(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -35,12 +37,19 @@ def title_of(run: pd.DataFrame, table: pd.DataFrame) -> str:
     """One run of a table, its name in one line, learning rate, batch size and seed in another."""
     several = table["seed"].nunique()
     seed = f"seed {run['seed'].iloc[0]}" + (f" (first of {several})" if several > 1 else "")
-    return f"{name_of(run)}\n{settings_in_words(run, 'learning_rate', 'batch_size')}, {seed}"
+    others = differing_in_words(run, table, beside=("learning_rate", "batch_size"))
+    settings = settings_in_words(run, "learning_rate", "batch_size")
+    return f"{name_of(run)}\n{', '.join(filter(None, [settings, others, seed]))}"
 
 
 def settings_in_words(rows: pd.DataFrame, *fields: str) -> str:
     """``learning rate 0.005, batch size 128``: those of the fields that have one value in all rows."""
     return ", ".join(f"{words(field)} {text(rows[field].iloc[0])}" for field in fields if rows[field].nunique() == 1)
+
+
+def fixed_in_words(rows: pd.DataFrame, axis: Axis) -> str:
+    """Learning rate and batch size, where they are no axis, as far as they have one value in all rows."""
+    return settings_in_words(rows, *(field for field in ("learning_rate", "batch_size") if field != axis.field))
 
 
 def epoch_in_words(epoch: float) -> str:
@@ -58,6 +67,25 @@ def divergence_in_words(run: pd.DataFrame) -> str:
     if reached.empty:
         return f", {LOST}"
     return "" if len(reached) == len(run) else f", diverged after epoch {epoch_in_words(reached.max())}"
+
+
+def optimizer_in_words(rows: pd.DataFrame, *, several: str) -> str:
+    """``SGD``, ``adam``: what all of the runs are trained with; ``several``, where it is not one."""
+    found = rows["optimizer"].unique() if "optimizer" in rows else [EMPTY]
+    names = {json.loads(told).get("name", "SGD") for told in found}
+    return str(*names) if len(names) == 1 else several
+
+
+def examples_in_words(rows: pd.DataFrame) -> str:
+    """``images``, or ``examples`` where data are the user's own."""
+    is_own = "data" in rows and any(data not in FACTS for data in rows["data"].unique())
+    return "examples" if is_own else "images"
+
+
+def eigenvalue_in_words(rows: pd.DataFrame) -> str:
+    """Of what the eigenvalues of a spectrum are, for an axis."""
+    is_preconditioned = "preconditioner" in rows and bool(rows["preconditioner"].eq("optimizer").all())
+    return f"eigenvalue of the {'preconditioned ' if is_preconditioned else ''}Hessian"
 
 
 LOST = "diverged before the first measurement"
@@ -82,4 +110,4 @@ def words(field: str) -> str:
 
 def text(value: Any) -> str:
     """A setting's value as it is written in the config."""
-    return value if isinstance(value, str) else f"{value:g}"
+    return in_text(value)

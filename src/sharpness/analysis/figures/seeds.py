@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from sharpness.analysis.figures.palette import GREY, RED, colour_of
-from sharpness.analysis.figures.runs import OTHER, settings_in_words, text, words
-from sharpness.analysis.tables import batch_order
+from sharpness.analysis.figures.palette import GREY, RED, colours_of
+from sharpness.analysis.figures.runs import fixed_in_words, text
+from sharpness.study.varied import Axis
 
 CROSS: dict[str, Any] = {
     "marker": "X",
@@ -54,22 +54,23 @@ def draw_over_seeds(
 
 
 def draw_against_setting(
-    axes: Axes, of_grid: pd.DataFrame, setting: str, quantity: str, *, centre: str = "mean"
+    axes: Axes, of_grid: pd.DataFrame, axis: Axis, quantity: str, *, centre: str = "mean"
 ) -> pd.Series:
-    """Draw a dot per seed and a line through their centres, at evenly spaced values of a learning rate or batch size.
+    """Draw a dot per seed and a line through their centres, at evenly spaced values of an axis.
 
     Args:
         axes: where.
-        of_grid: columns learning_rate, batch_size, ``quantity``, is_bound, diverged; one row per run. Of a lower bound
-            the dot is open.
-        setting: column on the x axis.
+        of_grid: columns learning_rate, batch_size, that of the axis, ``quantity``, is_bound, diverged; one row per run.
+            Of a lower bound the dot is open.
+        axis: on the x axis.
         quantity: column on the y axis.
         centre: mean or median, over the seeds that do not diverge.
 
     Returns:
         The place of each row on the x axis.
     """
-    values = sorted(of_grid[setting].unique(), key=batch_order)
+    setting, colours = axis.column, colours_of(axis.field, of_grid[axis.column])
+    values = list(colours)
     x = of_grid[setting].map({value: index for index, value in enumerate(values)})
     diverged = of_grid["diverged"]
     centres = of_grid[~diverged].groupby(x)[quantity].agg(centre)
@@ -78,12 +79,12 @@ def draw_against_setting(
         for is_bound, style in ((False, DOT), (True, OPEN)):
             chosen = ~diverged & (of_grid[setting] == value) & (of_grid["is_bound"] == is_bound)
             if chosen.any():
-                axes.plot(x[chosen], of_grid.loc[chosen, quantity], color=colour_of(setting, value), **style)
+                axes.plot(x[chosen], of_grid.loc[chosen, quantity], color=colours[value], **style)
     axes.plot(x[diverged], of_grid.loc[diverged, quantity], color=RED, **CROSS)
     axes.set_xticks(range(len(values)), [text(value) for value in values])
     axes.margins(x=0.1)
-    fixed = settings_in_words(of_grid, OTHER[setting])
-    axes.set_xlabel(words(setting) + (f" ({fixed})" if fixed else ""))
+    fixed = fixed_in_words(of_grid, axis)
+    axes.set_xlabel(axis.words + (f" ({fixed})" if fixed else ""))
     return x
 
 

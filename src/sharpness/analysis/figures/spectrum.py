@@ -14,7 +14,13 @@ from sharpness.analysis.figures.epochs import from_start
 from sharpness.analysis.figures.legends import legend_below
 from sharpness.analysis.figures.log_axis import log_y
 from sharpness.analysis.figures.palette import RANKS
-from sharpness.analysis.figures.runs import divergence_in_words, first_seeds, is_measured, title_of
+from sharpness.analysis.figures.runs import (
+    divergence_in_words,
+    eigenvalue_in_words,
+    first_seeds,
+    is_measured,
+    title_of,
+)
 from sharpness.analysis.figures.seeds import mark_divergence
 from sharpness.analysis.figures.stability import LOOK, limits_of, name_of_limit
 from sharpness.analysis.figures.style import styled
@@ -65,7 +71,8 @@ def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
                 line["epoch"], line["eigenvalue"], color=colours.to_rgba(rank + 1), linewidth=1, zorder=2 - rank / 1000
             )
         mark_divergence(axes, run[run["rank"] == 0], x="epoch", y="eigenvalue", colour=RANKS(0.0))
-    limit, top = limits_of(run).iloc[0], run["eigenvalue"].max()
+    limits, top = limits_of(run), run["eigenvalue"].max()
+    limit = limits.min()
     with_limit = panels
     if is_short:
         _frame_log(panels[0], run, end=last, title="whole run, log scale")
@@ -75,12 +82,13 @@ def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
         with_limit = panels if in_whole else panels[1:]
         _frame_whole(panels[0], run, max(top, limit) if in_whole else top)
         _frame_log(panels[1], run, end=end, title="start, log scale")
-    panels[0].set_ylabel("eigenvalue of the Hessian")
+    panels[0].set_ylabel(eigenvalue_in_words(run))
     if math.isfinite(limit):
         for axes in with_limit:
-            axes.axhline(limit, color="black", **LOOK)
+            _draw_limit(axes, run, limits)
         # Once, where the fewer lines are.
-        _name_limit(with_limit[0], f"{name_of_limit(run)} = {limit:.3g}", limit)
+        value = f" = {limit:.3g}" if limits.nunique() == 1 else ""
+        _name_limit(with_limit[0], f"{name_of_limit(run)}{value}", limit)
     for axes in panels:
         draw_bracket(axes, run, colour=RANKS(0.0))
     if bands := legend_of_bracket(run, RANKS(0.0)):
@@ -89,6 +97,14 @@ def _draw_run(row: SubFigure, run: pd.DataFrame) -> None:
         bar = row.colorbar(colours, ax=panels[-1], ticks=sorted({1, max(2, num_ranks // 2), num_ranks}), pad=0.02)
         bar.set_label("rank (1: largest)")
         bar.ax.invert_yaxis()
+
+
+def _draw_limit(axes: Axes, run: pd.DataFrame, limits: pd.Series) -> None:
+    """A line from side to side, or the course of a limit that moves with the learning rate."""
+    if limits.nunique() == 1:
+        axes.axhline(limits.iloc[0], color="black", **LOOK)
+    else:
+        axes.plot(run["epoch"], limits, color="black", **LOOK)
 
 
 def _frame_whole(axes: Axes, run: pd.DataFrame, top: float) -> None:
@@ -106,7 +122,7 @@ def _frame_log(axes: Axes, run: pd.DataFrame, *, end: float, title: str) -> None
 
 def log_range(run: pd.DataFrame) -> tuple[float, float]:
     """From where to where a logarithmic axis shows the eigenvalues of a run, and 2 / learning rate."""
-    limit, top = limits_of(run).iloc[0], run["eigenvalue"].max()
+    limit, top = limits_of(run).min(), run["eigenvalue"].max()
     smallest = run.loc[run["eigenvalue"] > 0, "eigenvalue"].min()
     return max(smallest, top / 10**DECADES) / 1.3, 2 * max(top, top if math.isnan(limit) else limit)
 

@@ -13,7 +13,7 @@ from sharpness.analysis.figures.log_axis import log_y
 from sharpness.analysis.figures.palette import BLUE, GREEN, GREY, ORANGE, RED
 from sharpness.analysis.figures.runs import is_measured, models, name_of, say_lost, settings_in_words
 from sharpness.analysis.figures.seeds import draw_over_seeds, legend_of_losses
-from sharpness.analysis.figures.stability import draw_limits, legend_of_limit, limits_of
+from sharpness.analysis.figures.stability import draw_limits, legend_of_limit
 from sharpness.analysis.figures.style import styled
 
 COLOURS = {"sgd": BLUE, "top_only": ORANGE, "constant_top": GREEN, "top_removed": RED}
@@ -51,7 +51,7 @@ def variants(variants: pd.DataFrame) -> Figure:
         for variant, (colour, linestyle) in looks.items()
     ]
     if is_measured(variants["eigenvalue"]):
-        handles.append(legend_of_limit(variants))
+        handles += legend_of_limit(variants)
     handles += legend_of_losses(panels.flat, variants, "run", "settings")
     legend_below(figure, handles)
     return figure
@@ -82,5 +82,5 @@ def _draw_model(left: Axes, right: Axes, of_model: pd.DataFrame, looks: dict[str
     left.set_ylabel("training loss")
     right.set_ylabel("largest eigenvalue")
     log_y(right)
-    draw_limits(right, dict.fromkeys(limits_of(of_model), "black"))
+    draw_limits(right, of_model, ["black"] * len(of_model))
     from_start(right, of_model["step"].max())

@@ -4,13 +4,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from sharpness.analysis.axes import grid_axes, with_axis
 from sharpness.analysis.figures.legends import legend_below
 from sharpness.analysis.figures.log_axis import log_y
-from sharpness.analysis.figures.runs import OTHER, models, name_of
+from sharpness.analysis.figures.runs import models, name_of
 from sharpness.analysis.figures.seeds import draw_against_setting, legend_of_dots
 from sharpness.analysis.figures.style import styled
 from sharpness.analysis.rise import RISE, distance_of_rise
-from sharpness.analysis.tables import RUN, distances_of
+from sharpness.analysis.tables import RUN, distances_of, with_fields_of
 from sharpness.study.kinds import FROM_EPOCH
 
 
@@ -22,12 +23,11 @@ def widths(slices: pd.DataFrame) -> Figure:
     over its slices from ``FROM_EPOCH`` on. One that does not rise so far is an open dot at the upper edge.
 
     Args:
-        slices: columns grid ("learning_rate", "batch_size"), run and the run's fields, step, epoch, k, loss, scale, and
+        slices: columns grid, run and the run's fields, step, epoch, k, loss, scale, and
             distance if it was measured.
     """
-    table = widths_of_runs(slices).merge(slices[["run", "num_training"]].drop_duplicates(), on="run")
-    table = table[table["grid"].isin(list(OTHER))]
-    grids = [grid for grid in OTHER if (table["grid"] == grid).any()]
+    table = with_fields_of(widths_of_runs(slices), slices)
+    grids = grid_axes(table)
     rows = models(table)
     figure = Figure(figsize=(max(4.6, 3.2 * len(grids)), 0.7 + 2.9 * len(rows)), layout="constrained")
     for part, of_model in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
@@ -35,8 +35,9 @@ def widths(slices: pd.DataFrame) -> Figure:
         largest = of_model.loc[np.isfinite(of_model["width"]), "width"].max()
         edge = 1.5 * largest if largest > 0 else 1.0
         shown = of_model.assign(width=of_model["width"].replace(np.inf, edge))
-        for axes, grid in zip(panels, grids, strict=True):
-            draw_against_setting(axes, shown[shown["grid"] == grid], grid, "width", centre="median")
+        for axes, (grid, axis) in zip(panels, grids.items(), strict=True):
+            of_grid = with_axis(shown[shown["grid"] == grid], axis)
+            draw_against_setting(axes, of_grid, axis, "width", centre="median")
         panels[0].set_ylabel(f"distance to a rise by {RISE:g}")
         log_y(panels[0])
         if shown["is_bound"].any():
