@@ -2,16 +2,8 @@
 
 # The user's code by its name, and by the name of a table or figure.
 PROBES = {own.name_of(code): code for experiment in STUDY.experiments.values() for code in experiment.own_measurements}
-PROBED = {
-    f"{experiment.name}_{own.name_of(code)}": (experiment, code)
-    for experiment in MADE.values()
-    for code in experiment.own_measurements
-}
-DRAWN = {
-    f"{experiment.name}_{own.name_of(code)}": (experiment, code)
-    for experiment in MADE.values()
-    for code in experiment.own_figures
-}
+PROBED = {name: (experiment, code) for experiment in MADE.values() for name, code in experiment.own_tables.items()}
+DRAWN = {name: (experiment, code) for experiment in MADE.values() for name, code in experiment.own_drawings.items()}
 
 
 rule measure_own:

@@ -35,8 +35,8 @@ rule report:
     input:
         study=rules.effective_study.output.study,
         claims=rules.claims.output.csv,
-        images=[FOLDER.figure(name, "png") for name in STUDY.figures],
-        tables=list(collected_tables().values()),
+        images=[FOLDER.figure(name, "png") for name in (*STUDY.figures, *DRAWN)],
+        tables=[*collected_tables().values(), *expand(rules.collect_own.output.table, probed=PROBED)],
         texts=[FOLDER.table(name, "md") for name in STUDY.result_tables],
         captions=sorted(
             PROJECT / "workflow" / "report" / f"{name}.md"
@@ -53,6 +53,8 @@ rule report:
             SOURCE / "sharpness" / "report" / name
             for name in ("report.html.jinja", "report.css", "charts.js", "explorer.js")
         ],
+        # What a user's own code says of itself is the caption.
+        own=lambda wildcards: own.sources(*(code for _, code in [*PROBED.values(), *DRAWN.values()])),
         code=sorted(
             {
                 *sources("sharpness.stages.report"),

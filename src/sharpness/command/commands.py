@@ -6,12 +6,14 @@ import importlib
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sharpness.command import snakemake, studies
+from sharpness.command.overrides import for_snakemake as handed
+from sharpness.command.overrides import merged, overrides
 from sharpness.command.parts import Part, parts_of
 from sharpness.command.progress import Progress, Shown
 from sharpness.study.paths import RESULTS, StudyFolder
@@ -34,15 +36,16 @@ def new(name: str) -> None:
     print(f"Wrote {path}. `sharpness plan {name}` says what would run, `sharpness run {name}` runs it.")
 
 
-def plan(study: str, for_snakemake: Sequence[str] = ()) -> None:
+def plan(study: str, config: Sequence[str] = (), for_snakemake: Sequence[str] = ()) -> None:
     """Say what would run and why, in at most twenty lines.
 
     Args:
         study: name or file of the study.
+        config: values in place of the file's, ``defaults.epochs=3``.
         for_snakemake: words that are handed to Snakemake.
     """
-    config = studies.find(study)
-    plan = study_in(config)
+    given = overrides(config)
+    path, plan = _read(study, given)
     due: list[snakemake.Event] = []
 
     def see(event: snakemake.Event) -> None:
@@ -51,16 +54,16 @@ def plan(study: str, for_snakemake: Sequence[str] = ()) -> None:
 
     log = _log_of(plan).with_name("plan.log")
     with log.open("w", encoding="utf-8") as file:
-        ended = snakemake.follow(config, ["--dry-run", *for_snakemake], file, see)
+        ended = snakemake.follow(path, ["--dry-run", *handed(given), *for_snakemake], file, see)
     if ended.status:
         sys.exit(_what_failed(log, plan))
     jobs = sum(job["rule_name"] != "all" for job in due)
     if not jobs:
         print(
-            f"The study {plan.name} ({config}): nothing to be done, all of it is in {StudyFolder.of(plan.name).root}."
+            f"The study {plan.name} ({path}): nothing to be done, all of it is in {StudyFolder.of(plan.name).root}."
         )
         return
-    print(f"The study {plan.name} ({config}): {jobs:,} jobs would run; {len(plan.runs):,} training runs in all.\n")
+    print(f"The study {plan.name} ({path}): {jobs:,} jobs would run; {len(plan.runs):,} training runs in all.\n")
     for line in _table(parts_of(due)):
         print(line)
     print(f"\nWhat it costs: sharpness cost {study}. To run it: sharpness run {study}. Each job: {log}")
@@ -80,6 +83,7 @@ def run(
     targets: Sequence[str] = (),
     cores: str | None = None,
     profile: str | None = None,
+    config: Sequence[str] = (),
     for_snakemake: Sequence[str] = (),
 ) -> None:
     """Run a study, or what of it is due; one line shows how far it is, and a file has all the rest.
@@ -91,10 +95,12 @@ def run(
         targets: files to make, with what they need; the whole study unless given.
         cores: cores of this machine; all of them unless given.
         profile: Snakemake's profile of a cluster: slurm, or a folder of your own.
+        config: values in place of the file's, ``defaults.epochs=3``.
         for_snakemake: words that are handed to Snakemake.
     """
     where = snakemake.local(cores or "all") if profile is None else snakemake.submitted(profile, cores)
-    _run(study, [*where, *for_snakemake], targets)
+    given = overrides(config)
+    _run(study, [*where, *handed(given), *for_snakemake], targets, given)
 
 
 def show(study: str, settings: bool = False) -> None:
@@ -108,10 +114,7 @@ def show(study: str, settings: bool = False) -> None:
     if settings:
         _stage("config")(config)
         return
-    folder = StudyFolder.of(study_in(config).name)
-    if not Path(folder.table(CLAIMS)).exists():
-        raise ValueError(_nothing_yet(folder, study))
-    _stage("summary")(config, Path(folder.root))
+    _tell(study_in(config), study)
 
 
 def report(study: str, together: Sequence[str] = (), for_snakemake: Sequence[str] = ()) -> None:
@@ -146,6 +149,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     command.__name__: command for command in (new, plan, cost, run, show, report, publish)
 }
 HANDED_ON = ("plan", "run", "report")
+
+
+def _tell(study: Study, name: str) -> None:
+    folder = StudyFolder.of(study.name)
+    if not Path(folder.table(CLAIMS)).exists():
+        raise ValueError(_nothing_yet(folder, name))
+    importlib.import_module("sharpness.stages.summary").tell(study, Path(folder.root))
 
 
 def _nothing_yet(folder: StudyFolder, study: str) -> str:
@@ -192,9 +202,14 @@ def _table(parts: list[Part]) -> list[str]:
     return [f"{'part':<{width}}{'jobs':>8}  why", *lines]
 
 
-def _run(name: str, words: Sequence[str], targets: Sequence[str]) -> None:
-    config = studies.find(name)
-    study = study_in(config)
+def _read(name: str, given: Mapping[str, Any]) -> tuple[Path, Study]:
+    """The file of a study, and the study with the values that are given in place of the file's."""
+    path = studies.find(name)
+    return path, study_in(path, lambda study: merged(study, given))
+
+
+def _run(name: str, words: Sequence[str], targets: Sequence[str], given: Mapping[str, Any] | None = None) -> None:
+    config, study = _read(name, given or {})
     log, shown, progress = _log_of(study), Shown(sys.stdout), Progress(study)
     began = time.monotonic()
 
@@ -216,7 +231,7 @@ def _run(name: str, words: Sequence[str], targets: Sequence[str]) -> None:
     if not progress.total:
         print("Nothing was to be done: all of it is there and up to date.")
     if not targets:
-        show(name)
+        _tell(study, name)
         print(f"Took {time.monotonic() - began:.0f} s in all; each job: {log}")
 
 

@@ -75,12 +75,23 @@ def _study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY", help="name or file of the study")
 
 
+def _plan(parser: argparse.ArgumentParser) -> None:
+    _study(parser)
+    parser.add_argument(
+        "--config",
+        metavar="KEY=VALUE",
+        nargs="+",
+        default=[],
+        help="values in place of the file's, with points into mappings, as defaults.epochs=3",
+    )
+
+
 def _new(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="small letters, digits and _, a letter first")
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
-    _study(parser)
+    _plan(parser)
     parser.add_argument("targets", metavar="FILE", nargs="*", default=[], help="make these and what they need, no more")
     parser.add_argument("--cores", metavar="N", type=cores, help="cores of this machine; all of them unless given")
     parser.add_argument("--profile", help="Snakemake's profile of a cluster: slurm, or a folder of your own")
@@ -104,7 +115,7 @@ def _report(parser: argparse.ArgumentParser) -> None:
     )
 
 
-_ARGUMENTS = {"new": _new, "run": _run, "show": _show, "report": _report}
+_ARGUMENTS = {"new": _new, "plan": _plan, "run": _run, "show": _show, "report": _report}
 
 
 def _first_line(command: Callable[..., None]) -> str:

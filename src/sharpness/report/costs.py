@@ -35,7 +35,8 @@ def jobs_of(results: Path, jobs: Jobs) -> list[dict[str, str]]:
                 rows = list(csv.DictReader(file))
             if len(rows) != 1 or not all(_is_number(rows[0].get(name)) for name in ("seconds", "cpu_seconds")):
                 raise RecordError(f"{path} is damaged: remove it, and only what that job cost is lost")
-            found.append({"part": path.stem.partition("-")[0], **rows[0]})
+            part, _, name = path.stem.partition("-")
+            found.append({"part": name if part == "own" else part, **rows[0]})
     return found
 
 

@@ -41,8 +41,8 @@ class Source:
         return cls(
             experiment=experiment.name,
             kind=experiment.kind,
-            figures=list(experiment.figures),
-            tables=list(experiment.collected.values()),
+            figures=[*experiment.figures, *experiment.own_drawings],
+            tables=[*experiment.collected.values(), *experiment.own_tables],
             runs=list(experiment.runs),
             subjects=frozenset((run.model, run.data) for run in experiment.runs.values()),
             made_by=made_by(tables),
@@ -90,8 +90,8 @@ class Workshop:
         return self._of(chosen, StudyFolder.of(self.study).table(f"{experiment}_{measurement}"))
 
     def of_table(self, name: str) -> Making:
-        """How a table of results was made, which has the name of its experiment."""
-        chosen = [source for source in self.sources if name == source.experiment]
+        """How a table of results was made, which has the name of its experiment, or one of the user's own."""
+        chosen = [source for source in self.sources if name in (source.experiment, *source.tables)]
         return self._of(chosen, StudyFolder.of(self.study).table(name))
 
     def _of(self, sources: Sequence[Source], target: str) -> Making:

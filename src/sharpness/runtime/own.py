@@ -179,6 +179,19 @@ def place_of_definition(reference: str) -> str:
     return str(path) if line is None else f"{path}, line {line}"
 
 
+def docstring(reference: str) -> str:
+    """What a user's function or class says of itself, without running it; "" where it says nothing.
+
+    Raises:
+        OwnError: its file cannot be parsed.
+    """
+    path = path_of(reference)
+    nodes = [] if path is None else _parsed(path).body
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    found = [node for node in nodes if isinstance(node, kinds) and node.name == _parts(reference)[1]]
+    return (ast.get_docstring(found[-1]) or "") if found else ""
+
+
 def _parts(reference: str) -> tuple[str, str]:
     match = _REFERENCE.fullmatch(reference)
     if match is None:

@@ -15,7 +15,6 @@ import plotly.graph_objects as go
 import yaml
 
 from sharpness.analysis.brackets import in_words
-from sharpness.analysis.claims.poster import CLAIMS
 from sharpness.analysis.figures import interactive as interactive_figures
 from sharpness.analysis.reading import read_measured, read_runs, read_table
 from sharpness.report import provenance
@@ -23,8 +22,10 @@ from sharpness.report.costs import costs_of, jobs_of
 from sharpness.report.explorer import PANELS, Measured
 from sharpness.report.making import Source, Workshop
 from sharpness.report.overview import panels
+from sharpness.report.own import image_in, own_pictures, own_tables
 from sharpness.report.page import Chapter, File, Origin, Picture, Table, caption_of, render
 from sharpness.report.prose import in_short
+from sharpness.runtime import own
 from sharpness.runtime.files import write_text
 from sharpness.runtime.stage import run_stage
 from sharpness.study.jobs import jobs
@@ -71,10 +72,10 @@ def report(
     for name, given in (("results", results), ("study-files", files)):
         if len(given) != len(folders):
             raise ValueError(f"--{name} must have an entry for each of the {len(folders)} folders, got {len(given)}")
-    chapters = [
-        _chapter(folder, costs, file, captions, output)
-        for folder, costs, file in zip(folders, results, files, strict=True)
-    ]
+    chapters = []
+    for folder, costs, file in zip(folders, results, files, strict=True):
+        with own.beside(Path(file)):
+            chapters.append(_chapter(folder, costs, file, captions, output))
     page = render(
         chapters,
         claims_caption=_read(captions / "claims.md", caption_of),
@@ -107,10 +108,13 @@ def _chapter(root: Path, results: Path, file: str, captions: Path, output: Path)
         study=study.name,
         claims=_claims(Path(folder.table("claims"))),
         panels=panels(of["spectrum"]),
-        pictures=list(_pictures(study, folder, tables, captions)),
+        pictures=[*_pictures(study, folder, tables, captions), *own_pictures(study, folder)],
         tables=[
-            Table(name, _read(Path(folder.table(name, "md")), str), _read(captions / f"{kind}.md", caption_of))
-            for name, kind in study.result_tables.items()
+            *(
+                Table(name, _read(Path(folder.table(name, "md")), str), _read(captions / f"{kind}.md", caption_of))
+                for name, kind in study.result_tables.items()
+            ),
+            *own_tables(study, folder, of_study),
         ],
         brackets=in_words(of["spectrum"]),
         origin=Origin(
@@ -152,8 +156,6 @@ def _claims(path: Path) -> pd.DataFrame:
     table = read_table(path)
     if lacking := [column for column in CLAIMS_COLUMNS if column not in table]:
         raise RecordError(f"{path} lacks the column {lacking[0]}: remove it, and it is made anew")
-    if absent := sorted(set(CLAIMS) - set(table["claim"])):
-        raise RecordError(f"{path} lacks the claims {', '.join(absent)}: remove it, and it is made anew")
     return table
 
 
@@ -163,14 +165,6 @@ def _drawn(function: str) -> str:
     return str(getdoc(getattr(module, function))).partition("\n")[0]
 
 
-def _image(path: Path) -> bytes:
-    content = path.read_bytes()
-    # It ends with a chunk of that name and its check sum.
-    if not content.startswith(b"\x89PNG\r\n\x1a\n") or content[-8:-4] != b"IEND":
-        raise RecordError(f"{path} is damaged or cut short: remove it, and it is drawn anew")
-    return content
-
-
 def _pictures(
     study: Study, folder: StudyFolder, tables: Mapping[tuple[str, str], pd.DataFrame], captions: Path
 ) -> Iterator[Picture]:
@@ -178,7 +172,7 @@ def _pictures(
         is_interactive = name in study.interactive
         yield Picture(
             name=name,
-            image=_image(Path(folder.figure(name, "png"))),
+            image=image_in(Path(folder.figure(name, "png"))),
             # What a figure's function says that it draws.
             alt=_drawn(function),
             caption=_read(captions / f"{function}.md", caption_of),
@@ -195,7 +189,9 @@ def _files(study: Study, folder: StudyFolder) -> Iterator[File]:
     names: Sequence[str] = [
         *(folder.table(name) for name in (RUNS, "claims", *study.result_tables)),
         *(folder.table(name) for experiment in study.experiments.values() for name in experiment.collected.values()),
+        *(folder.table(name) for experiment in study.experiments.values() for name in experiment.own_tables),
         *(folder.figure(name, "pdf") for name in study.figures),
+        *(folder.figure(name, "pdf") for experiment in study.experiments.values() for name in experiment.own_drawings),
     ]
     for path in map(Path, names):
         if path.exists():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sharpness.runtime import own
 from sharpness.study.kinds import CLAIMS
 from sharpness.study.paths import StudyFolder, job_of
 from sharpness.study.runs import RUNS
@@ -39,10 +40,16 @@ def jobs(study: Study) -> Jobs:
     of_runs = {run: ["train"] for run in study.runs}
     for run, measurement, settings in study.measured:
         of_runs[run] += [job_of(measurement, settings, part) for part in study.parts(run, measurement, settings)]
+    for experiment in study.experiments.values():
+        for run in experiment.runs:
+            of_runs[run] += [f"own-{own.name_of(code)}" for code in experiment.own_measurements]
+    of_runs = {run: list(dict.fromkeys(of_run)) for run, of_run in of_runs.items()}
     names = list(dict.fromkeys(" ".join(of_run) for of_run in of_runs.values()))
     kinds = [names.index(" ".join(of_run)) for of_run in of_runs.values()]
-    collected = [table for experiment in study.experiments.values() for table in experiment.collected.values()]
+    experiments = study.experiments.values()
+    collected = [table for each in experiments for table in (*each.collected.values(), *each.own_tables)]
+    drawn = [*study.figures, *(name for each in experiments for name in each.own_drawings)]
     others = [RUNS, *(f"tried-{trial}" for trial in study.trials), *(f"collect-{table}" for table in collected)] + [
-        f"figure-{name}" for name in study.figures
+        f"figure-{name}" for name in drawn
     ]
     return Jobs(list(of_runs), kinds, names, [*others, *study.result_tables, CLAIMS, "effective_study", "report"])

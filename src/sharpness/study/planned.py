@@ -9,13 +9,14 @@ from pathlib import Path
 
 import yaml
 
-from sharpness.runtime import closure
+from sharpness.runtime import closure, own
 from sharpness.study.identity import settings_digest
 from sharpness.study.measurement import code_of
 from sharpness.study.paths import StudyFolder
 from sharpness.study.plan import CLAIMS, KINDS, Experiment, Study
 from sharpness.study.records import Origins, RecordError, Wanted, check, read_rows, training_stage
 from sharpness.study.registry import MEASUREMENTS
+from sharpness.study.run import Run
 from sharpness.study.runs import RUNS, as_csv
 
 _UNRECORDED = "and Snakemake has no record of it: remove it, and it is made anew"
@@ -97,6 +98,7 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
                         rows = read_rows(path, measurement)
                         check(rows, asked, path)
                         _check_code(asked, rows[0], path, torch)
+                        _check_own_code(rows[0], path, *study.runs[asked.run].own_code)
                         origins.add(rows[:1], path, measurement=measurement, data=asked.data, training=asked.training)
                     except RecordError as error:
                         stale[path] = error
@@ -106,6 +108,13 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
                     _check_members(experiment, measurement, path)
                 except RecordError as error:
                     stale[path] = error
+        for code, path, run in _own_tables(experiment, folder):
+            if path not in checked and path.exists() and not is_recorded(str(path)):
+                checked.add(path)
+                try:
+                    _check_own_table(study.runs[run], code, path, torch)
+                except RecordError as error:
+                    stale[path] = error
     if stale:
         raise RecordError(_of_all(stale))
     _check_products(study, folder, is_recorded)
@@ -113,6 +122,33 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
     path = Path(folder.study)
     if path.exists() and not is_recorded(str(path)) and yaml.safe_load(path.read_bytes()) != study.config:
         raise RecordError(f"{path} is not the study as it stands, {_UNRECORDED}")
+
+
+def _own_tables(experiment: Experiment, folder: StudyFolder) -> Iterator[tuple[str, Path, str]]:
+    """What the user's own code measured of each run: the code, the table and the run."""
+    for code in experiment.own_measurements:
+        for run in experiment.runs:
+            yield code, Path(folder.run(run).table("own", own.name_of(code), "all")), run
+
+
+def _check_own_table(run: Run, code: str, path: Path, torch: str) -> None:
+    rows = read_rows(path, "own")
+    training = training_stage(run.gamma, run.gamma_outside)
+    asked = Wanted(run.name, "own", own.name_of(code), settings_digest({"code": code}), [], run.data, training, True)
+    for row in rows[:1]:
+        if (row["run"], row["settings_digest"]) != (asked.run, asked.digest):
+            raise RecordError(f"{path} is of another run or other code than {run.name} and {code}, {_UNRECORDED}")
+        _check_code(asked, row, path, torch)
+        _check_own_code(row, path, *run.own_code, code)
+
+
+def _check_own_code(row: Mapping[str, str], path: Path, *references: str) -> None:
+    """Check that a row was computed by the user's own code as it stands."""
+    if references and row.get("own_code", "") != (ours := own.version(*references)):
+        raise RecordError(
+            f"{path} was computed with other code of yours than {', '.join(references)} is here "
+            f"({row.get('own_code') or 'unknown'}, here it is {ours}), {_UNRECORDED}"
+        )
 
 
 def _of_all(stale: Mapping[Path, RecordError]) -> str:
