@@ -75,13 +75,13 @@ def first_change(run: Run) -> int | None:
 
 
 def _by_axis(axis: Axis, run: Run) -> dict[str, Hashable]:
-    return {axis.words: axis.value(as_record(run))}
+    return {axis.key: axis.value(as_record(run))}
 
 
 def _by_row(axis: Axis, run: Run) -> dict[str, Hashable]:
     value = axis.value(as_record(run))
     # As the table writes it: two numbers of one text are one row.
-    return {axis.words: value if isinstance(value, str) else f"{value:g}"}
+    return {axis.key: value if isinstance(value, str) else f"{value:g}"}
 
 
 def _by_change(axis: Axis, run: Run) -> dict[str, Hashable]:

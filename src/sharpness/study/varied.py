@@ -38,9 +38,14 @@ class Axis:
     field: str  # as tables name it: learning_rate, optimizer, optimizer.beta2, model_args.width
 
     @property
+    def key(self) -> str:
+        """As a study writes it: ``learning_rate``, ``beta2``."""
+        return self.field.rpartition(".")[2]
+
+    @property
     def words(self) -> str:
         """Its name for people: ``learning rate``, ``beta2``."""
-        return _NAMES.get(self.field, self.field.rpartition(".")[2].replace("_", " "))
+        return _NAMES.get(self.field, self.key.replace("_", " "))
 
     @property
     def column(self) -> str:
