@@ -1,11 +1,13 @@
 """A run opened in a notebook: its networks have the losses that its history says."""
 
+import csv
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pages import run_page
@@ -18,7 +20,9 @@ from sharpness.measurements.landscape import landscape_of
 from sharpness.measurements.measuring import Part, measure
 from sharpness.measurements.spectrum import Spectrum
 from sharpness.runtime.sealed import DamagedError
+from sharpness.stages.prepare_data import prepare_data
 from sharpness.stages.train import Job, train
+from sharpness.study.paths import prepared
 from sharpness.study.records import read_rows
 
 STEPS = [0, 2, 5]
@@ -75,6 +79,71 @@ def test_the_page_on_it_runs_as_it_stands_there(folder, monkeypatch):
 def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(folder):
     with pytest.raises(ValueError, match="has no checkpoint 3, it has 0, 2, 5, best, last"):
         load_run(folder).model(3)
+
+
+def test_a_checkpoint_may_be_named_by_its_epoch(folder):
+    loaded = load_run(folder)
+    assert loaded.epochs == [0, 0.4, 1]
+    by_epoch, by_step = loaded.model(epoch=0.4).state_dict(), loaded.model(2).state_dict()
+    assert all(torch.equal(value, by_step[name]) for name, value in by_epoch.items())
+    with pytest.raises(ValueError, match=r"has no checkpoint at epoch 0\.7, it has 0, 0\.4, 1"):
+        loaded.model(epoch=0.7)
+
+
+NETWORK = """
+from torch import nn
+from torch.nn import functional
+
+def build(width=4):
+    return nn.Sequential(nn.Flatten(), nn.Linear(6, width), nn.GELU(), nn.Linear(width, 3))
+
+def focal(outputs, targets):
+    losses = functional.cross_entropy(outputs, targets, reduction="none")
+    return (1 - (-losses).exp()) * losses
+"""
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw", "rmsprop"])
+def test_a_run_of_ones_own_network_data_and_loss_opens_from_any_folder(
+    run, own_folder, tmp_path_factory, monkeypatch, optimizer
+):
+    project = own_folder
+    (project / "mine").mkdir()
+    (project / "mine" / "nets.py").write_text(NETWORK)
+    generator = np.random.default_rng(0)
+    targets = generator.integers(3, size=60)
+    inputs = generator.normal(size=(60, 6)) + targets[:, None]
+    np.savez(project / "mine" / "blobs.npz", inputs=inputs.astype(np.float32), targets=targets)
+    small = replace(
+        run, data="blobs.npz", num_training=40, batch_size=10, epochs=2, model="nets.py:build", loss="nets.py:focal",
+        model_args='{"width": 5}', optimizer=f'{{"name": "{optimizer}"}}' if optimizer != "sgd" else "{}",
+    )  # fmt: skip
+    # As a job is told, in the project's folder.
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("SHARPNESS_STUDY_FOLDER", "mine")
+    data = Path(prepared(small.data))
+    prepare_data("blobs.npz", data)
+    place = project / "results" / "mine" / "runs" / small.name
+    kept = place / "checkpoints"
+    job = Job(
+        data, [0, 4, 8], 40, [], 1, project / "state", 60.0, False, [kept / "0.safetensors"],
+        kept / "best.safetensors", kept / "last.safetensors", place / "history.csv", place / "run.yaml",
+    )  # fmt: skip
+    train(small, job)
+
+    monkeypatch.delenv("SHARPNESS_STUDY_FOLDER")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    with pytest.raises(FileNotFoundError, match="is missing: give study=, the study's file, beside which its data are"):
+        load_run(place)
+    loaded = load_run(place, study=project / "mine" / "mine.yaml")
+    examples = loaded.dataset.training
+    with (place / "history.csv").open() as file:
+        told = [float(row["training_loss"]) for row in csv.DictReader(file)]
+    for epoch, expected in enumerate(told):
+        with torch.no_grad():
+            logits = loaded.model(epoch=epoch)(examples.inputs)
+        losses = functional.cross_entropy(logits, examples.targets, reduction="none")
+        assert float(((1 - (-losses).exp()) * losses).mean()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_what_is_no_run_is_refused(folder, tmp_path):

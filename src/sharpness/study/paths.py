@@ -33,16 +33,16 @@ class _Folder:
 DATA = _Folder(f"{RESULTS}/data")
 
 
-def prepared(data: str) -> str:
-    """A data set as tensors, which all studies share."""
-    return f"{DATA.root}/{data_key(data)}.safetensors"
+def prepared(data: str, project: str | os.PathLike[str] = ".") -> str:
+    """A data set as tensors, which all studies of a project share; ``project`` is the folder of its results."""
+    return f"{DATA.root}/{data_key(data, project)}.safetensors"
 
 
-def data_key(data: str) -> str:
-    """Name a data set for its file: one's own by its path from here, since other studies may have one of its name."""
+def data_key(data: str, project: str | os.PathLike[str] = ".") -> str:
+    """Name a data set for its file: one's own by its path from there, since other studies may have one of its name."""
     if not arrays.is_own(data):
         return data
-    place = os.path.relpath(arrays.path_of(data))
+    place = os.path.relpath(arrays.path_of(data), project)
     return f"{re.sub('[^A-Za-z0-9_]+', '_', data).strip('_')[:60]}-{short_hash(place)}"
 
 

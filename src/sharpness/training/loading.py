@@ -35,16 +35,24 @@ class LoadedRun:
         """The steps of its planned checkpoints: updates before them."""
         return [step for step in self.files if isinstance(step, int)]
 
-    def model(self, checkpoint: Checkpoint = "last") -> nn.Module:
+    @property
+    def epochs(self) -> list[float]:
+        """The same in epochs: passes over the training examples before them."""
+        return [step / self.run.steps_per_epoch for step in self.steps]
+
+    def model(self, checkpoint: Checkpoint = "last", *, epoch: float | None = None) -> nn.Module:
         """Build its network with the weights and buffers of a checkpoint, in evaluation mode.
 
         Args:
             checkpoint: one of ``steps``, "best" or "last".
+            epoch: one of ``epochs``, in place of a checkpoint.
 
         Raises:
             ValueError: there is no such checkpoint.
             DamagedError: its file is damaged, or of another training or data set.
         """
+        if epoch is not None:
+            checkpoint = self._step_at(epoch)
         from sharpness.hessian.layout import Layout
         from sharpness.training.initialisation import model_of
 
@@ -58,6 +66,13 @@ class LoadedRun:
             for name, tensor in tensors.items():
                 tensor.copy_(views[name])
         return model.eval()
+
+    def _step_at(self, epoch: float) -> int:
+        for step, at in zip(self.steps, self.epochs, strict=True):
+            if abs(at - epoch) < 0.5 / self.run.steps_per_epoch:
+                return step
+        has = ", ".join(f"{at:g}" for at in self.epochs) or "none"
+        raise ValueError(f"{self.run.name} has no checkpoint at epoch {epoch:g}, it has {has}")
 
     def _snapshot(self, checkpoint: Checkpoint) -> Snapshot:
         if checkpoint not in self.files:
@@ -106,12 +121,21 @@ def load_run(
     with _beside(None if study is None else Path(study)):
         prepared = _prepared(run, folder) if data is None else Path(data)
         if not prepared.is_file():
-            raise FileNotFoundError(f"{prepared}, the prepared data of {run.name}, is missing: give data=, its path")
+            raise FileNotFoundError(
+                f"{prepared}, the prepared data of {run.name}, is missing: give {_lacking(run, study)}"
+            )
         dataset = dataset_of(run, prepared, device)
     files: dict[Checkpoint, Path] = _planned(folder)
     files |= {name: file for name, file in checkpoints.items() if file.is_file()}  # type: ignore[misc]
     _checked(checkpoints["last"], folder, dataset, device, [])
     return LoadedRun(run, dataset, files, folder, None if study is None else Path(study))
+
+
+def _lacking(run: Run, study: str | os.PathLike[str] | None) -> str:
+    from sharpness.data import arrays
+
+    named = arrays.is_own(run.data) and study is None
+    return "study=, the study's file, beside which its data are" if named else "data=, its path"
 
 
 def _run_of(path: Path) -> Run:
@@ -132,7 +156,8 @@ def _planned(folder: Path) -> dict[Checkpoint, Path]:
 def _prepared(run: Run, folder: Path) -> Path:
     from sharpness.study.paths import prepared
 
-    return folder.absolute().parents[2] / "data" / Path(prepared(run.data)).name
+    project = folder.absolute().parents[3]
+    return project / prepared(run.data, project)
 
 
 def _checked(path: Path, folder: Path, dataset: Dataset, device: torch.device, steps: list[int] | None) -> Checkpoints:
