@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,10 +175,45 @@ def test_a_measurement_of_ones_own_is_that_of_each_checkpoint(probed):
 def test_an_edit_of_a_probe_or_a_plot_runs_it_and_nothing_else(probed):
     texts = {name: (probed / name).read_text() for name in ("my_probe.py", "my_plot.py")}
     (probed / "my_plot.py").write_text(texts["my_plot.py"].replace("semilogy", "plot"))
-    assert planned_jobs(probed, study=probed / "probed.yaml") == {"figure_own": 1}
+    assert planned_jobs(probed, study=probed / "probed.yaml") == {"figure_own": 1, "report": 1}
     (probed / "my_probe.py").write_text(texts["my_probe.py"].replace("100", "50"))
-    expected = {"measure_own": 2, "collect_own": 1, "figure_own": 1}
+    expected = {"measure_own": 2, "collect_own": 1, "figure_own": 1, "report": 1}
     assert planned_jobs(probed, study=probed / "probed.yaml") == expected
     for name, text in texts.items():
         (probed / name).write_text(text)
     assert planned_jobs(probed, study=probed / "probed.yaml") == {}
+
+
+def test_the_report_shows_what_is_ones_own_with_its_docstring_and_its_cost(probed):
+    page = (probed / "results" / "probed" / "report.html").read_text()
+    figure = page.partition('id="figure-rates_draw"')[2].partition("</figure>")[0]
+    assert "The norm of the gradient</a>" in figure
+    assert "a line for each learning rate" in figure
+    assert "my_plot.py:draw" in figure
+    table = page.partition('id="table-rates_probe"')[2].partition("</section>")[0]
+    assert "Norms of the weights and of the gradient</a>" in table
+    last = pd.read_csv(probed / "results" / "probed" / "tables" / "rates_probe.csv").drop_duplicates("run", keep="last")
+    for norm in last["gradient_norm"]:
+        assert f"{norm:.4g}" in table
+    (jobs_of_probe,) = re.findall(r"<tr><td>probe</td><td class=\"number\">(\d+)</td>", page)
+    assert jobs_of_probe == "2"
+
+
+def test_without_a_record_of_snakemake_own_tables_are_held_against_the_code(probed):
+    shutil.move(probed / ".snakemake", probed / "kept")
+    text = (probed / "my_probe.py").read_text()
+    before = (probed / "probed.yaml").stat().st_mtime
+    try:
+        for name in ("my_probe.py", "my_plot.py"):
+            os.utime(probed / name, (before, before))
+        assert planned_jobs(probed, study=probed / "probed.yaml") == {}
+        # As a checkout leaves it: of other content, and no newer than what was made.
+        (probed / "my_probe.py").write_text(text.replace("100", "50"))
+        os.utime(probed / "my_probe.py", (before, before))
+        done = snakemake(probed, "-n", "--configfile", "probed.yaml")
+        assert done.returncode != 0
+        assert "own/probe-all.csv was computed with other code of yours than my_probe.py:Probe is here" in done.stderr
+    finally:
+        (probed / "my_probe.py").write_text(text)
+        shutil.rmtree(probed / ".snakemake", ignore_errors=True)
+        shutil.move(probed / "kept", probed / ".snakemake")

@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from running import SMALL, contents, differing, environment
@@ -422,3 +424,104 @@ def test_a_study_on_one_gpu_runs_several_jobs_on_it_at_the_same_time(tmp_path):
     ended = [log.splitlines()[-1].split()[1] for log in logs]
     assert len(logs) == 3
     assert max(began) < min(ended)
+
+
+# Code, data and measurements of one's own
+
+OWN = {
+    "study": "own",
+    "defaults": {"epochs": 2, "batch_size": 20},
+    "checkpoints": {"some": {"at_epochs": [0, 1, 2]}},
+    "spectrum": {
+        "default": {"num_examples": 60, "checkpoints": "some"},
+        "preconditioned": {"num_examples": 60, "checkpoints": "some", "preconditioner": "optimizer"},
+    },
+    "experiments": {
+        "layer_norm": {
+            "kind": "eigenvalues",
+            "measurements": "my_probe.py:Probe",
+            "figures": "my_plot.py:draw",
+            "grids": {"widths": [{"data": "blobs.npz", "model": "my_models.py:mlp", "model_args": {"width": [8, 16]}}]},
+        },
+        "transformer": {
+            "kind": "spectrum",
+            "measure": {"spectrum": ["preconditioned"]},
+            "grids": {
+                "vit": [
+                    {
+                        "data": "digits",
+                        "num_training": 120,
+                        "model": "my_models.py:ViT",
+                        "model_args": {"width": 8, "depth": 1, "heads": 2, "patch": 4},
+                        "optimizer": {"name": "adamw", "weight_decay": 0.05},
+                        "learning_rate": 0.001,
+                        "schedule": {"name": "cosine", "warmup": 0.5},
+                    }
+                ]
+            },
+        },
+        "regression": {
+            "kind": "eigenvalues",
+            "grids": {
+                "rates": [
+                    {"data": "line.npz", "model": "my_models.py:mlp", "loss": "mse", "learning_rate": [0.05, 0.1]}
+                ]
+            },
+        },
+    },
+}
+OWN_FILES = {
+    "my_models.py": """\
+from networks import ViT
+from torch import nn
+
+
+def mlp(input_shape, num_classes, width=8):
+    ends = num_classes or 1
+    return nn.Sequential(nn.Linear(input_shape[0], width), nn.LayerNorm(width), nn.Tanh(), nn.Linear(width, ends))
+""",
+    "my_probe.py": """\
+class Probe:
+    def rows(self, landscape, checkpoint):
+        yield {"weight_norm": checkpoint.weights.norm()}
+""",
+    "my_plot.py": """\
+from matplotlib.figure import Figure
+
+
+def draw(probe):
+    figure = Figure()
+    figure.add_subplot().plot(probe["epoch"], probe["weight_norm"], ".")
+    return figure
+""",
+}
+
+
+def test_a_study_of_ones_own_code_and_data_is_computed_on_the_cluster(tmp_path):
+    folder, since = project(tmp_path, OWN), now()
+    for name, text in OWN_FILES.items():
+        (folder / name).write_text(text)
+    shutil.copy(ROOT / "examples" / "networks.py", folder)
+    generator = np.random.default_rng(0)
+    classes = generator.integers(3, size=150)
+    np.savez(folder / "blobs.npz", inputs=generator.normal(size=(150, 5)) + classes[:, None], targets=classes)
+    numbers = generator.normal(size=(150, 4))
+    np.savez(folder / "line.npz", inputs=numbers, targets=numbers[:, :1] * 2 - 1)
+
+    status, said = finish(start(folder, *PROFILE), folder)
+
+    assert status == 0, said[-5000:]
+    jobs = [line for line in accounting("Comment,State", since) if line[0]]
+    assert {state for _, state in jobs} == {"COMPLETED"}
+    count = {rule: sum(f"rule_{rule}_" in f"{comment}_" for comment, _ in jobs) for rule in ("train", "measure_own")}
+    assert count == {"train": 5, "measure_own": 2}
+    tables = folder / "results" / "own" / "tables"
+    for name, optimizer in (("layer_norm", None), ("transformer", "optimizer"), ("regression", None)):
+        spectrum = pd.read_csv(tables / f"{name}_spectrum.csv")
+        assert np.isfinite(spectrum["eigenvalue"]).all()
+        assert set(spectrum.get("preconditioner", [None])) == {optimizer}
+        assert spectrum["own_code"].nunique() == 1
+    probe = pd.read_csv(tables / "layer_norm_probe.csv")
+    assert sorted(probe["step"].unique()) == sorted(pd.read_csv(tables / "layer_norm_spectrum.csv")["step"].unique())
+    assert (folder / "results" / "own" / "figures" / "layer_norm_draw.png").stat().st_size > 1000
+    assert 'id="figure-layer_norm_draw"' in (folder / "results" / "own" / "report.html").read_text()

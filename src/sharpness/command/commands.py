@@ -59,9 +59,7 @@ def plan(study: str, config: Sequence[str] = (), for_snakemake: Sequence[str] = 
         sys.exit(_what_failed(log, plan))
     jobs = sum(job["rule_name"] != "all" for job in due)
     if not jobs:
-        print(
-            f"The study {plan.name} ({path}): nothing to be done, all of it is in {StudyFolder.of(plan.name).root}."
-        )
+        print(f"The study {plan.name} ({path}): nothing to be done, all of it is in {StudyFolder.of(plan.name).root}.")
         return
     print(f"The study {plan.name} ({path}): {jobs:,} jobs would run; {len(plan.runs):,} training runs in all.\n")
     for line in _table(parts_of(due)):

@@ -40,9 +40,12 @@ def _flat_runs_generalise(collected: Collected) -> Iterator[Finding]:
     history = collected.rows("history", *kinds_for("s")).sort_values("epoch", kind="stable")
     of_run = history.drop_duplicates("run", keep="last").set_index("run")
     found = last.assign(**{name: last["run"].map(of_run[name]).astype(float) for name in _AT_END})
-    for (data, model, alike), runs in found.groupby(["data", "model", "alike"], sort=False):
-        others = found.loc[(found["data"] == data) & (found["model"] == model), "alike"]
-        words = f"settings {alike}" if others.nunique() > 1 else ""
+    keys = ["data", "model", "model_args", "alike"]
+    for (data, model, arguments, alike), runs in found.groupby(keys, sort=False, dropna=False):
+        others = found[(found["data"] == data) & (found["model"] == model)]
+        told = [f"model args {arguments}"] if others["model_args"].nunique() > 1 else []
+        told += [f"settings {alike}"] if others["alike"].nunique() > 1 else []
+        words = ", ".join(told)
         verdict = _correlation(runs)
         if beside := _matched(largest[largest["alike"] == alike], history, runs[~runs["lost"]]):
             verdict = replace(verdict, measured=f"{verdict.measured}; {beside}")
@@ -91,6 +94,8 @@ def at_matched_loss(courses: Sequence[Sequence[np.ndarray]]) -> tuple[float, np.
     return float(level), there[np.isfinite(there).all(axis=1)]
 
 
+# Runs of a seed, of which there is a partial rank correlation.
+FEWEST = 4
 _AT_END = ("training_loss", "test_accuracy")
 # A run that diverged has the highest loss and the lowest accuracy; that it were the flattest speaks against the claim.
 _OF_LOST = {"eigenvalue": -np.inf, "training_loss": np.inf, "test_accuracy": -np.inf}
@@ -99,7 +104,7 @@ _OF_LOST = {"eigenvalue": -np.inf, "training_loss": np.inf, "test_accuracy": -np
 def _correlation(runs: pd.DataFrame) -> Verdict:
     quantities = list(_OF_LOST)
     finite = runs[runs["lost"] | np.isfinite(runs[quantities].astype(float)).all(axis="columns")]
-    if finite.empty:
+    if finite.groupby("seed").size().max() < FEWEST or finite.empty:
         return not_asked()
     entered = finite.assign(**{name: finite[name].mask(finite["lost"], value) for name, value in _OF_LOST.items()})
     found = {seed: partial_rank_correlation(of_seed[quantities]) for seed, of_seed in entered.groupby("seed")}
@@ -119,7 +124,7 @@ def partial_rank_correlation(runs: pd.DataFrame) -> tuple[float, float]:
     """
     ranks = runs.apply(stats.rankdata)
     num = len(ranks)
-    if num < 4 or (ranks.nunique() < 2).any():
+    if num < FEWEST or (ranks.nunique() < 2).any():
         return np.nan, np.nan
     rho = ranks.corr().to_numpy()
     sharp, loss, accuracy = range(3)

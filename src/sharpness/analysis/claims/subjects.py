@@ -19,6 +19,7 @@ PROBLEM = [
     "augment",
     "padding",
     "init_scale",
+    "model_args",
     "momentum",
     "l2",
     "precision",

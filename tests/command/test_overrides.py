@@ -1,0 +1,79 @@
+"""Single values beside a study's file, with points into its mappings."""
+
+import json
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from snakemake.cli import parse_config
+
+from sharpness.command.overrides import for_snakemake, merged, overrides
+from sharpness.study.file import with_types
+from sharpness.study.schema import StudyError
+
+KEYS = st.from_regex("[a-z][a-z_]{0,3}[a-z]", fullmatch=True)
+VALUES = st.one_of(
+    st.integers(-5, 100_000),
+    st.floats(0.001, 1000),
+    st.booleans(),
+    st.none(),
+    st.sampled_from(["adam", "full"]),
+    st.lists(st.integers(0, 9), max_size=3),
+)
+NESTED = st.recursive(VALUES, lambda inner: st.dictionaries(KEYS, inner, min_size=1, max_size=3), max_leaves=6)
+
+
+def flat(value, path=()):
+    if not isinstance(value, dict):
+        yield ".".join(path), value
+        return
+    for key, inner in value.items():
+        yield from flat(inner, (*path, key))
+
+
+@given(st.dictionaries(KEYS, NESTED, max_size=4))
+def test_points_lead_into_mappings_and_snakemake_reads_the_same(values):
+    words = [f"{path}={json.dumps(value)}" for path, value in flat(values)]
+
+    assert overrides(words) == values
+    handed = for_snakemake(values)
+    read = parse_config(handed[1:]) if handed else {}
+    assert with_types(read, read) == values
+
+
+@given(st.dictionaries(KEYS, NESTED, max_size=4), st.dictionaries(KEYS, NESTED, max_size=4))
+def test_what_is_not_given_stays_and_what_is_given_is_there(study, given_values):
+    found = merged(study, given_values)
+
+    there = dict(flat(found))
+    assert all(there[path] == value for path, value in flat(given_values))
+    paths = [path for path, _ in flat(given_values)]
+    for path, value in flat(study):
+        if not any(path == other or path.startswith(f"{other}.") or other.startswith(f"{path}.") for other in paths):
+            assert there[path] == value
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["epochs"], "takes KEY=VALUE"),
+        (["=3"], "takes KEY=VALUE"),
+        (["defaults..epochs=3"], "takes KEY=VALUE"),
+        (["defaults.epochs=3", "defaults.epochs=4"], "defaults.epochs=4: the key is given twice"),
+        (["defaults=3", "defaults.epochs=4"], "the key is given twice"),
+        (["defaults.epochs=[3"], "the value is not valid YAML"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(words, said):
+    with pytest.raises(StudyError, match="--config") as error:
+        overrides(words)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_values_are_those_of_yaml():
+    assert overrides(["defaults.optimizer={name: adam, beta2: 0.9}", "study=mine"]) == {
+        "defaults": {"optimizer": yaml.safe_load("{name: adam, beta2: 0.9}")},
+        "study": "mine",
+    }
