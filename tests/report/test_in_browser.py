@@ -58,7 +58,10 @@ def opened(one_study, tmp_path):
 
 def visit(page, path):
     page.open(path.as_uri())
-    wait(page, "window.explorer !== undefined")
+    wait(
+        page,
+        "document.querySelector('#explorer').hidden === false && document.querySelector('.side .reading').textContent",
+    )
 
 
 def wait(page, condition):
@@ -209,6 +212,19 @@ def test_how_a_number_was_made_unfolds(opened):
     told = opened.evaluate("document.querySelector('tr .made').innerText")
     assert "snakemake -c all results/digits/tables/claims.csv --configfile workflow/studies/digits.yaml" in told
     assert "eigenvalues_spectrum.csv" in told
+
+
+def test_a_cell_of_the_table_of_results_leads_to_its_runs(opened):
+    cell = "#table-results_table tbody tr:nth-child(2) td:nth-child(3) a"
+    click(opened, cell)
+    wait(opened, "location.hash === '#made-results_table-2'")
+    wait(opened, "document.querySelector('#made-results_table-2').closest('details').open")
+    told = opened.evaluate("document.querySelector('#made-results_table-2 + dd').innerText")
+    assert len(told.split(", ")) == 2
+    assert all("gamma0.1-" in run for run in told.split(", "))
+    said = opened.evaluate("document.querySelector('#table-results_table .made').innerText")
+    assert "snakemake -c all results/digits/tables/results_table.csv --configfile workflow/studies/digits.yaml" in said
+    assert "of each of these runs test_accuracy in results_table_history.csv, best checkpoint" in said
 
 
 def test_every_figure_to_turn_is_drawn_when_it_comes_into_sight(opened):

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sharpness.analysis.claims.poster import IN_SHORT
 from sharpness.analysis.claims.wording import number
 from sharpness.analysis.figures import palette
 from sharpness.report import embedding
+from sharpness.report.cells import Cells, linked
 from sharpness.report.citing import bibtex, reference
 from sharpness.report.costs import Cost
 from sharpness.report.explorer import Measured, explorer
@@ -66,6 +67,7 @@ class Table:
     name: str
     text: str  # Markdown
     caption: Caption
+    cells: Cells = field(default_factory=lambda: Cells((), ()))  # where they come from
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def render(
     )
     environment.filters |= {
         "markdown": lambda text: Markup(html_of(text)),
+        "linked": lambda html, cells, target: Markup(linked(html, cells, target)),
         "json": lambda value: Markup(embedding.json_in_html(value)),
         "data_uri": embedding.data_uri,
         "size": embedding.size,

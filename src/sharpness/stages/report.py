@@ -18,12 +18,13 @@ from sharpness.analysis.brackets import in_words
 from sharpness.analysis.figures import interactive as interactive_figures
 from sharpness.analysis.reading import read_measured, read_runs, read_table
 from sharpness.report import provenance
+from sharpness.report.cells import cells_of
 from sharpness.report.costs import costs_of, jobs_of
 from sharpness.report.explorer import PANELS, Measured
 from sharpness.report.making import Source, Workshop
 from sharpness.report.overview import panels
 from sharpness.report.own import image_in, own_pictures, own_tables
-from sharpness.report.page import Chapter, File, Origin, Picture, Table, caption_of, render
+from sharpness.report.page import Caption, Chapter, File, Origin, Picture, Table, caption_of, render
 from sharpness.report.prose import in_short
 from sharpness.runtime import own
 from sharpness.runtime.files import write_text
@@ -111,7 +112,7 @@ def _chapter(root: Path, results: Path, file: str, captions: Path, output: Path)
         pictures=[*_pictures(study, folder, tables, captions), *own_pictures(study, folder)],
         tables=[
             *(
-                Table(name, _read(Path(folder.table(name, "md")), str), _read(captions / f"{kind}.md", caption_of))
+                _table(folder, name, _read(captions / f"{kind}.md", caption_of), tables[name, "history"])
                 for name, kind in study.result_tables.items()
             ),
             *own_tables(study, folder, of_study),
@@ -130,6 +131,11 @@ def _chapter(root: Path, results: Path, file: str, captions: Path, output: Path)
         plan=plan,
         files=list(_files(study, folder)),
     )
+
+
+def _table(folder: StudyFolder, name: str, caption: Caption, history: pd.DataFrame) -> Table:
+    text, results = _read(Path(folder.table(name, "md")), str), read_table(Path(folder.table(name)))
+    return Table(name, text, caption, cells_of(name, text, results, history))
 
 
 def _read(path: Path, parse: Callable[[str], Content]) -> Content:
