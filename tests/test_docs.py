@@ -4,6 +4,7 @@ import doctest
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -34,6 +35,19 @@ def test_the_examples_of_a_page_answer_what_the_page_says(document):
 
     assert tried > 5
     assert failed == 0
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_block_of_code_is_indented_from_its_first_line_on(document):
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    # A line of a paragraph or of code that lost its indentation: a block of code comes after an empty line.
+    joined = [
+        before
+        for before, after in pairwise(text.splitlines())
+        if re.match(r" {4,}\S", after) and re.match(r"[^\s\-*|#>\d]", before)
+    ]
+
+    assert joined == []
 
 
 def test_the_reference_has_every_public_name_once():
