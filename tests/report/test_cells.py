@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from sharpness.analysis.reading import read_measured, read_runs
+from sharpness.report import own
 from sharpness.report.cells import cells_of, linked
 from sharpness.report.prose import html_of
 
@@ -57,6 +58,20 @@ def test_every_cell_of_the_study_leads_to_its_row_and_no_cell_of_the_poster_does
         assert leads == [f"made-{number}"] * (row.count("<td") if number <= len(results) else 0)
         assert row.count('tabindex="-1"') == max(0, len(leads) - 1)  # one stop of the keyboard a row
     assert re.sub(r"</?a\b[^>]*>", "", html) == before
+
+
+def test_a_row_of_what_a_user_measured_is_of_one_run_at_its_last_checkpoint():
+    rows = [
+        {"grid": "rates", "run": run, "seed": 0, "step": step, "epoch": step / 10, "norm": step * 1.5}
+        for run in ("b", "a")
+        for step in (0, 10, 20)
+    ]
+    table = pd.DataFrame(rows)
+    html, cells = html_of(own._at_the_end(table)), own._cells("rates_probe", table)
+
+    assert [(row.label, row.runs) for row in cells.rows] == [("b at epoch 2", ["b"]), ("a at epoch 2", ["a"])]
+    assert [(column.table, column.column) for column in cells.columns] == [("rates_probe", "norm")]
+    assert re.findall(r'href="#made-(\d)"', linked(html, cells, "made")) == ["1"] * 3 + ["2"] * 3
 
 
 def test_a_row_of_two_settings_that_are_compared_has_the_runs_of_both():

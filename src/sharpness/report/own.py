@@ -9,6 +9,7 @@ import pandas as pd
 
 from sharpness.analysis.axes import differing_in_words
 from sharpness.analysis.reading import read_measured
+from sharpness.report.cells import Cells, Column, Row
 from sharpness.report.page import Caption, Picture, Table
 from sharpness.runtime import own
 from sharpness.study.paths import StudyFolder
@@ -61,7 +62,8 @@ def own_tables(study: Study, folder: StudyFolder, runs: pd.DataFrame) -> Iterato
             path = Path(folder.table(name))
             if path.exists():
                 caption = _caption(code, "The last checkpoint that was measured of each run.")
-                yield Table(name, _at_the_end(read_measured(path, "own", runs)), caption)
+                table = read_measured(path, "own", runs)
+                yield Table(name, _at_the_end(table), caption, _cells(name, table))
 
 
 def _caption(code: str, otherwise: str = "") -> Caption:
@@ -71,12 +73,27 @@ def _caption(code: str, otherwise: str = "") -> Caption:
     return Caption(title.rstrip(".") or own.name_of(code).replace("_", " "), "\n\n".join(filter(None, body)))
 
 
+def _ends(table: pd.DataFrame) -> pd.DataFrame:
+    """The last checkpoint of each run."""
+    ends = table.sort_values("step", kind="stable") if len(table) else table
+    return ends.drop_duplicates(["grid", "run"], keep="last").sort_index()
+
+
+def _columns(table: pd.DataFrame) -> list[str]:
+    beside = {*PLACE, *MADE_BY, *FIELDS, "experiment", "grid", "own_code", "table_size"}
+    return [column for column in table if column not in beside][:_MOST_COLUMNS]
+
+
+def _cells(name: str, table: pd.DataFrame) -> Cells:
+    """Where the cells come from: each row is of one run."""
+    rows = [Row(f"{run} at epoch {epoch:g}", [run], []) for run, epoch in _ends(table)[["run", "epoch"]].to_numpy()]
+    columns = [Column(column, name, column, "the epoch of the row", "as it is") for column in _columns(table)]
+    return Cells(rows[:_MOST_ROWS], columns)
+
+
 def _at_the_end(table: pd.DataFrame) -> str:
     """A row for each run, its name and what was measured, in Markdown."""
-    ends = table.sort_values("step", kind="stable") if len(table) else table
-    ends = ends.drop_duplicates(["grid", "run"], keep="last").sort_index()
-    beside = {*PLACE, *MADE_BY, *FIELDS, "experiment", "grid", "own_code", "table_size"}
-    columns = [column for column in table if column not in beside][:_MOST_COLUMNS]
+    ends, columns = _ends(table), _columns(table)
     rows = [["Run", "Epoch", *columns], ["---"] * 2 + ["---:"] * len(columns)]
     for run, last in zip(ends["run"].head(_MOST_ROWS), ends.head(_MOST_ROWS).to_dict("records"), strict=True):
         words = differing_in_words(table[table["run"] == run], table, beside=()) or str(run)
