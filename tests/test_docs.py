@@ -103,3 +103,16 @@ def test_the_findings_tell_every_verdict_of_each_study_once():
         for claim, found in claims[claims["seeds"] > 0].groupby("claim"):
             told = re.findall("does not hold|holds|undecided", rows[claim][column])
             assert sorted(told) == sorted(found["verdict"])
+
+
+def test_the_example_at_full_batch_ends_at_the_edge_of_stability():
+    """As the page says of its figure: whatever the largest eigenvalue was at first, it comes to 2 / learning rate."""
+    folder = ROOT / "docs" / "examples"
+    spectrum = pd.read_csv(folder / "edge_of_stability.csv").merge(
+        pd.read_csv(folder / "edge_of_stability_runs.csv"), on="run"
+    )
+    largest = spectrum[(spectrum["which"] == "largest") & (spectrum["rank"] == 0)]
+    scaled = largest.assign(ratio=largest["eigenvalue"] * largest["learning_rate"] / 2)
+    assert set(scaled.loc[scaled["epoch"] == 0, "ratio"] < 0.6) == {True, False}
+    assert scaled.loc[scaled["epoch"] >= 1000, "ratio"].between(0.95, 1.15).all()
+    assert (largest["residual"] <= 0.01).all()

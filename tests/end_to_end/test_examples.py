@@ -52,3 +52,4 @@ def test_an_example_runs(tmp_path: Path, name):
     assert spectrum.loc[spectrum["which"] == "largest", "residual"].max() <= 0.01
     assert spectrum["complete"].all()
     assert spectrum["own_code"].nunique() == 1
+    assert set(spectrum.get("preconditioner", [None])) == {"optimizer" if name == "gpt" else None}

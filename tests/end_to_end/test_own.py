@@ -177,7 +177,7 @@ def test_an_edit_of_a_probe_or_a_plot_runs_it_and_nothing_else(probed):
     (probed / "my_plot.py").write_text(texts["my_plot.py"].replace("semilogy", "plot"))
     assert planned_jobs(probed, study=probed / "probed.yaml") == {"figure_own": 1, "report": 1}
     (probed / "my_probe.py").write_text(texts["my_probe.py"].replace("100", "50"))
-    expected = {"measure_own": 2, "collect_own": 1, "figure_own": 1, "report": 1}
+    expected = {"try_probe": 1, "measure_own": 2, "collect_own": 1, "figure_own": 1, "report": 1}
     assert planned_jobs(probed, study=probed / "probed.yaml") == expected
     for name, text in texts.items():
         (probed / name).write_text(text)

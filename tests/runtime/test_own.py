@@ -119,3 +119,42 @@ def test_no_torch_is_imported_for_planning():
     paths = os.environ | {"PYTHONPATH": str(Path(own.__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], env=paths, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import os\nimport no_such_module_here\n", "line 2: there is no module 'no_such_module_here'"),
+        ("from no_such_package.part import name\n", "line 1: there is no module 'no_such_package.part'"),
+    ],
+)
+def test_a_module_that_is_nowhere_is_told_with_its_line_before_anything_runs(folder, text, said):
+    (folder / "other.py").write_text(f"{text}\n\ndef build():\n    return 1\n")
+    with pytest.raises(OwnError) as error:
+        own.check("other.py:build")
+    assert f"other.py, {said}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "try:\n    import no_such_module_here\nexcept ImportError:\n    pass\n",
+        "import sys\nif sys.platform == 'plan9':\n    import no_such_module_here\n",
+        "import torch.nn.functional, math, helper, nets.deep, sys\nfrom os.path import join\n",
+        "from namespace.part import one\n",
+        "def late():\n    import no_such_module_here\n",
+    ],
+)
+def test_what_may_be_imported_elsewhere_or_is_there_passes(folder, text):
+    (folder / "namespace").mkdir()
+    (folder / "namespace" / "part.py").write_text("one = 1\n")
+    (folder / "other.py").write_text(f"{text}\n\ndef build():\n    return 1\n")
+    own.check("other.py:build")
+
+
+def test_what_a_function_says_of_itself_is_read_without_running_it(folder):
+    text = 'raise RuntimeError\n\n\ndef draw():\n    """A title.\n\n    And more.\n    """\n'
+    text += "\n\ndef bare():\n    return 1\n"
+    (folder / "plot.py").write_text(text)
+    assert own.docstring("plot.py:draw") == "A title.\n\nAnd more."
+    assert own.docstring("plot.py:bare") == own.docstring("json:dumps") == ""

@@ -87,6 +87,15 @@ def test_a_loss_that_is_not_of_each_example_is_refused_with_its_line(own_folder,
         loss.value_and_gradient(*flatten(model), *examples)
 
 
+def test_a_loss_without_a_graph_is_refused_with_its_line(own_folder, model, examples):
+    text = "def frozen(outputs, targets):\n    return outputs.detach()[:, 0]\n"
+    (own_folder / "losses.py").write_text(text)
+    loss = Loss(model, l2=0.0, criterion=criterion_of("losses.py:frozen", 3))
+    with pytest.raises(OwnError, match=r"losses.py, line 1: must compute the loss from the outputs by torch"):
+        loss.value_and_gradient(*flatten(model), *examples)
+    loss.evaluate(*flatten(model), *examples)  # which differentiates nothing
+
+
 @pytest.mark.parametrize(
     ("name", "theirs"),
     [("mse", functional.mse_loss), ("bce_with_logits", functional.binary_cross_entropy_with_logits)],

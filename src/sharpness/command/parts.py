@@ -8,14 +8,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_TABLES = ("runs", "collect", "results_table", "agreement", "claims")
+_TABLES = ("runs", "collect", "collect_own", "results_table", "agreement", "claims")
 _PARTS = {
     "prepare_data": "data",
+    **dict.fromkeys(("try_own", "try_probe"), "trials"),
     **dict.fromkeys(_TABLES, "tables"),
     "report": "report",
     "effective_study": "report",
 }
-_ORDER = {"data": 0, "train": 1, "tables": 3, "figures": 4, "report": 5}
+_ORDER = {"data": 0, "trials": 0.5, "train": 1, "tables": 3, "figures": 4, "report": 5}
 # As Snakemake begins its reasons, the strongest first.
 _REASONS = (
     ("Forced", "asked for"),

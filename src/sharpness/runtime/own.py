@@ -77,7 +77,7 @@ def path_of(reference: str) -> Path | None:
 
 
 def check(reference: str) -> None:
-    """Check, without running it, that a file can be parsed and defines the name.
+    """Check, without running it, that a file can be parsed, imports what is there, and defines the name.
 
     Raises:
         OwnError: it cannot, or does not.
@@ -86,11 +86,39 @@ def check(reference: str) -> None:
     if path is None:
         return
     name = _parts(reference)[1]
-    sources(reference)
+    for file in _found(reference)[0]:
+        _check_imports(Path(file))
     names = {found for node in _parsed(path).body for found in _defined(node)}
     if name not in names and "*" not in names and "__getattr__" not in names:
         known = get_close_matches(name, names, n=1) or sorted(each for each in names if not each.startswith("_"))
         raise OwnError(f"{path} defines no {name!r}; it has {', '.join(known) or 'nothing'}")
+
+
+def _check_imports(path: Path) -> None:
+    """Check that the modules exist that a file imports in any case, not below an ``if`` or ``try``.
+
+    Raises:
+        OwnError: one is neither installed nor beside the file or the study.
+    """
+    for node in _parsed(path).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [str(node.module)]
+        for name in names:
+            package = name.partition(".")[0]
+            if not any(_files(path, package, 0)) and not _is_folder(path, package) and not _is_installed(package):
+                place = f"{path}, line {node.lineno}"
+                raise OwnError(f"{place}: there is no module {name!r}, installed or beside the study")
+
+
+def _is_folder(path: Path, package: str) -> bool:
+    """Whether there is a folder of the name, which Python imports even without a file in it."""
+    return any((root / package).is_dir() for root in _roots(path))
+
+
+@cache
+def _is_installed(package: str) -> bool:
+    return package in sys.builtin_module_names or importlib.util.find_spec(package) is not None
 
 
 def sources(*references: str) -> list[str]:
@@ -101,6 +129,12 @@ def sources(*references: str) -> list[str]:
     Raises:
         OwnError: a file does not exist or cannot be parsed.
     """
+    found, modules = _found(*references)
+    return sorted({*found, *(os.path.relpath(file) for file in closure.sources(*modules))})
+
+
+def _found(*references: str) -> tuple[set[str], set[str]]:
+    """The user's files behind references, and the modules of this package that they import."""
     named = [path for reference in references if (path := path_of(reference)) is not None]
     waiting = {os.path.normpath(file) for path in named for file in _packages(path)}
     found, modules = set[str](), set[str]()
@@ -111,7 +145,7 @@ def sources(*references: str) -> list[str]:
             waiting |= {os.path.normpath(other) for other in _files(Path(file), name, level)} - found
             if not level and closure.is_module(name):
                 modules.add(name)
-    return sorted({*found, *(os.path.relpath(file) for file in closure.sources(*modules))})
+    return found, modules
 
 
 def version(*references: str) -> str:

@@ -50,12 +50,12 @@ def try_own(run: Run, data: Path, output: Path) -> None:
         values = [_in_training(loss, weights, buffers, inputs, targets, seed) for seed in (0, 1)]
     if not torch.equal(*(gradient for _, gradient in values)):
         raise OwnError(
-            f"{run.model} is random in training, as by dropout: set its probability to 0, since one function of the "
+            f"{_told(run)} is random in training, as by dropout: set its probability to 0, since one function of the "
             "weights is trained and measured"
         )
     value, gradient = values[0]
     if not bool(torch.isfinite(value + gradient.sum())):
-        raise OwnError(f"{run.model}: the loss before training is {float(value):g}, or its gradient is not finite")
+        raise OwnError(f"{_told(run)}: the loss before training is {float(value):g}, or its gradient is not finite")
     names = zip(loss.layout.names, loss.layout.shapes, strict=True)
     told = {
         "model": run.model,
@@ -79,6 +79,11 @@ def try_own(run: Run, data: Path, output: Path) -> None:
     write_text(yaml.safe_dump(told, sort_keys=False), output)
 
 
+def _told(run: Run) -> str:
+    """The network, with the line of the user's file where it is one of theirs."""
+    return f"{own.place_of_definition(run.model)}: {run.model}" if own.is_reference(run.model) else run.model
+
+
 def _first(dataset: Dataset) -> tuple[Tensor, Tensor]:
     return dataset.training.inputs, dataset.training.targets
 
@@ -95,10 +100,10 @@ def _in_training(
 def _check_outputs(loss: Loss, outputs: object, targets: Tensor, run: Run) -> None:
     """Check that a network's outputs and the targets fit to the loss."""
     if not isinstance(outputs, Tensor):
-        raise OwnError(f"{run.model} must return a tensor, got {type(outputs).__name__}")
+        raise OwnError(f"{_told(run)} must return a tensor, got {type(outputs).__name__}")
     criterion = loss.criterion
     if needed := criterion.check_outputs(outputs, len(targets)):
-        raise OwnError(f"{run.model} must return {needed}, got {list(outputs.shape)}")
+        raise OwnError(f"{_told(run)} must return {needed}, got {list(outputs.shape)}")
     if run.loss == "cross_entropy" and targets.is_floating_point():
         raise OwnError(f"{run.data} has targets that are numbers and no classes; is the loss mse?")
     try:

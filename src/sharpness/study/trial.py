@@ -48,6 +48,11 @@ def trial_of(run: Run) -> Run | None:
     return dataclasses.replace(_FIRST, **{field: getattr(run, field) for field in _FIELDS})
 
 
+def trial_of_measuring(run: Run) -> Run:
+    """Return the run that stands for all that a user's own measurement may tell apart before training."""
+    return dataclasses.replace(_FIRST, **{field: getattr(run, field) for field in (*_FIELDS, "momentum", "optimizer")})
+
+
 def name_of_trial(trial: Run) -> str:
     """Name the files of a trial."""
     return f"{word(trial.model)}-{nested.short_hash(trial.name)}"

@@ -88,7 +88,7 @@ class OfFunction(Criterion):
         """Call the function, and check what it returns.
 
         Raises:
-            OwnError: it failed, or did not return a loss for each example.
+            OwnError: it failed, or did not return a loss for each example that can be differentiated.
         """
         terms = own.call(self.reference, self.function, outputs, targets)
         if not isinstance(terms, Tensor) or terms.shape != outputs.shape[:1] or not terms.is_floating_point():
@@ -96,6 +96,11 @@ class OfFunction(Criterion):
             raise OwnError(
                 f"{own.place_of_definition(self.reference)}: must return the loss of each example, a tensor of "
                 f"[{len(outputs)}], as by reduction='none', got {got}"
+            )
+        if outputs.requires_grad and not terms.requires_grad:
+            raise OwnError(
+                f"{own.place_of_definition(self.reference)}: must compute the loss from the outputs by torch, got a "
+                "tensor that cannot be differentiated"
             )
         return terms
 
