@@ -158,3 +158,11 @@ def test_what_a_function_says_of_itself_is_read_without_running_it(folder):
     (folder / "plot.py").write_text(text)
     assert own.docstring("plot.py:draw") == "A title.\n\nAnd more."
     assert own.docstring("plot.py:bare") == own.docstring("json:dumps") == ""
+
+
+def test_the_tables_that_a_figure_needs_are_read_without_running_it(folder):
+    text = "raise RuntimeError\n\n\ndef draw(history, /, probe, spectrum=None, *rest, other, more=1, **all):\n"
+    text += "    return 1\n"
+    (folder / "plot.py").write_text(f"{text}\n\ndraw2 = print\n\n\n@print\ndef draw3(nothing):\n    return 1\n")
+    assert own.needed("plot.py:draw") == ["history", "probe", "other"]
+    assert own.needed("plot.py:draw2") == own.needed("plot.py:draw3") == own.needed("json:dumps") == []

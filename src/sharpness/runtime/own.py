@@ -213,6 +213,25 @@ def place_of_definition(reference: str) -> str:
     return str(path) if line is None else f"{path}, line {line}"
 
 
+def needed(reference: str) -> list[str]:
+    """The arguments without which a user's function cannot be called, as its file says; none where it is no plain one.
+
+    Raises:
+        OwnError: its file cannot be parsed.
+    """
+    path = path_of(reference)
+    nodes = [] if path is None else _parsed(path).body
+    name = _parts(reference)[1]
+    found = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == name]
+    if not found or found[-1].decorator_list:
+        return []
+    arguments = found[-1].args
+    placed = [*arguments.posonlyargs, *arguments.args]
+    without = placed[: len(placed) - len(arguments.defaults)]
+    keyed = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    return [each.arg for each in (*without, *(each for each, default in keyed if default is None))]
+
+
 def docstring(reference: str) -> str:
     """What a user's function or class says of itself, without running it; "" where it says nothing.
 

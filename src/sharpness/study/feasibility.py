@@ -198,6 +198,12 @@ def check_own(experiment: Experiment) -> Iterator[str]:
             except own.OwnError as error:
                 yield f"{place}: {error}"
                 continue
+            if key == "figures":
+                tables = ["history", *experiment.measure, *map(own.name_of, experiment.own_measurements)]
+                for argument in own.needed(reference):
+                    if argument not in tables:
+                        line = own.place_of_definition(reference)
+                        yield f"{place}: {line}: there is no table {argument!r}, the tables are {', '.join(tables)}"
             name = own.name_of(reference)
             if names.setdefault(name, reference) != reference or name in (*MEASUREMENTS, "history"):
                 yield f"{place} has {reference}, whose name {name} is taken; give the function another"
