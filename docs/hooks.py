@@ -125,6 +125,8 @@ def _executed(path: Path) -> dict[str, str | bytes]:
             continue
         parts.append(f"```python\n{cell.source}\n```")
         for output in cell.outputs:
+            if output.get("name") == "stderr":  # what libraries log of this machine, such as fonts that it lacks
+                continue
             data = output.get("data", {})
             if "image/png" in data:
                 name = f"tutorial-{len(files) + 1}.png"
