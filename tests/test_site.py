@@ -77,7 +77,8 @@ def test_the_tutorial_was_run(site):
     text = (site / "tutorial.html").read_text()
     assert "none is missing: True" in text
     assert text.count('alt="What the cell above draws"') == 2
-    assert text.count('<div class="highlight">') == 8  # five cells, what three of them print, and nothing that is logged
+    # Five cells, what three of them print, and nothing that libraries log.
+    assert text.count('<div class="highlight">') == 8
 
 
 @pytest.mark.skipif(PROGRAM is None and not IS_CI, reason="needs Chromium")
