@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sharpness.eigen.operators import VectorProduct, not_symmetric
-from sharpness.eigen.vectors import largest_magnitude, length, norms_of_rows
+from sharpness.eigen.vectors import along_rows, largest_magnitude, length, norms_of_rows
 
 _ROWS_PER_BLOCK = 16
 _COLUMNS_AT_ONCE = 2**16
@@ -252,7 +252,7 @@ class Rows:
 
     def subtract_projection(self, vector: Tensor, rows: Tensor) -> Tensor:
         """Take the part along orthonormal ``rows`` [n, P] from ``vector`` [P], in place; return the coefficients."""
-        along = rows @ vector
+        along = along_rows(rows, vector)
         if len(rows):
             # The system zeroes the pages of every new tensor of this length: use one for all.
             if self._scratch is None:

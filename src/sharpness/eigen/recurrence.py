@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sharpness.eigen.operators import VectorProduct, not_symmetric
-from sharpness.eigen.vectors import largest_magnitude, length
+from sharpness.eigen.vectors import inner_product, largest_magnitude, length
 
 
 def tridiagonal(product: VectorProduct, generator: torch.Generator, num_steps: int) -> Tensor:
@@ -30,9 +30,9 @@ def tridiagonal(product: VectorProduct, generator: torch.Generator, num_steps: i
     projected, norm = torch.zeros(0, 0, dtype=torch.float64), 0.0
     while True:
         image = product(vector)
-        expected = float(before @ image)
+        expected = inner_product(before, image)
         image.sub_(before, alpha=norm)
-        along = float(vector @ image)
+        along = inner_product(vector, image)
         image.sub_(vector, alpha=along)
         projected = pad(projected, (0, 1, 0, 1))
         projected[-1, -1] = along

@@ -7,6 +7,8 @@ from torch import Tensor
 
 _COLUMNS_PER_CHUNK = 2**16
 _COLUMNS_PER_NORM = 2**20
+# Beyond, a sum in single precision from end to end, as matrix products of a few long rows are, is off by 1e-3.
+_LONGEST_SUM = 2**20
 
 
 def inner_products(left: Tensor, right: Tensor) -> Tensor:
@@ -19,10 +21,31 @@ def inner_products(left: Tensor, right: Tensor) -> Tensor:
     return total
 
 
+def along_rows(rows: Tensor, vectors: Tensor) -> Tensor:
+    """Inner products of ``rows`` [n, P] with ``vectors`` [P] or [l, P], in their precision: [n] or [n, l].
+
+    Those of long vectors are sums of pieces.
+    """
+    if _is_short(vectors):
+        return rows @ vectors.mT if vectors.dim() > 1 else rows @ vectors
+    pieces = zip(*(torch.split(given, _COLUMNS_PER_CHUNK, dim=-1) for given in (rows, vectors)), strict=True)
+    products = [of_rows @ (given.mT if given.dim() > 1 else given) for of_rows, given in pieces]
+    return torch.stack(products).sum(dim=0, dtype=torch.float64).to(vectors)
+
+
+def inner_product(left: Tensor, right: Tensor) -> float:
+    """Inner product of two vectors [P], as ``along_rows``."""
+    return float(left @ right if _is_short(right) else along_rows(left[None], right))
+
+
+def _is_short(vectors: Tensor) -> bool:
+    return vectors.shape[-1] <= _LONGEST_SUM or vectors.dtype == torch.float64
+
+
 def orthonormal_outside(rows: Tensor, vectors: Tensor) -> Tensor:
     """Orthonormalise ``vectors`` [n, P] against each other and against the orthonormal ``rows`` [k, P]."""
     for _ in range(2):
-        vectors = vectors - (vectors @ rows.T) @ rows
+        vectors = vectors - along_rows(vectors, rows) @ rows
         vectors = torch.linalg.qr(vectors.T).Q.T
     return vectors
 

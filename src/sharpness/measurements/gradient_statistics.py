@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sharpness.eigen.estimators import Estimate, mean_of
+from sharpness.eigen.vectors import along_rows
 
 
 def fraction_inside(gradient: Tensor, directions: Tensor) -> float:
@@ -20,7 +21,7 @@ def fraction_inside(gradient: Tensor, directions: Tensor) -> float:
         directions: [k, P], orthonormal rows.
     """
     whole = float(gradient.double().square().sum())
-    return float((directions @ gradient).double().square().sum()) / whole if whole else nan
+    return float(along_rows(directions, gradient).double().square().sum()) / whole if whole else nan
 
 
 def degrees_between(vector: Tensor, other: Tensor) -> float:
@@ -38,7 +39,7 @@ def subspace_overlap(directions: Tensor, others: Tensor) -> float:
         directions: [k, P], orthonormal rows.
         others: [k, P], the same.
     """
-    return float((directions @ others.T).double().square().sum()) / len(directions)
+    return float(along_rows(directions, others).double().square().sum()) / len(directions)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from sharpness.eigen.eigenpairs import Eigenpairs
 from sharpness.eigen.lanczos import follow_eigenpairs, top_eigenpairs
 from sharpness.eigen.operators import SymmetricOperator
 from sharpness.eigen.refinement import Refined
+from sharpness.eigen.vectors import along_rows
 
 # Why the pairs were found by a fresh search; "followed" if they were not.
 FoundBy = Literal["first search", "followed", "search: overlap", "search: residual", "search: probe"]
@@ -183,12 +184,12 @@ class _Complement:
 
 def subspace_overlap(directions: Tensor, others: Tensor) -> float:
     """Mean squared cosine of the angles between the spans of two sets of orthonormal rows [k, P]."""
-    return float((directions @ others.T).double().square().sum()) / len(directions)
+    return float(along_rows(directions, others).double().square().sum()) / len(directions)
 
 
 def _outside(vectors: Tensor, rows: Tensor) -> Tensor:
     """The part of ``rows`` [..., P] orthogonal to the orthonormal ``vectors`` [k, P]."""
-    return rows - (rows @ vectors.T) @ vectors
+    return rows - along_rows(rows, vectors) @ vectors
 
 
 def _unit(rows: Tensor) -> Tensor:
