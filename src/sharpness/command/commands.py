@@ -150,28 +150,33 @@ HANDED_ON = ("plan", "run", "report")
 
 
 def _tell(study: Study, name: str) -> None:
-    folder = StudyFolder.of(study.name)
-    if not Path(folder.table(CLAIMS)).exists():
-        raise ValueError(_nothing_yet(folder, name))
-    importlib.import_module("sharpness.stages.summary").tell(study, Path(folder.root))
-
-
-def _nothing_yet(folder: StudyFolder, study: str) -> str:
-    return f"nothing is decided in {Path(folder.root).absolute()} yet; run it first: sharpness run {study}"
+    folder = _decided(study, name)
+    if folder != Path(StudyFolder.of(study.name).root):
+        print("It has not been run to its end here; this is what is published of it.")
+    importlib.import_module("sharpness.stages.summary").tell(study, folder)
 
 
 def _finished(name: str) -> tuple[Path, str]:
-    """The folder of a study's verdicts, its own or what is published of it, and the study's file.
+    """The folder of a study's verdicts, and the study's file."""
+    config = studies.find(name)
+    return _decided(study_in(config), name), str(config)
+
+
+def _decided(study: Study, name: str) -> Path:
+    """The folder of a study's verdicts, its own or what is published of it.
+
+    Args:
+        study: as it is planned.
+        name: by which it was asked for.
 
     Raises:
         ValueError: there are no verdicts yet.
     """
-    config = studies.find(name)
-    own = StudyFolder.of(study_in(config).name)
+    own = StudyFolder.of(study.name)
     for folder in (own, own.published):
         if Path(folder.table(CLAIMS)).exists():
-            return Path(folder.root), str(config)
-    raise ValueError(_nothing_yet(own, name))
+            return Path(folder.root)
+    raise ValueError(f"nothing is decided in {Path(own.root).absolute()} yet; run it first: sharpness run {name}")
 
 
 def _together(found: Sequence[tuple[Path, str]]) -> Path:

@@ -34,13 +34,16 @@ def tell(study: Study, results: Path) -> None:
         print(Path(folder.table(name, "md")).read_text(encoding="utf-8").rstrip() + "\n")
     _print_verdicts(claims.with_suffix(".csv"))
     print(f"More: {claims}\n")
-    print(f"{'part':<16}{'jobs':>6}{'seconds':>10}{'CPU seconds':>13}")
-    for cost in costs_of(jobs_of(results, jobs(study))):
-        print(f"{cost.part:<16}{cost.num_jobs:>6}{cost.seconds:>10.0f}{cost.cpu_seconds:>13.0f}")
-    print("\nFigures:")
+    if costs := costs_of(jobs_of(results, jobs(study))):
+        print(f"{'part':<16}{'jobs':>6}{'seconds':>10}{'CPU seconds':>13}")
+        for cost in costs:
+            print(f"{cost.part:<16}{cost.num_jobs:>6}{cost.seconds:>10.0f}{cost.cpu_seconds:>13.0f}")
+        print()
+    print("Figures:")
     for name in sorted(study.figures):
         print(f"  {folder.figure(name, 'pdf')}")
-    print(f"Report: {folder.report} (one file, opens without a network)")
+    if Path(folder.report).exists():
+        print(f"Report: {folder.report} (one file, opens without a network)")
 
 
 def _print_verdicts(claims: Path) -> None:
