@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from running import planned_jobs, snakemake
+from running import environment, planned_jobs, snakemake
 from safetensors import safe_open
 
 from benchmarks.project import ROOT
@@ -217,3 +219,13 @@ def test_without_a_record_of_snakemake_own_tables_are_held_against_the_code(prob
         (probed / "my_probe.py").write_text(text)
         shutil.rmtree(probed / ".snakemake", ignore_errors=True)
         shutil.move(probed / "kept", probed / ".snakemake")
+
+
+def test_what_is_ones_own_is_published_with_the_rest(probed):
+    command = [sys.executable, "-m", "sharpness", "publish", "probed.yaml"]
+    done = subprocess.run(command, cwd=probed, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = probed / "results" / "probed"
+    for name in ("tables/rates_probe.csv", "figures/rates_draw.png"):
+        assert (results / "published" / name).read_bytes() == (results / name).read_bytes()
+    assert 'id="figure-rates_draw"' in (results / "published" / "report.html").read_text()

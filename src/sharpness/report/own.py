@@ -39,14 +39,16 @@ def own_pictures(study: Study, folder: StudyFolder) -> Iterator[Picture]:
     """The figures of the user's own, each with what its function says of itself as its caption."""
     for experiment in study.experiments.values():
         for name, code in experiment.own_drawings.items():
-            yield Picture(
-                name=name,
-                image=image_in(Path(folder.figure(name, "png"))),
-                alt=_caption(code).title,
-                caption=_caption(code),
-                measured=study.caption_for_people(experiment.name),
-                interactive=None,
-            )
+            path = Path(folder.figure(name, "png"))
+            if path.exists():  # of what was published before, it may be none
+                yield Picture(
+                    name=name,
+                    image=image_in(path),
+                    alt=_caption(code).title,
+                    caption=_caption(code),
+                    measured=study.caption_for_people(experiment.name),
+                    interactive=None,
+                )
 
 
 def own_tables(study: Study, folder: StudyFolder, runs: pd.DataFrame) -> Iterator[Table]:

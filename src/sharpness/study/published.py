@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharpness.study.paths import StudyFolder
+from sharpness.runtime import own
+from sharpness.study.paths import RunFolder, StudyFolder
 from sharpness.study.plan import KINDS, Experiment, Study
 
 
@@ -41,7 +42,10 @@ class Published:
 
 def tables_of(study: Study, experiment: Experiment, run: str) -> list[str]:
     """All tables of one run of an experiment, from the folder that has all runs."""
-    return [table for measurement in experiment.collected for table in study.tables(experiment.name, run, measurement)]
+    shipped = [
+        table for measurement in experiment.collected for table in study.tables(experiment.name, run, measurement)
+    ]
+    return shipped + [RunFolder(run).table("own", own.name_of(code), "all") for code in experiment.own_measurements]
 
 
 def are_in(folder: Path, tables: list[str]) -> bool:
