@@ -136,6 +136,7 @@ def test_a_job_that_failed_and_runs_again_is_counted_once():
     progress.see({"event": "job_finished", "job_id": 1})
 
     assert progress.done == progress.total
+    assert progress.line() == "small 100 %"
 
 
 def test_where_there_is_no_terminal_a_line_comes_now_and_then_and_no_control_character():

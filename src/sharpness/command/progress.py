@@ -123,6 +123,8 @@ class Progress:
             return f"{self.study.name}: stopping; jobs save what they have"
         if not total:
             return f"{self.study.name}: planning"
+        if done == total:
+            return f"{self.study.name} 100 %"
         left = self.seconds_left()
         time_left = "time left unknown" if left is None else f"{_duration(left)} left"
         head = f"{self.study.name} {100 * done // total} %"
