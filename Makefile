@@ -67,15 +67,17 @@ readme findings: .venv/ready ## docs/findings.md, and the costs in docs/benchmar
 docs: .venv/docs ## the documentation as a site in site/, which needs no network; warnings are errors
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
+BENCH = snakemake --cores all --keep-going --snakefile benchmarks/Snakefile --directory results/bench/cache \
+	--rerun-incomplete --rerun-triggers mtime --quiet rules host --
 bench: .venv/bench ## what training, a spectrum and the workflow cost, in 60 minutes on an idle machine
 	PYTHONPATH=src python -m benchmarks.workflow --minutes 9
 	PYTHONPATH=src python -m benchmarks.training --minutes 6
 	PYTHONPATH=src python -m benchmarks.tracking
 	rm -rf results/bench/cache/rows results/bench/cache/logs
 	@# What is not done when the time is over, the page names.
-	-PYTHONPATH=$(CURDIR)/src:$(CURDIR) timeout --signal=INT --kill-after=60 38m snakemake --cores all --keep-going \
-		--snakefile benchmarks/Snakefile --directory results/bench/cache --rerun-incomplete --rerun-triggers mtime \
-		--quiet rules host
+	-PYTHONPATH=$(CURDIR)/src:$(CURDIR) timeout --signal=INT --kill-after=60 16m $(BENCH) larger
+	-PYTHONPATH=$(CURDIR)/src:$(CURDIR) timeout --signal=INT --kill-after=60 26m $(BENCH)
+	PYTHONPATH=src python -m benchmarks.larger
 	PYTHONPATH=src python -m benchmarks.spectrum
 	PYTHONPATH=src python -m benchmarks.in_short
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.jobs import NUM_EXAMPLES, TRAINED
+from benchmarks.jobs import LARGER, NUM_EXAMPLES, TRAINED
+from benchmarks.larger import verdicts
 from benchmarks.plan import ROUNDS
 from benchmarks.report import CHECKPOINTS
 from benchmarks.spectrum import read
@@ -34,7 +35,22 @@ def costs(folder: Path) -> str:
     """
     spectra = read(folder / "spectrum.csv")
     lines = [line for _, rows in spectra.groupby("kind", sort=False) for line in _spectra(rows)]
-    return "\n".join([*lines, *_gpu(folder / "gpu.csv"), *_workflow(folder / "workflow.csv")]) + "\n"
+    others = [*_larger(folder / "larger.csv"), *_gpu(folder / "gpu.csv"), *_workflow(folder / "workflow.csv")]
+    return "\n".join([*lines, *others]) + "\n"
+
+
+def _larger(path: Path) -> Iterator[str]:
+    """A line for each larger network on each kind of processor: what was wanted, and whether it is so."""
+    if not path.exists():
+        return
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    for (_, network), rows in table.groupby(["kind", "network"], sort=False):
+        name, unit = LARGER[str(network)]
+        told = " ".join(verdicts(str(network), rows))
+        yield (
+            f"- {rows['cpu'].iloc[0]} ({rows['kind'].iloc[0]}), {name} of {rows['num_weights'].max() / 1e6:.1f} million"
+            f" weights, {rows['num_examples'][rows['part'] != 'train'].max():.0f} {unit}, on one thread: {told}"
+        )
 
 
 def _spectra(table: pd.DataFrame) -> Iterator[str]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Part = Literal["train", "cost", "reference", "spectrum"]
+from benchmarks.machine import MALLOC, ONE_THREAD
+
+Part = Literal["train", "cost", "reference", "spectrum", "step", "matvec"]
 
 NETWORKS = {"simple_cnn": "SimpleCNN", "resnet32": "ResNet-32", "resnet18": "ResNet-18"}
+# Larger ones, on a page of their own, with a name and what an example is.
+LARGER = {"gpt": ("GPT", "sequences of 128 tokens"), "resnet18_64": ("ResNet-18", "images of 64x64")}
 
 TRAINED = ("simple_cnn", "resnet32")  # those whose training is timed
 
@@ -20,6 +24,8 @@ TOOLS = {
     "scipy LA": "scipy eigsh with which='LA' over double backward",
     "curvlinops": "curvlinops 3.0.1 into eigsh, both with defaults: ARPACK in double precision on float32 products",
     "eigenthings": "hessian-eigenthings 1.0.0a5, Lanczos with max_iter=50 (5 k for k above 10)",
+    "curvlinops 1e-3": "curvlinops 3.0.1 into eigsh with tol=1e-3",
+    "eigenthings 1e-3": "hessian-eigenthings 1.0.0a5, Lanczos with max_iter=50, tol=1e-3",
     "pyhessian": "PyHessian 0.1 with defaults, data loader",
     "pyhessian one batch": "PyHessian 0.1 with defaults, all examples as one batch, whose graph it keeps",
 }
@@ -52,6 +58,11 @@ class Job:
     def log(self) -> str:
         """The file with what it said: where it has one and no row, it failed or was stopped."""
         return f"logs/{str(self).replace(' ', '-')}.log"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables that it has and a user does not: settings of malloc, or one thread."""
+        return {**(MALLOC if self.malloc else {}), **(ONE_THREAD if self.network in LARGER else {})}
 
     @property
     def setting(self) -> tuple[str, int, int]:

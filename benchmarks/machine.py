@@ -14,6 +14,8 @@ from typing import Any
 MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 # What Snakemake sets for its jobs, and no user does.
 UNSET = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "GOTO", "OPENBLAS", "MKL", "VECLIB", "NUMEXPR", "JULIA"))
+# Threads that wait for each other count as CPU time, which is all that can be compared beside other work.
+ONE_THREAD = dict.fromkeys(UNSET, "1")
 _KINDS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 with bfloat16, no AMX", "avx512f": "AVX-512, no AMX"}
 
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import re
 import resource
+import signal
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks import plan
 from benchmarks.accuracy import as_text
 from benchmarks.cost import costs
-from benchmarks.jobs import Job
+from benchmarks.jobs import LARGER, Job
 from benchmarks.load import busy_seconds, wait_for_quiet
 from benchmarks.machine import machine
+from benchmarks.one_product import attention_for, product_row, training_step
 from benchmarks.problem import Problem, load_problem, train
-from benchmarks.tools import importing
+from benchmarks.tools import BASIS, importing
 from benchmarks.verification import reference, worst_residual
 from sharpness.runtime.files import write_text
 
@@ -36,20 +40,61 @@ def measure(job: Job, cache: Path) -> list[dict[str, Any]]:
         return [{"products": products, "seconds": seconds, "eigenvalues": as_text(values.tolist())}]
     if job.part == "cost":
         return costs(problem)
-    return [_spectrum(problem, job, cache)]
+    if job.part in ("step", "matvec"):
+        return [_one_pass(problem, job)]
+    with attention_for(job.tool):
+        return [_spectrum(problem, job, cache)]
+
+
+def _one_pass(problem: Problem, job: Job) -> dict[str, Any]:
+    """A training step, or a product."""
+    begin = _clocks()
+    found: dict[str, Any] = {}
+    if job.part == "matvec":
+        found = product_row(problem, job.tool)
+    else:
+        training_step(problem)
+    return found | _used(begin) | {"num_weights": problem.num_weights}
+
+
+def _clocks() -> tuple[float, float, float]:
+    return _cpu_seconds(), busy_seconds(), time.perf_counter()
+
+
+def _used(begin: tuple[float, float, float]) -> dict[str, float]:
+    """What was used since then, and the peak of memory."""
+    cpu_seconds, busy, seconds = (now - then for now, then in zip(_clocks(), begin, strict=True))
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "process_cpu_seconds": _cpu_seconds(),
+        "foreign_cpu_seconds": max(0.0, busy - cpu_seconds),
+        "peak_mib": _kibibytes("VmHWM") / 1024,
+    }
+
+
+class _TooLongError(Exception):
+    """The CPU time of a library is over."""
+
+
+def _stop(*_: object) -> None:
+    raise _TooLongError
 
 
 def _spectrum(problem: Problem, job: Job, cache: Path) -> dict[str, Any]:
     solve = importing(job.tool)
-    cpu, busy, begin = _cpu_seconds(), busy_seconds(), time.perf_counter()
-    solution = solve(problem, job)
-    seconds, cpu_seconds, all_busy = time.perf_counter() - begin, _cpu_seconds() - cpu, busy_seconds() - busy
-    found = {
-        "seconds": seconds,
-        "cpu_seconds": cpu_seconds,
-        "process_cpu_seconds": _cpu_seconds(),
-        "foreign_cpu_seconds": max(0.0, all_busy - cpu_seconds),
-        "peak_mib": _kibibytes("VmHWM") / 1024,
+    begin = _clocks()
+    if job.network in LARGER:
+        signal.signal(signal.SIGPROF, _stop)
+        signal.setitimer(signal.ITIMER_PROF, plan.MOST_CPU_SECONDS)
+    try:
+        solution = solve(problem, job)
+    except _TooLongError:
+        return _used(begin) | {"stopped": True, "num_weights": problem.num_weights}
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    found: dict[str, Any] = {
+        **_used(begin),
         "products": solution.num_products,
         "probing": solution.num_probing,
         "certifying": solution.num_certifying,
@@ -57,12 +102,14 @@ def _spectrum(problem: Problem, job: Job, cache: Path) -> dict[str, Any]:
         "complete": solution.complete,
         "claimed_residual": solution.claimed_residual,
         "num_weights": problem.num_weights,
+        "basis_mib": BASIS / 2**20 if job.network in LARGER and job.tool.startswith("ours") else None,
         "eigenvalues": as_text(solution.eigenvalues.tolist()),
     }
     if job.verify:
         # A new one: a tool may have left gradients and their graphs at the old one.
         again = load_problem(job.network, num_examples=job.num_examples, cache=cache)
-        found["residual"] = worst_residual(again, solution)
+        with attention_for(""):
+            found["residual"] = worst_residual(again, solution)
     return found
 
 
@@ -80,7 +127,9 @@ def _cpu_seconds() -> float:
 def main() -> None:
     """Write the rows of the job that leaves them, with the machine; a failure is told in one line."""
     (place,) = sys.argv[1:]
-    (job,) = (job for job in plan.jobs() if job.row == place)
+    (job,) = (job for job in [*plan.jobs(), *plan.larger()] if job.row == place)
+    if job.network in LARGER:
+        torch.set_num_threads(1)
     wait_for_quiet(at_most=20.0)
     try:
         found = measure(job, Path())

@@ -28,6 +28,22 @@ def jobs() -> list[Job]:
     return [*found, *_rounds("simple_cnn", ("pyhessian",), 1)]
 
 
+# Of larger networks: pairs, examples, and CPU time after which a library is stopped.
+LARGEST_PAIRS, LARGEST_EXAMPLES, MOST_CPU_SECONDS = 5, {"gpt": 16, "resnet18_64": 64}, 300
+_ONE_PRODUCT = ("ours float32", "curvlinops", "eigenthings", "pyhessian")
+_TOP = ("ours float32", "curvlinops 1e-3", "eigenthings 1e-3", "pyhessian")
+
+
+def larger() -> list[Job]:
+    """All jobs of larger networks, in the order in which they are done."""
+    found = []
+    for network, number in LARGEST_EXAMPLES.items():
+        found += [Job("train", network), Job("step", network, "", number, LARGEST_PAIRS)]
+        found += [Job("matvec", network, tool, number, LARGEST_PAIRS) for tool in _ONE_PRODUCT]
+        found += [Job("spectrum", network, tool, number, LARGEST_PAIRS) for tool in _TOP]
+    return found
+
+
 def _preparation(network: str) -> list[Job]:
     return [Job("train", network), Job("cost", network)]
 

@@ -35,7 +35,7 @@ def double_backward(problem: Problem) -> Product:
     def product(vector: Tensor) -> Tensor:
         along, total = parts(vector, model), torch.zeros_like(vector)
         for inputs, targets in chunks:
-            loss = functional.cross_entropy(model(inputs), targets, reduction="sum") / len(problem.targets)
+            loss = functional.cross_entropy(model(inputs), targets, reduction="sum") / problem.targets.numel()
             gradients = torch.autograd.grad(loss, weights, create_graph=True)
             total += flat(torch.autograd.grad(gradients, weights, along))
         return total
@@ -49,8 +49,8 @@ def retained_double_backward(problem: Problem, *, dtype: torch.dtype = torch.flo
     weights = list(model.parameters())
     gradients = []
     for inputs, targets in chunks_of(problem):
-        outputs = model(channels_last(inputs.to(dtype)))
-        loss = functional.cross_entropy(outputs, targets, reduction="sum") / len(problem.targets)
+        outputs = model(channels_last(inputs.to(dtype) if inputs.is_floating_point() else inputs))
+        loss = functional.cross_entropy(outputs, targets, reduction="sum") / problem.targets.numel()
         gradients.append(torch.autograd.grad(loss, weights, create_graph=True))
 
     def product(vector: Tensor) -> Tensor:
@@ -66,10 +66,10 @@ def gradient(problem: Problem) -> Tensor:
     """The gradient [P], channels last."""
     model = copy.deepcopy(problem.model).to(memory_format=torch.channels_last)
     weights = list(model.parameters())
-    total = problem.inputs.new_zeros(problem.num_weights)
+    total = torch.zeros(problem.num_weights, device=problem.inputs.device)
     for inputs, targets in chunks_of(problem):
         loss = functional.cross_entropy(model(channels_last(inputs)), targets, reduction="sum")
-        total += flat(torch.autograd.grad(loss / len(problem.targets), weights))
+        total += flat(torch.autograd.grad(loss / problem.targets.numel(), weights))
     return total
 
 
