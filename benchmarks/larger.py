@@ -121,7 +121,15 @@ def _of_network(network: str, rows: pd.DataFrame) -> Iterator[str]:
         for row in spectra.itertuples()
     ]
     yield _markdown(header, lines)
-    yield "\n".join(f"- {sentence}" for sentence in verdicts(network, rows))
+    yield "\n".join(f"- {sentence}" for sentence in [*verdicts(network, rows), *_left_out(network, rows)])
+
+
+def _left_out(network: str, rows: pd.DataFrame) -> Iterator[str]:
+    done = set(zip(rows["part"], rows["tool"].fillna(""), strict=True))
+    words = {"matvec": "a product", "spectrum": f"the top {LARGEST_PAIRS}"}
+    for job in larger():
+        if job.network == network and job.part in words and (job.part, job.tool) not in done:
+            yield f"Not measured here: {words[job.part]} by {job.tool}."
 
 
 def verdicts(network: str, rows: pd.DataFrame) -> list[str]:

@@ -550,6 +550,8 @@ def test_larger_networks_are_told_with_what_was_wanted_of_them():
     assert "| curvlinops | 4.00 | 4.00 | 3,000 | without `sdpa_kernel`: no forward AD |" in page
     assert "| curvlinops 1e-3 | 300 | 3.00 | 40 | 8 | 9.0e-04 | 3,000 | 3.00 |" in page
     assert "Other processes were at work beside 4 of 6 measurements" in page
+    assert "- Not measured here: the top 5 by eigenthings 1e-3." in page
+    assert "the top 5 by pyhessian" not in page
     for sentence in (
         "A product takes 2.10 gradients, at most 2.2 wanted: met.",
         # PyHessian is faster, and does not get there.
