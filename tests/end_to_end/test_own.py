@@ -223,7 +223,8 @@ def test_without_a_record_of_snakemake_own_tables_are_held_against_the_code(prob
 
 def test_what_is_ones_own_is_published_with_the_rest(probed):
     command = [sys.executable, "-m", "sharpness", "publish", "probed.yaml"]
-    done = subprocess.run(command, cwd=probed, env=environment(), capture_output=True, text=True, check=False)
+    variables = environment() | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, cwd=probed, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     results = probed / "results" / "probed"
     for name in ("tables/rates_probe.csv", "figures/rates_draw.png"):
