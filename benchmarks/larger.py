@@ -39,7 +39,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("results/bench"), help="of the results")
     options = parser.parse_args()
     cache, path = options.folder / "cache", options.folder / "larger.csv"
-    found = [row for job in larger() if (cache / job.row).exists() for row in json.loads((cache / job.row).read_text())]
+    paths = [cache / job.row for job in larger()]
+    found = [row for row_path in paths if row_path.exists() for row in json.loads(row_path.read_text(encoding="utf-8"))]
     if not found:
         parser.error(f"nothing was measured: there is no row in {cache / 'rows'}")
     table = pd.DataFrame(found)

@@ -127,6 +127,10 @@ LOCALES = {"ASCII": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0
 
 def test_a_locale_without_utf_8_and_closed_streams_give_the_same_tables_and_an_odd_path_does_too(folder):
     odd = folder.rename(folder.with_name("a colon: and a space"))
+    study = tiny("one")
+    # Claims on several rates are told with letters beyond ASCII.
+    study["experiments"]["eigenvalues"]["grids"] = {"learning_rate": [{"learning_rate": [0.05, 0.1]}]}
+    (odd / "one.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
     tables = {}
     for name, variables in LOCALES.items():
         command = f"exec {sys.executable} -m snakemake -c 2 --configfile one.yaml" + " >&- <&-" * (name == "ASCII")
