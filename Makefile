@@ -25,7 +25,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
 
-demo: ## the poster's experiments on digits: some 5 minutes on two cores
+demo: ## the poster's experiments on digits: three to four minutes on two cores
 	@$(MAKE) --no-print-directory study STUDY=digits
 
 study: .venv/ready ## run a study (paper: config.yaml), then show what it found
