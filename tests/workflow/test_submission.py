@@ -209,6 +209,7 @@ def test_states_are_read_with_what_stands_behind_them():
     }
 
 
+@pytest.mark.slow
 def test_jobs_are_submitted_until_slurm_takes_them(cluster):
     cluster.let("refusals", *[FAILED + "Socket timed out on send/recv operation"] * 2)
 
@@ -221,6 +222,7 @@ def test_jobs_are_submitted_until_slurm_takes_them(cluster):
     assert 2 <= second - first < third - second  # with growing pauses
 
 
+@pytest.mark.slow
 def test_a_wrong_partition_fails_at_once(cluster):
     cluster.let("refusals", *[FAILED + "Invalid partition name specified"] * 2)
     began = time.monotonic()
@@ -233,6 +235,7 @@ def test_a_wrong_partition_fails_at_once(cluster):
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.slow
 def test_a_job_that_slurm_took_without_an_answer_is_not_submitted_twice(cluster):
     cluster.let("refusals", "taken: " + FAILED + "Socket timed out on send/recv operation")
 
@@ -243,6 +246,7 @@ def test_a_job_that_slurm_took_without_an_answer_is_not_submitted_twice(cluster)
     assert "after all, as 1001" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_job_that_is_preempted_by_cancelling_is_no_failure_of_it(cluster):
     cluster.let("endings", "PREEMPTED", "PREEMPTED")
 
@@ -253,6 +257,7 @@ def test_a_job_that_is_preempted_by_cancelling_is_no_failure_of_it(cluster):
     assert len(cluster.submissions) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accounting", [True, False])
 def test_a_cluster_that_forgets_jobs_at_once_is_asked_for_what_is_known(cluster, accounting):
     cluster.let("config", "MinJobAge               = 2 sec")
@@ -269,6 +274,7 @@ def test_a_cluster_that_forgets_jobs_at_once_is_asked_for_what_is_known(cluster,
     assert ("was cancelled" if accounting else "its outputs are incomplete") in done.stderr
 
 
+@pytest.mark.slow
 def test_a_job_that_needs_too_much_memory_is_told_of_in_one_sentence(cluster):
     cluster.let("endings", "OUT_OF_MEMORY")
 
