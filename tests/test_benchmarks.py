@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from torch import nn
 from torch.nn import functional
 
+from benchmarks import cost as costing
 from benchmarks import gpt, in_short, larger, measure, one_product, plan, spectrum, tracking, training, training_report
 from benchmarks.accuracy import with_errors
 from benchmarks.cost import costs, layers_alone, product_operations, step_operations
@@ -277,6 +278,7 @@ if "/train-" in row:
 WEIGHTS = {job.network: str(weights_file(job.network, Path())) for job in plan.jobs() if job.part == "train"}
 
 
+@pytest.mark.slow
 def test_the_most_important_is_measured_first_and_nothing_twice(bench):
     first, all_of_it = plan.jobs()[:3], plan.jobs()[:4]
 
@@ -288,6 +290,7 @@ def test_the_most_important_is_measured_first_and_nothing_twice(bench):
     assert len(spectrum.rows(cache)) == 4
 
 
+@pytest.mark.slow
 def test_tools_are_measured_as_their_users_run_them(bench):
     set_up = next(job for job in plan.jobs() if job.malloc)
 
@@ -298,7 +301,8 @@ def test_tools_are_measured_as_their_users_run_them(bench):
     assert with_settings["names"] == ["MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"]
 
 
-@pytest.mark.parametrize("how", ["failing", pytest.param("killed", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["failing", "killed"])
 def test_nothing_is_measured_at_weights_that_were_not_trained_and_what_failed_is_tried_again(bench, how):
     deeper = [job for job in plan.jobs() if job.network == "resnet32"]
     others = plan.jobs()[:2]
@@ -387,7 +391,8 @@ def test_nothing_is_planned_twice_and_what_the_page_claims_takes_three_rounds():
         assert [job.round for job in claimed if job.tool == tool] == [0, 1, 2]
 
 
-def test_rates_are_of_multiplications_counted_one_by_one(problem):
+def test_rates_are_of_multiplications_counted_one_by_one(problem, monkeypatch):
+    monkeypatch.setattr(costing, "MATRIX_SIZE", 64)  # the time of larger ones is that of a benchmark
     one = costs(problem)
     rates = {row["tool"]: row for row in one if row["part"] == "rate"}
 
