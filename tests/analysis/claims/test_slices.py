@@ -66,6 +66,22 @@ def test_a_run_that_diverged_had_no_bowl():
     assert row["effect"] == pytest.approx(8 / 3)
 
 
+def test_a_slice_whose_middle_has_no_late_epoch_is_no_late_slice():
+    ((kind, name, rows),) = bowls(STRENGTHS["holds"])
+    without = rows.assign(epoch=rows["epoch"].astype(float).where(rows["k"] != 0, 0.0))
+    assert rows_of([(kind, name, without)], "f") == []
+
+
+@pytest.mark.parametrize("epoch", [np.inf, np.nan])
+def test_a_slice_of_an_unknown_epoch_has_no_time(epoch):
+    rows = pd.DataFrame({"run": ["a", "a", "b"], "step": [0, 1, 1], "epoch": [0.0, 1.0, 1.0]})
+    known = at_shared_times(rows)
+    assert list(known["time"]) == [1.0, 1.0]
+    beside = pd.DataFrame({"run": ["a", "b"], "step": [2, 2], "epoch": [epoch, epoch]})
+    pd.testing.assert_frame_equal(at_shared_times(pd.concat([rows, beside], ignore_index=True)), known)
+    assert at_shared_times(rows.assign(epoch=epoch)).empty
+
+
 def test_the_width_needs_both_settings_and_an_open_slice_ranks_last():
     rows = widths_along(STRENGTHS["holds"])[0][2]
     rates = rows[rows["grid"] == "learning_rate"]

@@ -8,6 +8,14 @@ from hypothesis import strategies as st
 from sharpness.analysis.claims import wording
 
 
+@given(st.floats(1e-300, 1e300), st.integers(-20, 20))
+def test_a_rounded_value_forgets_what_the_order_of_a_sum_changes(value, ulps):
+    rounded = wording.rounded(value)
+
+    assert rounded == pytest.approx(value, rel=1e-11)
+    assert wording.rounded(rounded * (1 + ulps * 2.0**-52)) == rounded
+
+
 @given(st.floats(-1e300, 1e300))
 def test_a_number_is_written_with_three_digits(value):
     text = wording.number(value)

@@ -24,7 +24,7 @@ from sharpness.analysis.claims.steps import steps
 from sharpness.analysis.claims.subjects import Subject
 from sharpness.analysis.claims.variants import variants
 from sharpness.analysis.claims.verdicts import Verdict
-from sharpness.analysis.claims.wording import number
+from sharpness.analysis.claims.wording import number, rounded
 
 FAMILIES = (peaks, slices, steps, variants, nudged, ends, schedules)
 # Decided at both ends of the bracket, where there is one.
@@ -105,7 +105,7 @@ def _tested(verdict: Verdict, where: str) -> Verdict:
 
 def _row(finding: Finding, seeds_are: str, exploring: Finding | None = None) -> dict[str, object]:
     claim, subject, verdict = CLAIMS[finding.claim], finding.subject, finding.verdict
-    return {
+    row = {
         "claim": finding.claim,
         "finding": claim.finding,
         "model": subject.model,
@@ -130,6 +130,7 @@ def _row(finding: Finding, seeds_are: str, exploring: Finding | None = None) -> 
         "would_decide": verdict.would_decide,
         "seeds_needed": verdict.seeds_needed,
     }
+    return {name: rounded(value) if isinstance(value, float) else value for name, value in row.items()}
 
 
 def _beside(verdict: Verdict) -> str:

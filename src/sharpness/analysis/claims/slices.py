@@ -48,9 +48,9 @@ def bowl(ks: np.ndarray, losses: np.ndarray) -> tuple[float, float, float]:
 
 
 def _bowls(rows: pd.DataFrame) -> Verdict:
-    is_here = (rows["k"] == 0) & np.isfinite(rows["loss"]) & (rows["loss"] > 0)
-    here = rows.loc[is_here, ["run", "step"]]
-    late = rows[(rows["epoch"] >= FROM_EPOCH) & ~rows["lost"]].merge(here, on=["run", "step"]).sort_values("k")
+    late = rows[(rows["epoch"] >= FROM_EPOCH) & ~rows["lost"]]
+    is_here = (late["k"] == 0) & np.isfinite(late["loss"]) & (late["loss"] > 0)
+    late = late.merge(late.loc[is_here, ["run", "step"]], on=["run", "step"]).sort_values("k")
     found = [
         (seed, *bowl(of_slice["k"].to_numpy(float), of_slice["loss"].to_numpy(float)))
         for (seed, _, _), of_slice in late.groupby(["seed", "run", "step"])
@@ -144,6 +144,7 @@ def at_shared_times(rows: pd.DataFrame) -> pd.DataFrame:
 
     A time in epochs falls on the step next to it, so that two runs have it to half a step of each.
     """
+    rows = rows[np.isfinite(rows["epoch"].astype(float))]
     times = {run: of_run.drop_duplicates("step").set_index("step")["epoch"] for run, of_run in rows.groupby("run")}
     if not times:
         return rows.assign(time=np.nan)

@@ -10,6 +10,11 @@ import numpy as np
 import pandas as pd
 
 
+def rounded(value: float) -> float:
+    """To twelve digits: in the last of double precision, processors differ, which add up in another order."""
+    return float(f"{value:.12g}")
+
+
 def number(value: float) -> str:
     """Three significant digits, without an exponent where that can be read."""
     if not math.isfinite(value):
