@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sharpness.eigen.vectors import subspace_overlap
 from sharpness.hessian.loss import Loss, flatten
 from sharpness.hessian.operator import HessianOperator, HessianProduct
 from sharpness.measurements.gradient_statistics import (
     batch_sharpness,
     fraction_inside,
     gradient_noise,
-    subspace_overlap,
 )
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")

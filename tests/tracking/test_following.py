@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from sharpness.tracking.following import Follower, subspace_overlap
+from sharpness.eigen.vectors import subspace_overlap
+from sharpness.tracking.following import Follower
 
 
 def follower(num_pairs=2, **settings):

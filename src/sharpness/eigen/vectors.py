@@ -42,6 +42,18 @@ def _is_short(vectors: Tensor) -> bool:
     return vectors.shape[-1] <= _LONGEST_SUM or vectors.dtype == torch.float64
 
 
+def subspace_overlap(directions: Tensor, others: Tensor) -> float:
+    """Mean squared cosine of the angles between two subspaces: 1 for the same, k / P for random ones.
+
+    Gur-Ari, Roberts and Dyer, "Gradient descent happens in a tiny subspace", 2018, equation 5.
+
+    Args:
+        directions: [k, P], orthonormal rows.
+        others: [k, P], the same.
+    """
+    return float(along_rows(directions, others).double().square().sum()) / len(directions)
+
+
 def orthonormal_outside(rows: Tensor, vectors: Tensor) -> Tensor:
     """Orthonormalise ``vectors`` [n, P] against each other and against the orthonormal ``rows`` [k, P]."""
     for _ in range(2):

@@ -30,18 +30,6 @@ def degrees_between(vector: Tensor, other: Tensor) -> float:
     return degrees(2 * atan2(float((first - second).norm()), float((first + second).norm())))
 
 
-def subspace_overlap(directions: Tensor, others: Tensor) -> float:
-    """Mean squared cosine of the angles between two subspaces: 1 for the same, k / P for random ones.
-
-    Gur-Ari, Roberts and Dyer, "Gradient descent happens in a tiny subspace", 2018, equation 5.
-
-    Args:
-        directions: [k, P], orthonormal rows.
-        others: [k, P], the same.
-    """
-    return float(along_rows(directions, others).double().square().sum()) / len(directions)
-
-
 @dataclass(frozen=True)
 class Noise:
     """The covariance K of mini-batch gradients."""

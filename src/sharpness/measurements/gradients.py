@@ -69,8 +69,8 @@ class Gradients(OfHessian):
         return {"num_eigenvalues": self.num_eigenvalues}
 
     def rows(self, landscape: Landscape, checkpoint: Snapshot, before: Snapshot | None) -> Iterator[dict[str, object]]:
+        from sharpness.eigen.vectors import subspace_overlap
         from sharpness.measurements.bracket import in_columns
-        from sharpness.measurements.gradient_statistics import subspace_overlap
 
         subspace = None if before is None else landscape.sharpest(before, self).eigenvectors
         pairs = landscape.sharpest(checkpoint, self)

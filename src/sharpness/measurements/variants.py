@@ -105,7 +105,7 @@ class Variants(OfHessian):
         return {"diverged": True}
 
     def rows(self, landscape: Landscape, checkpoint: Snapshot, before: Snapshot | None) -> Iterator[dict[str, object]]:
-        from sharpness.measurements.gradient_statistics import subspace_overlap
+        from sharpness.eigen.vectors import subspace_overlap
         from sharpness.training.descent import Descent
 
         run = landscape.run

@@ -13,7 +13,7 @@ from sharpness.eigen.eigenpairs import Eigenpairs
 from sharpness.eigen.lanczos import follow_eigenpairs, top_eigenpairs
 from sharpness.eigen.operators import SymmetricOperator
 from sharpness.eigen.refinement import Refined
-from sharpness.eigen.vectors import along_rows
+from sharpness.eigen.vectors import along_rows, subspace_overlap
 
 # Why the pairs were found by a fresh search; "followed" if they were not.
 FoundBy = Literal["first search", "followed", "search: overlap", "search: residual", "search: probe"]
@@ -180,11 +180,6 @@ class _Complement:
 
     def __matmul__(self, vector: Tensor) -> Tensor:
         return _outside(self._vectors, self._operator @ _outside(self._vectors, vector))
-
-
-def subspace_overlap(directions: Tensor, others: Tensor) -> float:
-    """Mean squared cosine of the angles between the spans of two sets of orthonormal rows [k, P]."""
-    return float(along_rows(directions, others).double().square().sum()) / len(directions)
 
 
 def _outside(vectors: Tensor, rows: Tensor) -> Tensor:
