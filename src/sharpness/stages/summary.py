@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import textwrap
 from pathlib import Path
 
 from sharpness.analysis.claims.deciding import decided_by
+from sharpness.analysis.claims.poster import IN_SHORT
 from sharpness.report.costs import costs_of, jobs_of
 from sharpness.runtime.stage import run_stage
 from sharpness.study.jobs import jobs
+from sharpness.study.naming import title_of_value
 from sharpness.study.paths import StudyFolder
 from sharpness.study.plan import CLAIMS, Study, study_in
 
 WIDTH = 118  # of a line in the terminal
+INDENT = " " * 20  # below a claim's letter and verdict
 
 
 def summary(config: Path, results: Path) -> None:
@@ -47,18 +51,28 @@ def tell(study: Study, results: Path) -> None:
 
 
 def _print_verdicts(claims: Path) -> None:
-    """A line for each claim that the study is about, with the test that decided it, as far as a terminal is wide."""
+    """Each claim that the study is about, in short, with the test that decided it: a line, or two in a terminal."""
     with claims.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     print("The poster's claims" if rows else "None of the poster's claims is about what was trained and measured.")
-    for row in rows:
-        # What tells two parts of a sentence apart stands at its end.
-        sentence, colon, part = row["finding"].partition(": ")
-        test = decided_by(row)
-        end = colon + part + (f" ({row['model']})" if row["model"] else "") + (f"; {test}" if test else "")
-        begin = f"{row['claim']}  {row['verdict']:<13}  {sentence}"
-        room = WIDTH - len(end)
-        print((begin if len(begin) <= room else f"{begin[: room - 1]}…") + end)
+    told = [(row["claim"], title_of_value("model", row["model"])) for row in rows]
+    for row, (claim, model) in zip(rows, told, strict=True):
+        # Two of one claim and one network are of other settings.
+        place = [model, row["configuration"]] if told.count((claim, model)) > 1 else [model]
+        where = ", ".join(filter(None, place))
+        words = f"{where}: {IN_SHORT[claim]}" if where else IN_SHORT[claim]
+        test, mark = decided_by(row), " *" if row["seeds_are"] == "exploring" else ""
+        print("\n".join(_told(f"{claim}  {row['verdict'] + mark:<15}  {words}", f"({test})" if test else "")))
+    if any(row["seeds_are"] == "exploring" for row in rows):
+        print("* by the seeds that suggested the rules: not confirmed")
+
+
+def _told(finding: str, test: str) -> list[str]:
+    """A finding and its test: on one line if a terminal is wide enough, else below one another."""
+    if len(line := f"{finding} {test}".rstrip()) <= WIDTH:
+        return [line]
+    lines = textwrap.wrap(finding, WIDTH, subsequent_indent=INDENT)
+    return [*lines, INDENT + test] if test else lines
 
 
 if __name__ == "__main__":
