@@ -47,7 +47,16 @@ def start(folder: Path, *words: str, path: Path | None = None) -> subprocess.Pop
     if path is not None:
         variables["PATH"] = f"{path}{os.pathsep}{variables['PATH']}"
     # On a cluster all nodes see the same folders, and nothing of the node on which Snakemake was started is needed.
-    command = [sys.executable, "-m", "snakemake", *words, "--configfile", "study.yaml"]
+    return _started([sys.executable, "-m", "snakemake", *words, "--configfile", "study.yaml"], folder, variables)
+
+
+def run_by_command(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """The same by the command ``sharpness run``, with ``words`` of Snakemake's behind ``--``."""
+    command = [sys.executable, "-m", "sharpness", "run", "study.yaml", "--profile", "slurm", "--", *words]
+    return _started(command, folder, environment() | {"PYTHONPATH": "src"})
+
+
+def _started(command: list[str], folder: Path, variables: dict[str, str]) -> subprocess.Popen[str]:
     with (folder / "said").open("w") as file:
         STARTED.append(subprocess.Popen(command, cwd=folder, env=variables, stdout=file, stderr=file, text=True))
     return STARTED[-1]
@@ -497,7 +506,7 @@ def draw(probe):
 }
 
 
-def test_a_study_of_ones_own_code_and_data_is_computed_on_the_cluster(tmp_path):
+def test_the_command_computes_a_study_of_ones_own_code_and_data_on_the_cluster(tmp_path):
     folder, since = project(tmp_path, OWN), now()
     for name, text in OWN_FILES.items():
         (folder / name).write_text(text)
@@ -508,9 +517,10 @@ def test_a_study_of_ones_own_code_and_data_is_computed_on_the_cluster(tmp_path):
     numbers = generator.normal(size=(150, 4))
     np.savez(folder / "line.npz", inputs=numbers, targets=numbers[:, :1] * 2 - 1)
 
-    status, said = finish(start(folder, *PROFILE), folder)
+    status, said = finish(run_by_command(folder, *PROFILE[2:]), folder)
 
     assert status == 0, said[-5000:]
+    assert "Report: results/own/report.html" in said
     jobs = [line for line in accounting("Comment,State", since) if line[0]]
     assert {state for _, state in jobs} == {"COMPLETED"}
     count = {rule: sum(f"rule_{rule}_" in f"{comment}_" for comment, _ in jobs) for rule in ("train", "measure_own")}
