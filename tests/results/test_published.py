@@ -16,9 +16,18 @@ from sharpness.study.kinds import KINDS
 from sharpness.study.paths import StudyFolder
 from sharpness.study.plan import Study, study_of
 from sharpness.study.published import Published
+from sharpness.study.records import RecordError
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = sorted(ROOT.glob("results/*/published"))
+
+# The claims that each study's runs are about, as its figures tell: a row that vanished would vanish from everything.
+LISTED = {
+    "digits": "abcdefghijklmnopst",
+    "fashion_mnist_10000": "abcdeopqs",
+    "fashion_mnist_exploring": "abcdefghijklmnopqrst",
+    "fashion_mnist_resnet_exploring": "fklmnos",
+}
 
 each = pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.parent.name)
 
@@ -120,6 +129,7 @@ def test_claims_have_verdicts_once_every_experiment_is_published_and_those_witho
     if missing:
         return
     claims = pd.read_csv(path)
+    assert set(claims["claim"]) == set(LISTED[folder.parent.name])
     assert set(claims["claim"]) <= {letter for each in study.experiments.values() for letter in KINDS[each.kind].claims}
     assert ((claims["seeds"] > 0) | (claims["diverged"] > 0)).all()
     assert set(claims["verdict"]) <= {"holds", "does not hold", "undecided"}
@@ -172,3 +182,12 @@ def test_verdicts_and_their_tests_are_the_same_wherever_they_are_read(folder, tm
     chips = re.findall(r'<a href="#claim-\d+">([a-z ]+): ', page.read_text().partition('id="figures"')[2])
     assert set(chips) <= {verdict for _, verdict, _ in expected}
     assert len(chips) > 0 or not study.figures
+
+
+@pytest.mark.parametrize("folder", DECIDED, ids=lambda folder: folder.parent.name)
+def test_a_table_of_verdicts_that_was_cut_short_is_not_reported(folder, tmp_path):
+    copied = shutil.copytree(folder, tmp_path / folder.parent.name / "published")
+    table = pd.read_csv(copied / "tables" / "claims.csv", dtype=str, keep_default_na=False)
+    table.iloc[:-1].to_csv(copied / "tables" / "claims.csv", index=False)
+    with pytest.raises(RecordError, match=r"claims\.csv has other verdicts than .*claims\.md: remove both"):
+        report([copied], ROOT / "workflow/report", ROOT / "CITATION.cff", tmp_path / "report.html")

@@ -41,14 +41,23 @@ def test_a_picture(tmp_path, part):
 
 
 def test_the_verdicts(tmp_path):
-    path = tmp_path / "claims.csv"
-    whole = pd.read_csv(ROOT / "results/digits/published/tables/claims.csv")
+    path, markdown = tmp_path / "claims.csv", tmp_path / "claims.md"
+    published = ROOT / "results/digits/published/tables"
+    whole = pd.read_csv(published / "claims.csv")
     whole.to_csv(path, index=False)
-    assert len(stage._claims(path)) == len(whole)
+    text = (published / "claims.md").read_text()
+    markdown.write_text(text)
+    assert len(stage._claims(path, markdown)) == len(whole)
     for rows, reason in (
+        (whole.iloc[:-1], "has other verdicts than"),
+        (whole.assign(verdict="holds"), "has other verdicts than"),
         (whole.drop(columns="verdict"), "lacks the column verdict"),
         (pd.DataFrame(), "is damaged or empty"),
     ):
         rows.to_csv(path, index=False)
         with pytest.raises(RecordError, match=f"{path} {reason}"):
-            stage._claims(path)
+            stage._claims(path, markdown)
+    whole.to_csv(path, index=False)
+    markdown.write_text(text[: len(text) // 2])
+    with pytest.raises(RecordError, match=f"{path} has other verdicts than {markdown}: remove both"):
+        stage._claims(path, markdown)

@@ -34,7 +34,7 @@ rule report:
     """Findings, figures, tables and what ran. Dates and costs stand here only, so that all else is the same in every run."""
     input:
         study=rules.effective_study.output.study,
-        claims=rules.claims.output.csv,
+        claims=[rules.claims.output.csv, rules.claims.output.markdown],
         images=[FOLDER.figure(name, "png") for name in (*STUDY.figures, *DRAWN)],
         tables=[*collected_tables().values(), *expand(rules.collect_own.output.table, probed=PROBED)],
         texts=[FOLDER.table(name, "md") for name in STUDY.result_tables],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
@@ -41,6 +42,8 @@ CLAIMS_COLUMNS = (
     *("side", "threshold", "part", "test", "p", "seeds", "seeds_are", "exploring", "diverged", "verdict"),
     "would_decide",
 )
+# A row of the verdicts in Markdown: the claim's letter and the answer.
+_VERDICT = re.compile(r"^\| (\w+) \| \*\*(.+?)\*\* \|", re.MULTILINE)
 
 
 def report(
@@ -107,7 +110,7 @@ def _chapter(root: Path, results: Path, file: str, captions: Path, output: Path)
     beside = os.path.relpath(root, output.parent)
     return Chapter(
         study=study.name,
-        claims=_claims(Path(folder.table("claims"))),
+        claims=_claims(Path(folder.table("claims")), Path(folder.table("claims", "md"))),
         panels=panels(of["spectrum"]),
         pictures=[*_pictures(study, folder, tables, captions), *own_pictures(study, folder)],
         tables=[
@@ -158,10 +161,13 @@ def _citation(text: str) -> dict[str, Any]:
     return found
 
 
-def _claims(path: Path) -> pd.DataFrame:
+def _claims(path: Path, markdown: Path) -> pd.DataFrame:
     table = read_table(path)
     if lacking := [column for column in CLAIMS_COLUMNS if column not in table]:
         raise RecordError(f"{path} lacks the column {lacking[0]}: remove it, and it is made anew")
+    # Both are written together: one that was cut short has lost rows.
+    if _read(markdown, _VERDICT.findall) != list(zip(table["claim"], table["verdict"], strict=True)):
+        raise RecordError(f"{path} has other verdicts than {markdown}: remove both, and they are made anew")
     return table
 
 
