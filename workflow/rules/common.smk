@@ -12,7 +12,7 @@ from sharpness.study.records import training_stage as stage_of
 from sharpness.study.runs import RUNS, as_csv
 from sharpness.study.sharing import kept_parts
 from sharpness.study.showing import as_yaml
-from sharpness.study.trial import name_of_trial, trial_of, trial_of_measuring
+from sharpness.study.trial import name_of_measuring, name_of_trial, trial_of
 from sharpness.workflow.captions import caption
 
 CAPTIONS = PROJECT / "workflow" / "report"

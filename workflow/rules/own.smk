@@ -6,27 +6,21 @@ PROBED = {name: (experiment, code) for experiment in MADE.values() for name, cod
 DRAWN = {name: (experiment, code) for experiment in MADE.values() for name, code in experiment.own_drawings.items()}
 
 
-# Each measurement on each network and its data: what is tried before anything trains for it.
-TRIED = {
-    f"{own.name_of(code)}-{name_of_trial(trial_of_measuring(run))}": (code, trial_of_measuring(run))
-    for experiment, code in PROBED.values()
-    for run in experiment.runs.values()
-}
-
-
 rule try_probe:
     """Try a measurement of the user's own on a run's first weights, before anything has trained for it."""
     input:
-        data=lambda wildcards: prepared(TRIED[wildcards.tried][1].data),
+        data=lambda wildcards: prepared(STUDY.trials_of_measuring[wildcards.tried][1].data),
         code=sources("sharpness.stages.try_probe"),
-        own=lambda wildcards: own.sources(*TRIED[wildcards.tried][1].own_code, TRIED[wildcards.tried][0]),
+        own=lambda wildcards: own.sources(
+            *STUDY.trials_of_measuring[wildcards.tried][1].own_code, STUDY.trials_of_measuring[wildcards.tried][0]
+        ),
     output:
         trial=FOLDER.trial("{tried}"),
         cost=FOLDER.benchmark("tried-{tried}"),
     log:
         FOLDER.log("tried-{tried}"),
     wildcard_constraints:
-        tried=one_of(TRIED),
+        tried=one_of(STUDY.trials_of_measuring),
     priority: 1000
     localrule: True
     conda:
@@ -34,8 +28,8 @@ rule try_probe:
     threads: 1
     params:
         torch=installed("torch"),
-        code=lambda wildcards: TRIED[wildcards.tried][0],
-        run=lambda wildcards: flags("run", TRIED[wildcards.tried][1].fields()),
+        code=lambda wildcards: STUDY.trials_of_measuring[wildcards.tried][0],
+        run=lambda wildcards: flags("run", STUDY.trials_of_measuring[wildcards.tried][1].fields()),
     shell:
         "python -m sharpness.stages.try_probe {params.run:q} --data {input.data:q} --code {params.code:q}"
         " --output {output.trial:q} --benchmark {output.cost:q} 2> {log:q}"
@@ -44,9 +38,7 @@ rule try_probe:
 rule measure_own:
     """Measure all checkpoints of a run by the user's own code."""
     input:
-        trial=lambda wildcards: FOLDER.trial(
-            f"{wildcards.probe}-{name_of_trial(trial_of_measuring(STUDY.runs[wildcards.run]))}"
-        ),
+        trial=lambda wildcards: FOLDER.trial(name_of_measuring(PROBES[wildcards.probe], STUDY.runs[wildcards.run])),
         data=lambda wildcards: prepared(STUDY.runs[wildcards.run].data),
         checkpoints=lambda wildcards: probed_parts(wildcards.run),
         record=RUN.record,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +11,9 @@ from sharpness.runtime import own
 from sharpness.study.kinds import CLAIMS
 from sharpness.study.paths import StudyFolder, job_of
 from sharpness.study.runs import RUNS
-from sharpness.study.trial import name_of_trial, trial_of_measuring
 
 if TYPE_CHECKING:
-    from sharpness.study.plan import Experiment, Study
+    from sharpness.study.plan import Study
 
 
 @dataclass(frozen=True)
@@ -36,16 +35,6 @@ class Jobs:
             yield Path(folder.benchmark(name))
 
 
-def _tried(experiments: Iterable[Experiment]) -> dict[str, None]:
-    """The user's own measurements, each with the trials of the runs that it measures."""
-    return {
-        f"{own.name_of(code)}-{name_of_trial(trial_of_measuring(run))}": None
-        for each in experiments
-        for code in each.own_measurements
-        for run in each.runs.values()
-    }
-
-
 def jobs(study: Study) -> Jobs:
     """List the jobs of a study."""
     of_runs = {run: ["train"] for run in study.runs}
@@ -60,7 +49,7 @@ def jobs(study: Study) -> Jobs:
     experiments = study.experiments.values()
     collected = [table for each in experiments for table in (*each.collected.values(), *each.own_tables)]
     drawn = [*study.figures, *(name for each in experiments for name in each.own_drawings)]
-    tried = [*study.trials, *_tried(experiments)]
+    tried = [*study.trials, *study.trials_of_measuring]
     others = [RUNS, *(f"tried-{trial}" for trial in tried), *(f"collect-{table}" for table in collected)] + [
         f"figure-{name}" for name in drawn
     ]

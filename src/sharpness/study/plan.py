@@ -28,7 +28,7 @@ from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import NEUTRAL, Run, RunError
 from sharpness.study.schedule import Schedule, chunks_of
 from sharpness.study.schema import StudyError, by_subject, follows, problems, without
-from sharpness.study.trial import name_of_trial, trial_of
+from sharpness.study.trial import name_of_measuring, name_of_trial, trial_of, trial_of_measuring
 
 __all__ = ["CLAIMS", "ENDS", "KINDS", "MEASUREMENTS", "Experiment", "Study", "study_in", "study_of"]
 
@@ -116,6 +116,16 @@ class Study:
         """The runs, by the names of their files, as which networks and data of the user's own are tried first."""
         trials = map(trial_of, self.runs.values())
         return {name_of_trial(trial): trial for trial in trials if trial is not None}
+
+    @cached_property
+    def trials_of_measuring(self) -> dict[str, tuple[str, Run]]:
+        """The user's own measurements, each with a run of all that it is tried on, by the names of their files."""
+        return {
+            name_of_measuring(code, run): (code, trial_of_measuring(run))
+            for experiment in self.experiments.values()
+            for code in experiment.own_measurements
+            for run in experiment.runs.values()
+        }
 
     @cached_property
     def measured(self) -> dict[tuple[str, str, str], None]:

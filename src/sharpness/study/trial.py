@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from sharpness.data import arrays
+from sharpness.runtime import own
 from sharpness.study import nested
 from sharpness.study.run import Run
 from sharpness.study.run_name import word
@@ -56,3 +57,8 @@ def trial_of_measuring(run: Run) -> Run:
 def name_of_trial(trial: Run) -> str:
     """Name the files of a trial."""
     return f"{word(trial.model)}-{nested.short_hash(trial.name)}"
+
+
+def name_of_measuring(code: str, run: Run) -> str:
+    """Name the trial of a user's own measurement on a run's network and data."""
+    return f"{own.name_of(code)}-{name_of_trial(trial_of_measuring(run))}"
