@@ -345,7 +345,7 @@ def test_a_deleted_output_is_made_again(project, name):
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def test_a_deleted_table_of_runs_trains_and_measures_nothing(project, everything):
+def test_a_deleted_table_of_runs_trains_measures_and_draws_nothing(project):
     path = project / "results" / "small" / "tables" / "runs.csv"
     content, times = path.read_bytes(), path.stat()
     path.unlink()
@@ -354,8 +354,21 @@ def test_a_deleted_table_of_runs_trains_and_measures_nothing(project, everything
     finally:
         path.write_bytes(content)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    readers = {"agreement", "claims", "results_table", "report", *(rule for rule in everything if "figure_" in rule)}
-    assert planned == {rule: count for rule, count in everything.items() if rule in {"runs", *readers}}
+    assert planned == {"runs": 1, **LAST}
+
+
+def test_a_run_that_is_added_hides_no_other_change(project):
+    """The table of runs is made anew: of what takes none of the new run, its own reasons count all the same."""
+    study = yaml.safe_load(SMALL.read_text())
+    more_seeds(study)
+    study["validation_epoch"] = 2
+    assert SMALL.read_text().count("validation_epoch: 1") == 1
+    (project / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    with (project / "src/sharpness/analysis/figures/widths.py").open("a") as drawing:
+        drawing.write("\n# Edited.\n")
+    jobs = EDITS_OF_THE_STUDY["a new seed trains that run"][1]
+    planned = planned_jobs(project, study=project / "study.yaml")
+    assert planned == jobs | {"effective_study": 1, "results_table": 1, "figure_widths": 1}
 
 
 def test_the_cost_of_a_job_is_an_output_of_its_rule_without_which_nothing_is_made_anew(project):

@@ -17,9 +17,6 @@ from sharpness.workflow.captions import caption
 
 CAPTIONS = PROJECT / "workflow" / "report"
 
-# Ancient, since a run of a name has the same fields for ever: those of other runs, added or taken out, change no result.
-TABLE_OF_RUNS = ancient(FOLDER.table(RUNS))
-
 RUNS_OF = {name: KEPT.kept(made) if ROOT else FOLDER.runs for name, made in MADE.items()}
 RUN = FOLDER.run("{run}")
 
@@ -159,6 +156,11 @@ def tables_of_runs(wildcards):
         for run in STUDY.experiments[wildcards.experiment].runs
         for table in STUDY.tables(wildcards.experiment, run, wildcards.measurement)
     ]
+
+
+def words_of_runs(experiment):
+    """An experiment's runs, for a command line: not by the table of all, which another experiment's change makes anew."""
+    return pack(["--runs", as_csv(STUDY.experiments[experiment].runs.values())])
 
 
 def words_of_collected(wildcards, input):

@@ -7,7 +7,6 @@ for function in FIGURES:
             f"figure_{function}"
         input:
             tables=tables_for(function),
-            runs=TABLE_OF_RUNS,
             style=f"{SOURCE}/sharpness/analysis/figures/style.mplstyle",
             code=sorted(
                 {
@@ -33,8 +32,9 @@ for function in FIGURES:
             "../../environment.yml"
         params:
             function=function,
+            runs=lambda wildcards: words_of_runs(STUDY.figures[wildcards.figure][1].name),
             measurements=measured_for(function),
         shell:
             "python -m sharpness.stages.figure --name {params.function} --measurements {params.measurements}"
-            " --tables {input.tables:q} --runs {input.runs:q} --outputs {output.pdf:q} {output.png:q}"
+            " --tables {input.tables:q} {params.runs} --outputs {output.pdf:q} {output.png:q}"
             " --benchmark {output.cost:q} 2> {log:q}"

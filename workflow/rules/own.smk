@@ -101,7 +101,6 @@ rule figure_own:
     """Draw a figure by the user's own function."""
     input:
         tables=lambda wildcards: list(own_tables(DRAWN[wildcards.drawn][0]).values()),
-        runs=TABLE_OF_RUNS,
         style=f"{SOURCE}/sharpness/analysis/figures/style.mplstyle",
         code=sources("sharpness.stages.figure_own"),
         own=lambda wildcards: own.sources(DRAWN[wildcards.drawn][1]),
@@ -118,9 +117,10 @@ rule figure_own:
         "../../environment.yml"
     params:
         code=lambda wildcards: DRAWN[wildcards.drawn][1],
+        runs=lambda wildcards: words_of_runs(DRAWN[wildcards.drawn][0].name),
         names=lambda wildcards: list(own_tables(DRAWN[wildcards.drawn][0])),
         measurements=lambda wildcards: [own_measurement_of(name) for name in own_tables(DRAWN[wildcards.drawn][0])],
     shell:
         "python -m sharpness.stages.figure_own --code {params.code:q} --names {params.names}"
-        " --measurements {params.measurements} --tables {input.tables:q} --runs {input.runs:q}"
+        " --measurements {params.measurements} --tables {input.tables:q} {params.runs}"
         " --outputs {output.pdf:q} {output.png:q} --benchmark {output.cost:q} 2> {log:q}"

@@ -46,7 +46,7 @@ rule report:
                 *(function for function, _ in STUDY.figures.values()),
             }
         ),
-        runs=TABLE_OF_RUNS,
+        runs=rules.runs.output.table,
         rules=RULES_OF_CLAIMS,
         citation=PROJECT / "CITATION.cff",
         assets=[

@@ -47,7 +47,6 @@ rule results_table:
     input:
         history=FOLDER.table("{table}_history"),
         spectrum=FOLDER.table("{table}_spectrum"),
-        runs=TABLE_OF_RUNS,
         code=sources("sharpness.stages.results_table"),
     output:
         markdown=FOLDER.table("{table}", "md"),
@@ -65,10 +64,11 @@ rule results_table:
     conda:
         "../../environment.yml"
     params:
+        runs=lambda wildcards: words_of_runs(wildcards.table),
         validation_epoch=STUDY.config["validation_epoch"],
         measured=lambda wildcards: STUDY.caption_for_people(wildcards.table),
     shell:
-        "python -m sharpness.stages.results_table --history {input.history:q} --spectrum {input.spectrum:q} --runs {input.runs:q}"
+        "python -m sharpness.stages.results_table --history {input.history:q} --spectrum {input.spectrum:q} {params.runs}"
         " --validation-epoch {params.validation_epoch} --caption {params.measured:q}"
         " --markdown {output.markdown:q} --tex {output.tex:q} --csv {output.csv:q}"
         " --benchmark {output.cost:q} 2> {log:q}"
@@ -79,7 +79,6 @@ rule agreement:
     input:
         history=FOLDER.table("{agreement}_history"),
         spectrum=FOLDER.table("{agreement}_spectrum"),
-        runs=TABLE_OF_RUNS,
         code=sources("sharpness.stages.agreement"),
     output:
         markdown=FOLDER.table("{agreement}", "md"),
@@ -91,9 +90,10 @@ rule agreement:
     conda:
         "../../environment.yml"
     params:
+        runs=lambda wildcards: words_of_runs(wildcards.agreement),
         measured=lambda wildcards: STUDY.caption_for_people(wildcards.agreement),
     shell:
-        "python -m sharpness.stages.agreement --history {input.history:q} --spectrum {input.spectrum:q} --runs {input.runs:q}"
+        "python -m sharpness.stages.agreement --history {input.history:q} --spectrum {input.spectrum:q} {params.runs}"
         " --caption {params.measured:q} --markdown {output.markdown:q} --csv {output.csv:q}"
         " --benchmark {output.cost:q} 2> {log:q}"
 
@@ -102,7 +102,7 @@ rule claims:
     """A verdict on every claim of the poster, from all experiments."""
     input:
         tables=list(collected_tables().values()),
-        runs=TABLE_OF_RUNS,
+        runs=rules.runs.output.table,
         code=sources("sharpness.stages.claims"),
     output:
         markdown=FOLDER.table("claims", "md"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -33,7 +34,15 @@ def read_runs(path: Path) -> pd.DataFrame:
     Raises:
         RecordError: it is damaged or lacks a field.
     """
-    table = read_table(path)
+    return _as_runs(read_table(path), path)
+
+
+def planned_runs(text: str) -> pd.DataFrame:
+    """The same of the runs in ``text``, which is what ``sharpness.study.runs`` makes of them."""
+    return _as_runs(pd.read_csv(StringIO(text), dtype=dict.fromkeys(_TEXTS, str)), Path("the plan"))
+
+
+def _as_runs(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     table = table.assign(**{field: value for field, value in NEUTRAL_COLUMNS.items() if field not in table})
     _require(path, table, "run", *FIELDS)
     sizes = [size if size == "full" else int(size) for size in table["batch_size"]]

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sharpness.analysis.figures.style import style
-from sharpness.analysis.reading import read_measured, read_runs
+from sharpness.analysis.reading import planned_runs, read_measured
 from sharpness.report.provenance import made_by
 from sharpness.runtime import own
 from sharpness.runtime.files import replacing
@@ -19,7 +19,7 @@ from sharpness.runtime.stage import run_stage
 
 
 def figure_own(
-    code: str, names: list[str], measurements: list[str], tables: list[Path], runs: Path, outputs: list[Path]
+    code: str, names: list[str], measurements: list[str], tables: list[Path], runs: str, outputs: list[Path]
 ) -> None:
     """Draw a figure by the user's function, which gets the tables that its arguments name.
 
@@ -28,11 +28,11 @@ def figure_own(
         names: of the tables, as arguments.
         measurements: what each holds.
         tables: collected ones.
-        runs: the study's.
+        runs: the experiment's, as ``sharpness.study.runs`` makes a table of them.
         outputs: the files.
     """
     logging.getLogger("fontTools").setLevel(logging.WARNING)
-    of_study = read_runs(runs)
+    of_study = planned_runs(runs)
     frames = {
         name: read_measured(table, measurement, of_study)
         for name, measurement, table in zip(names, measurements, tables, strict=True)

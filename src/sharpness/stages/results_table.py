@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sharpness.analysis import results_markup, tables
-from sharpness.analysis.reading import read_measured, read_runs
+from sharpness.analysis.reading import planned_runs, read_measured
 from sharpness.report.provenance import made_by
 from sharpness.runtime.files import write_text
 from sharpness.runtime.stage import run_stage
@@ -14,7 +14,7 @@ from sharpness.runtime.stage import run_stage
 def results_table(
     history: Path,
     spectrum: Path,
-    runs: Path,
+    runs: str,
     validation_epoch: int,
     caption: str,
     markdown: Path,
@@ -26,14 +26,14 @@ def results_table(
     Args:
         history: collected histories of the experiment.
         spectrum: collected spectra at the best and at the last checkpoint.
-        runs: the study's.
+        runs: the experiment's, as ``sharpness.study.runs`` makes a table of them.
         validation_epoch: the early epoch whose validation accuracy is shown.
         caption: what was measured on what.
         markdown: output.
         tex: output.
         csv: output.
     """
-    of_study = read_runs(runs)
+    of_study = planned_runs(runs)
     frames = [read_measured(history, "history", of_study), read_measured(spectrum, "spectrum", of_study)]
     table = tables.results_table(*frames, validation_epoch=validation_epoch)
     losses = " or ".join(dict.fromkeys(frames[0]["loss_function"])).replace("cross_entropy", "cross-entropy")

@@ -47,7 +47,7 @@ from sharpness.analysis.figures.spectrum import spectrum
 from sharpness.analysis.figures.steps import steps
 from sharpness.analysis.figures.variants import variants
 from sharpness.analysis.figures.widths import widths
-from sharpness.analysis.reading import read_measured, read_runs
+from sharpness.analysis.reading import planned_runs, read_measured
 from sharpness.stages.figure import figure as figure_stage
 from sharpness.study.kinds import KINDS
 from sharpness.study.registry import MEASUREMENTS
@@ -156,13 +156,13 @@ def test_a_figure_of_runs_that_all_stopped_before_their_checkpoints_says_so(func
         path.write_text("experiment,grid,run,diverged\n")
         if measurement == "history":
             history_frame(runs_of(function)).drop(columns=list(FIELDS), errors="ignore").to_csv(path, index=False)
-    trained = tmp_path / "runs.csv"
     of_runs = pd.DataFrame(runs_of(function)).drop_duplicates("run").reindex(columns=["run", *FIELDS])
-    of_runs.to_csv(trained, index=False)
+    trained = of_runs.to_csv(index=False)
     outputs = [tmp_path / f"figure.{ending}" for ending in ("png", "pdf")]
     figure_stage(function, list(paths), list(paths.values()), trained, outputs)
     assert all(output.stat().st_size > 1000 for output in outputs)
-    tables = {measurement: read_measured(path, measurement, read_runs(trained)) for measurement, path in paths.items()}
+    of_study = planned_runs(trained)
+    tables = {measurement: read_measured(path, measurement, of_study) for measurement, path in paths.items()}
     drawn = getattr(import_module(f"sharpness.analysis.figures.{function}"), function)(**tables)
     assert "every run ended before its first checkpoint" in drawn.texts[0].get_text()
 
