@@ -85,6 +85,15 @@ def test_what_the_network_is_stands_with_the_results(folder):
     assert jobs(folder) == {}
 
 
+def test_the_command_runs_it_as_well(folder):
+    command = [sys.executable, "-m", "sharpness", "run", "mine/mine.yaml"]
+    variables = environment() | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Nothing was to be done" in done.stdout
+    assert "Report: results/mine/report.html" in done.stdout
+
+
 def test_an_edit_of_the_network_trains_again(edited):
     path = edited / "mine" / "my_models.py"
     path.write_text(path.read_text().replace("Tanh", "GELU"))

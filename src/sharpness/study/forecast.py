@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sharpness.data import catalogue
+from sharpness.data import arrays, catalogue
 from sharpness.runtime.precision import Precision
 from sharpness.study.measurement import OfHessian
 from sharpness.study.plan import ENDS, Study
@@ -97,8 +97,17 @@ def _num_states(part: str, steps: list[int]) -> int:
     return 2 if part == ENDS else len(steps)
 
 
-def _training(run: Run, config: Mapping[str, Any]) -> Job:
+def _held_out(run: Run) -> tuple[int, int]:
+    """How many examples validate and test a run."""
+    if arrays.is_own(run.data):
+        # As if the data had no test set: a tenth each of what there is.
+        return run.num_training // 8, run.num_training // 8
     facts = catalogue.facts_of(run.data)
+    return facts.num_validation, facts.num_test
+
+
+def _training(run: Run, config: Mapping[str, Any]) -> Job:
+    num_validation, num_test = _held_out(run)
     evaluations = 1 + sum(epoch <= run.epochs for epoch in config["evaluation_epochs"] or range(1, run.epochs + 1))
     found = Products.of_eigenpairs(
         run.num_directions, run.direction_products, run.direction_examples, run.direction_precision
@@ -109,7 +118,7 @@ def _training(run: Run, config: Mapping[str, Any]) -> Job:
         part="train",
         run=run,
         gradients=run.epochs * run.steps_per_epoch,
-        evaluated=evaluations * (config["evaluation_examples"] + facts.num_validation) + 2 * facts.num_test,
+        evaluated=evaluations * (config["evaluation_examples"] + num_validation) + 2 * num_test,
         products=(found * run.epochs, outside * run.epochs) if run.is_nudged else (),
     )
 
