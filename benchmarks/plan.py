@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
 from benchmarks.jobs import Job
+from sharpness.runtime.device import fast_precision
 
 ROUNDS = 3  # of all that the page claims
 _OURS = ("ours float32", "ours bfloat16")
@@ -10,7 +13,7 @@ _PEERS = ("scipy LM", "curvlinops", "eigenthings")
 
 
 def jobs() -> list[Job]:
-    """All jobs in the order in which they are done."""
+    """All jobs in the order in which they are done; bfloat16 last where the processor emulates it."""
     found = [*_preparation("simple_cnn"), *_rounds("simple_cnn", ("scipy LM", *_OURS, "curvlinops", "eigenthings"), 10)]
     found += [Job("reference", "simple_cnn")]
     found += _rounds("simple_cnn", ("ours float32",), 10, malloc=True, verify=False)
@@ -25,7 +28,9 @@ def jobs() -> list[Job]:
     found += [*_preparation("resnet18"), *_rounds("resnet18", ("scipy LM", "ours float32"), 5, examples=256)]
     found += [Job("cost", "simple_cnn", round=1), *_rounds("resnet32", ("scipy LM",), 10, rounds=1)]
     found += _rounds("simple_cnn", ("ours bfloat16",), 10, examples=10_000, rounds=1, verify=False)
-    return [*found, *_rounds("simple_cnn", ("pyhessian",), 1)]
+    found += _rounds("simple_cnn", ("pyhessian",), 1)
+    is_emulated = fast_precision(torch.device("cpu")) != "bfloat16"
+    return sorted(found, key=lambda job: is_emulated and job.tool == "ours bfloat16")
 
 
 # Of larger networks: pairs, examples, and CPU time after which a library is stopped.
