@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from benchmarks.jobs import NUM_EXAMPLES
-from benchmarks.summary import with_floor
+from benchmarks.summary import SETTING, with_floor
 from sharpness.analysis.figures.palette import BLUE, GREY, ORANGE
 
 _NETWORK, _NUM_PAIRS = "simple_cnn", 10
@@ -24,15 +24,25 @@ _PANELS = {
 _FIXED = {"num_examples": NUM_EXAMPLES, "num_pairs": _NUM_PAIRS}
 
 
+def kind_drawn(table: pd.DataFrame) -> str:
+    """The kind of processor on which most settings were measured, of equal ones the latest: no other has a curve."""
+    spectra = table[table["part"] == "spectrum"].drop_duplicates(["kind", *SETTING])
+    counts = spectra.groupby("kind", sort=False).size()
+    return str(counts.idxmax()) if len(counts) else str(table["kind"].iloc[0])
+
+
 def cost_growth(table: pd.DataFrame) -> Figure:
     """Time of a spectrum against the number of examples and of eigenpairs; dashed, the floor.
+
+    As used, without malloc's settings, unless all was measured with them.
 
     Args:
         table: what ``benchmarks.spectrum`` writes, of one kind of processor.
     """
     figure = Figure(figsize=(6.5, 3.0), layout="constrained")
     spectra = with_floor(table)
-    spectra = spectra[(spectra["network"] == _NETWORK) & ~spectra["malloc"].astype(bool)]
+    set_up = spectra["malloc"].astype(bool)
+    spectra = spectra[(spectra["network"] == _NETWORK) & (~set_up | set_up.all())]
     for axes, (column, label) in zip(figure.subplots(1, 2, sharey=True), _PANELS.items(), strict=True):
         fixed = {name: value for name, value in _FIXED.items() if name != column}
         chosen = spectra[(spectra[list(fixed)] == pd.Series(fixed)).all(axis=1)]

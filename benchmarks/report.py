@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from benchmarks.figure import kind_drawn
 from benchmarks.jobs import NETWORKS, NUM_EXAMPLES, PRODUCTS, TOOLS, Job, title
 from benchmarks.left_out import Reason, by_place
 from benchmarks.summary import OURS, WITH_MALLOC, Costs, Measured, by_setting, disturbed
@@ -34,18 +35,18 @@ def report(table: pd.DataFrame, failed: Mapping[Job, str], left_out: Mapping[Rea
         failed: jobs that failed on the first of the table's processors, with what they said.
         left_out: jobs that were not done there, by reason.
     """
-    sections = ["# What a spectrum costs", _PROTOCOL, _tools(table)]
+    sections, drawn = ["# What a spectrum costs", _PROTOCOL, _tools(table)], kind_drawn(table)
     for number, (kind, rows) in enumerate(table.groupby("kind", sort=False)):
-        sections += [f"## {rows['cpu'].iloc[0]} ({kind})", *_on_one_kind(rows)]
+        sections += [f"## {rows['cpu'].iloc[0]} ({kind})", *_on_one_kind(rows, is_drawn=kind == drawn)]
         sections += ["### Left out", *_left_out(failed, left_out)] if number == 0 else []
     return "\n\n".join(sections) + "\n"
 
 
-def _on_one_kind(table: pd.DataFrame) -> Iterator[str]:
+def _on_one_kind(table: pd.DataFrame, *, is_drawn: bool) -> Iterator[str]:
     yield _machine(table)
     yield from ("### Spectra", *_spectra(table))
     yield from ("### One product, and the rates of the machine", _products(table), _rates(table))
-    yield from ("### Time over floor", _floors(table))
+    yield from ("### Time over floor", *(["![Time of a spectrum](spectrum.png)"] if is_drawn else []), _floors(table))
     yield from ("### A trajectory", _trajectory(table))
     yield from ("### Targets", _listed(str(verdict) for verdict in verdicts(table)))
 
@@ -153,7 +154,7 @@ def _floors(table: pd.DataFrame) -> str:
         "(forward and its two derivatives); the last column is over the same at the rate of each of its layers' own."
     )
     header = ["setting", "tool", "rounds", "time [s]", "floor [s]", "time over floor", "over the layers' own"]
-    return f"{explained}\n\n![Time of a spectrum](spectrum.png)\n\n{_table(header, lines)}"
+    return f"{explained}\n\n{_table(header, lines)}"
 
 
 def _trajectory(table: pd.DataFrame) -> str:

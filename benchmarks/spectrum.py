@@ -15,7 +15,7 @@ import pandas as pd
 
 from benchmarks import plan
 from benchmarks.accuracy import with_errors
-from benchmarks.figure import cost_growth
+from benchmarks.figure import cost_growth, kind_drawn
 from benchmarks.jobs import Job
 from benchmarks.left_out import Reason
 from benchmarks.report import report
@@ -36,7 +36,7 @@ def main() -> None:
     table = read(path)
     write_text(report(table, failures(cache), not_measured(cache)), options.folder / "spectrum.md")
     with style():
-        picture = cost_growth(table[table["kind"] == found[0]["kind"]])
+        picture = cost_growth(table[table["kind"] == kind_drawn(table)])
         for ending in ("png", "pdf"):
             with replacing(options.folder / f"spectrum.{ending}") as beside:
                 picture.savefig(beside, format=ending, metadata={"CreationDate": None} if ending == "pdf" else {})

@@ -190,6 +190,8 @@ def test_the_page_and_the_figure_are_made_of_a_table_with_gaps():
     assert "Failed:\n\n- train resnet32 N=512 k=10 round 0: no memory" in page
     assert f"{Reason.TOO_LONG}:\n\n- ResNet-32, 512 examples, k=10: scipy LM\n" in page
     assert len(cost_growth(table).axes) == 2
+    set_up = with_rates(pd.DataFrame([spectrum_row("ours float32", eigenvalues=TEN, malloc=True)]))
+    assert [line.get_ydata()[0] for line in cost_growth(set_up).axes[0].lines[:1]] == [1.0]
 
 
 def test_a_trajectory_is_told_in_gradients_and_epochs():
@@ -215,6 +217,11 @@ def test_kinds_of_processors_and_settings_of_malloc_are_told_apart():
     assert "| scipy LM \\* | 1 | 2.0 | 4.0 | 4.00 |" in first
     assert "100.0" not in first
     assert second.startswith("a processor with AMX (AMX)")
+    # Of as many settings each, the latest is drawn, and the figure stands in its part alone.
+    assert [part.count("(spectrum.png)") for part in (first, second)] == [1, 0]
+    deeper = with_rates(pd.DataFrame([*other, spectrum_row("ours float32", eigenvalues="3 1")]), kind="AMX")
+    *_, first, second = re.split(r"^## ", report(pd.concat([tables[0], deeper]), {}, {}), flags=re.MULTILINE)
+    assert [part.count("(spectrum.png)") for part in (first, second)] == [0, 1]
     assert "scipy LM \\*" not in second
     (tools,) = by_setting(tables[0]).values()
     assert tools["ours float32" + WITH_MALLOC].seconds == 0.5
@@ -380,6 +387,18 @@ def measurements(job):
         "reference": [{"eigenvalues": " ".join(map(str, range(20, 0, -1)))}],
         "spectrum": [found_spectrum(" ".join(map(str, range(job.num_pairs, 0, -1))))],
     }[job.part]
+
+
+def test_a_precision_that_is_emulated_is_measured_last(monkeypatch):
+    found = {}
+    for fast in ("bfloat16", "float32"):
+        monkeypatch.setattr(plan, "fast_precision", lambda _, fast=fast: fast)
+        found[fast] = plan.jobs()
+    slow = [job for job in found["bfloat16"] if job.tool == "ours bfloat16"]
+
+    assert found["bfloat16"].index(slow[0]) < 5
+    assert found["float32"][-len(slow) :] == slow
+    assert found["float32"][: -len(slow)] == [job for job in found["bfloat16"] if job not in slow]
 
 
 def test_nothing_is_planned_twice_and_what_the_page_claims_takes_three_rounds():
