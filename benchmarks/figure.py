@@ -25,7 +25,7 @@ _FIXED = {"num_examples": NUM_EXAMPLES, "num_pairs": _NUM_PAIRS}
 
 
 def kind_drawn(table: pd.DataFrame) -> str:
-    """The kind of processor on which most settings were measured, of equal ones the latest: no other has a curve."""
+    """The kind of processor with the most settings measured; the latest of those with equally many."""
     spectra = table[table["part"] == "spectrum"].drop_duplicates(["kind", *SETTING])
     counts = spectra.groupby("kind", sort=False).size()
     return str(counts.idxmax()) if len(counts) else str(table["kind"].iloc[0])

@@ -194,6 +194,14 @@ def test_the_page_and_the_figure_are_made_of_a_table_with_gaps():
     assert [line.get_ydata()[0] for line in cost_growth(set_up).axes[0].lines[:1]] == [1.0]
 
 
+def test_the_figure_stands_with_the_processor_of_most_settings_and_of_equal_ones_with_the_latest():
+    one = [spectrum_row("ours float32", eigenvalues=TEN)]
+    for rows, drawn in ((one, [1, 0]), ([*one, spectrum_row("ours float32", eigenvalues="3 1")], [0, 1])):
+        tables = [with_rates(pd.DataFrame(one)), with_rates(pd.DataFrame(rows), kind="AMX")]
+        *_, latest, other = re.split(r"^## ", report(pd.concat(tables), {}, {}), flags=re.MULTILINE)
+        assert [part.count("(spectrum.png)") for part in (latest, other)] == drawn
+
+
 def test_a_trajectory_is_told_in_gradients_and_epochs():
     page = report(with_rates(pd.DataFrame([spectrum_row("ours float32", seconds=10.0)])), {}, {})
 
@@ -217,11 +225,6 @@ def test_kinds_of_processors_and_settings_of_malloc_are_told_apart():
     assert "| scipy LM \\* | 1 | 2.0 | 4.0 | 4.00 |" in first
     assert "100.0" not in first
     assert second.startswith("a processor with AMX (AMX)")
-    # Of as many settings each, the latest is drawn, and the figure stands in its part alone.
-    assert [part.count("(spectrum.png)") for part in (first, second)] == [1, 0]
-    deeper = with_rates(pd.DataFrame([*other, spectrum_row("ours float32", eigenvalues="3 1")]), kind="AMX")
-    *_, first, second = re.split(r"^## ", report(pd.concat([tables[0], deeper]), {}, {}), flags=re.MULTILINE)
-    assert [part.count("(spectrum.png)") for part in (first, second)] == [0, 1]
     assert "scipy LM \\*" not in second
     (tools,) = by_setting(tables[0]).values()
     assert tools["ours float32" + WITH_MALLOC].seconds == 0.5
