@@ -4,23 +4,22 @@
 PROBES = {own.name_of(code): code for experiment in STUDY.experiments.values() for code in experiment.own_measurements}
 PROBED = {name: (experiment, code) for experiment in MADE.values() for name, code in experiment.own_tables.items()}
 DRAWN = {name: (experiment, code) for experiment in MADE.values() for name, code in experiment.own_drawings.items()}
+TRIED = STUDY.trials_of_measuring
 
 
 rule try_probe:
     """Try a measurement of the user's own on a run's first weights, before anything has trained for it."""
     input:
-        data=lambda wildcards: prepared(STUDY.trials_of_measuring[wildcards.tried][1].data),
+        data=lambda wildcards: prepared(TRIED[wildcards.tried][1].data),
         code=sources("sharpness.stages.try_probe"),
-        own=lambda wildcards: own.sources(
-            *STUDY.trials_of_measuring[wildcards.tried][1].own_code, STUDY.trials_of_measuring[wildcards.tried][0]
-        ),
+        own=lambda wildcards: own.sources(*TRIED[wildcards.tried][1].own_code, TRIED[wildcards.tried][0]),
     output:
         trial=FOLDER.trial("{tried}"),
         cost=FOLDER.benchmark("tried-{tried}"),
     log:
         FOLDER.log("tried-{tried}"),
     wildcard_constraints:
-        tried=one_of(STUDY.trials_of_measuring),
+        tried=one_of(TRIED),
     priority: 1000
     localrule: True
     conda:
@@ -28,8 +27,8 @@ rule try_probe:
     threads: 1
     params:
         torch=installed("torch"),
-        code=lambda wildcards: STUDY.trials_of_measuring[wildcards.tried][0],
-        run=lambda wildcards: flags("run", STUDY.trials_of_measuring[wildcards.tried][1].fields()),
+        code=lambda wildcards: TRIED[wildcards.tried][0],
+        run=lambda wildcards: flags("run", TRIED[wildcards.tried][1].fields()),
     shell:
         "python -m sharpness.stages.try_probe {params.run:q} --data {input.data:q} --code {params.code:q}"
         " --output {output.trial:q} --benchmark {output.cost:q} 2> {log:q}"

@@ -119,7 +119,7 @@ class Study:
 
     @cached_property
     def trials_of_measuring(self) -> dict[str, tuple[str, Run]]:
-        """The user's own measurements, each with a run of all that it is tried on, by the names of their files."""
+        """The user's own measurements, each with the run that it is tried on first, by the names of their files."""
         return {
             name_of_measuring(code, run): (code, trial_of_measuring(run))
             for experiment in self.experiments.values()
