@@ -230,10 +230,28 @@ def test_without_a_record_of_snakemake_own_tables_are_held_against_the_code(prob
         shutil.move(probed / "kept", probed / ".snakemake")
 
 
-def test_what_is_ones_own_is_published_with_the_rest(probed):
+def published(folder):
+    """``sharpness publish`` of the study, as it ended."""
     command = [sys.executable, "-m", "sharpness", "publish", "probed.yaml"]
     variables = environment() | {"PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, cwd=probed, env=variables, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+
+
+def test_an_edit_of_ones_own_measurement_is_not_published_with_what_it_measured_before(probed):
+    text = (probed / "my_probe.py").read_text()
+    (probed / "my_probe.py").write_text(text.replace("100", "50"))
+    try:
+        done = published(probed)
+    finally:
+        (probed / "my_probe.py").write_text(text)
+    assert done.returncode != 0
+    assert "own/probe-all.csv was computed with other code of yours than my_probe.py:Probe is here" in done.stderr
+    assert "Nothing was published: run the study first" in done.stderr
+    assert not (probed / "results" / "probed" / "published").exists()
+
+
+def test_what_is_ones_own_is_published_with_the_rest(probed):
+    done = published(probed)
     assert done.returncode == 0, done.stderr[-2000:]
     results = probed / "results" / "probed"
     for name in ("tables/rates_probe.csv", "figures/rates_draw.png"):

@@ -12,7 +12,14 @@ from pathlib import Path
 from sharpness.runtime import closure
 from sharpness.study.identity import SIZE
 from sharpness.study.plan import Experiment, Study
-from sharpness.study.planned import codes, differing_members, wanted
+from sharpness.study.planned import (
+    codes,
+    differing_members,
+    differing_own,
+    differing_own_code,
+    wanted,
+    wanted_own,
+)
 from sharpness.study.records import NOTHING, Origins, RecordError, Wanted, check, differing, read_rows
 
 
@@ -37,6 +44,7 @@ class Publication:
             RecordError: one is damaged, not what the study asks for, of other code or torch than is here, or
                 of other code or data than those before.
         """
+        trained = self._study.runs[run]
         for measurement in experiment.collected:
             for table, asked in wanted(self._study, experiment, measurement):
                 if asked.run == run:
@@ -44,11 +52,23 @@ class Publication:
                     rows = read_rows(path, measurement)
                     check(rows, asked, path)
                     if not is_kept:
-                        self._check_code(asked, rows[0], path)
-                    self._add_origins(rows, asked, path)
+                        self._check_code(asked, rows[0], path, trained.own_code)
+                    self._add_origins(rows, asked, path, trained.own_code)
+        for code in experiment.own_measurements:
+            table, asked = wanted_own(trained, code)
+            path = folder / table
+            rows = read_rows(path, "own")
+            if different := differing_own(rows, asked, code):
+                raise RecordError(f"{path} {different}")
+            for row in rows[:1]:
+                if not is_kept:
+                    self._check_code(asked, row, path, (*trained.own_code, code))
+            self._add_origins(rows, asked, path, (*trained.own_code, code))
         self._has_new = True
 
-    def _check_code(self, asked: Wanted, row: Mapping[str, str], path: Path) -> None:
+    def _check_code(self, asked: Wanted, row: Mapping[str, str], path: Path, own_code: Sequence[str]) -> None:
+        if different := differing_own_code(row, own_code):
+            raise RecordError(f"{path} {different}")
         for what, theirs, ours in codes(asked, row, self._version, metadata.version("torch")):
             if theirs != ours:
                 raise RecordError(
@@ -74,7 +94,7 @@ class Publication:
             if found:
                 _check_published(found, asked, settings, path)
                 if SIZE in found[0]:
-                    self._add_origins(found, asked, path)
+                    self._add_origins(found, asked, path, self._study.runs[asked.run].own_code)
                 else:
                     self._earlier.append((found, asked, path))
             elif self._study.runs[asked.run].stop_patience is None or measurement == "history":
@@ -83,8 +103,21 @@ class Publication:
             run, name = min(of_settings)
             raise RecordError(f"{path} has {measurement}.{name} of {run}, which the study does not measure")
 
-    def _add_origins(self, rows: Sequence[Mapping[str, str]], asked: Wanted, path: Path) -> None:
-        self._origins.add(rows, path, measurement=asked.measurement, data=asked.data, training=asked.training)
+    def add_own_collected(self, experiment: Experiment, path: Path) -> None:
+        """Check a table of what the user's own code measured that was published before.
+
+        Raises:
+            RecordError: it has another run than the experiment, or lacks one.
+        """
+        if different := differing_members(experiment, "own", read_rows(path, "own")):
+            raise RecordError(f"{path} {different}, unlike the study")
+
+    def _add_origins(
+        self, rows: Sequence[Mapping[str, str]], asked: Wanted, path: Path, own_code: Sequence[str] = ()
+    ) -> None:
+        self._origins.add(
+            rows, path, measurement=asked.measurement, data=asked.data, training=asked.training, own_code=own_code
+        )
 
     def check_origins(self) -> None:
         """Check that new results are of the same code as those of an older version beside them.

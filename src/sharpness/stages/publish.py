@@ -68,6 +68,9 @@ def _check(published: Published, runs: Path) -> None:
             for measurement, name in experiment.collected.items():
                 if (path := Path(published.folder.table(name))).exists():
                     publication.add_collected(experiment, measurement, path)
+            for name in experiment.own_tables:
+                if (path := Path(published.folder.table(name))).exists():
+                    publication.add_own_collected(experiment, path)
             continue
         kept = published.kept(experiment)
         for run in experiment.runs:

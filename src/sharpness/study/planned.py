@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import yaml
 from sharpness.runtime import closure, own
 from sharpness.study.identity import settings_digest
 from sharpness.study.measurement import code_of
-from sharpness.study.paths import StudyFolder
+from sharpness.study.paths import RunFolder, StudyFolder
 from sharpness.study.plan import CLAIMS, KINDS, Experiment, Study
 from sharpness.study.records import Origins, RecordError, Wanted, check, read_rows, training_stage
 from sharpness.study.registry import MEASUREMENTS
@@ -34,6 +35,14 @@ def wanted(study: Study, experiment: Experiment, measurement: str) -> list[tuple
             strict=True,
         )
     ]
+
+
+def wanted_own(run: Run, code: str) -> tuple[str, Wanted]:
+    """Name the table of what the user's own ``code`` measured of a run, with what it must hold."""
+    name = own.name_of(code)
+    training = training_stage(run.gamma, run.gamma_outside)
+    asked = Wanted(run.name, "own", name, settings_digest({"code": code}), [], run.data, training, may_stop=True)
+    return RunFolder(run.name).table("own", name, "all"), asked
 
 
 def _of_run(study: Study, experiment: Experiment, run: str, measurement: str) -> Iterator[Wanted]:
@@ -98,7 +107,7 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
                         rows = read_rows(path, measurement)
                         check(rows, asked, path)
                         _check_code(asked, rows[0], path, torch)
-                        _check_own_code(rows[0], path, *study.runs[asked.run].own_code)
+                        _check_own_code(rows[0], path, study.runs[asked.run].own_code)
                         origins.add(rows[:1], path, measurement=measurement, data=asked.data, training=asked.training)
                     except RecordError as error:
                         stale[path] = error
@@ -108,11 +117,13 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
                     _check_members(experiment, measurement, path)
                 except RecordError as error:
                     stale[path] = error
-        for code, path, run in _own_tables(experiment, folder):
+        for code, run in itertools.product(experiment.own_measurements, experiment.runs):
+            table, asked = wanted_own(study.runs[run], code)
+            path = Path(folder.runs) / table
             if path not in checked and path.exists() and not is_recorded(str(path)):
                 checked.add(path)
                 try:
-                    _check_own_table(study.runs[run], code, path, torch)
+                    _check_own_table(asked, path, torch, (*study.runs[run].own_code, code))
                 except RecordError as error:
                     stale[path] = error
     if stale:
@@ -124,31 +135,18 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
         raise RecordError(f"{path} is not the study as it stands, {_UNRECORDED}")
 
 
-def _own_tables(experiment: Experiment, folder: StudyFolder) -> Iterator[tuple[str, Path, str]]:
-    """What the user's own code measured of each run: the code, the table and the run."""
-    for code in experiment.own_measurements:
-        for run in experiment.runs:
-            yield code, Path(folder.run(run).table("own", own.name_of(code), "all")), run
-
-
-def _check_own_table(run: Run, code: str, path: Path, torch: str) -> None:
+def _check_own_table(asked: Wanted, path: Path, torch: str, references: Sequence[str]) -> None:
     rows = read_rows(path, "own")
-    training = training_stage(run.gamma, run.gamma_outside)
-    asked = Wanted(run.name, "own", own.name_of(code), settings_digest({"code": code}), [], run.data, training, True)
+    if different := differing_own(rows, asked, references[-1]):
+        raise RecordError(f"{path} {different}, {_UNRECORDED}")
     for row in rows[:1]:
-        if (row["run"], row["settings_digest"]) != (asked.run, asked.digest):
-            raise RecordError(f"{path} is of another run or other code than {run.name} and {code}, {_UNRECORDED}")
         _check_code(asked, row, path, torch)
-        _check_own_code(row, path, *run.own_code, code)
+        _check_own_code(row, path, references)
 
 
-def _check_own_code(row: Mapping[str, str], path: Path, *references: str) -> None:
-    """Check that a row was computed by the user's own code as it stands."""
-    if references and row.get("own_code", "") != (ours := own.version(*references)):
-        raise RecordError(
-            f"{path} was computed with other code of yours than {', '.join(references)} is here "
-            f"({row.get('own_code') or 'unknown'}, here it is {ours}), {_UNRECORDED}"
-        )
+def _check_own_code(row: Mapping[str, str], path: Path, references: Sequence[str]) -> None:
+    if different := differing_own_code(row, references):
+        raise RecordError(f"{path} {different}, {_UNRECORDED}")
 
 
 def _of_all(stale: Mapping[Path, RecordError]) -> str:
@@ -212,6 +210,23 @@ def codes(
             modules = [f"sharpness.stages.{name}"] if name == asked.training else code_of(name)
             yield f"code of the stage {name}", theirs, version(*modules)[:12]
     yield "torch", row["torch"].partition("+")[0], torch.partition("+")[0]
+
+
+def differing_own(rows: Sequence[Mapping[str, str]], asked: Wanted, code: str) -> str:
+    """In words, that a table is not what the user's own ``code`` measured of the run that it should be of."""
+    if all((row["run"], row["settings_digest"]) == (asked.run, asked.digest) for row in rows):
+        return ""
+    return f"is of another run or other code than {asked.run} and {code}"
+
+
+def differing_own_code(row: Mapping[str, str], references: Sequence[str]) -> str:
+    """In words, that a row was computed by other code of the user's own than is here."""
+    if not references or (theirs := row.get("own_code", "")) == (ours := own.version(*references)):
+        return ""
+    return (
+        f"was computed with other code of yours than {', '.join(references)} is here "
+        f"({theirs or 'unknown'}, here it is {ours})"
+    )
 
 
 def _check_members(experiment: Experiment, measurement: str, path: Path) -> None:

@@ -80,7 +80,14 @@ class Origins:
         self._seen: dict[str, tuple[str, object]] = {}
 
     def add(
-        self, rows: Iterable[Mapping[str, str]], place: object, *, measurement: str, data: str, training: str
+        self,
+        rows: Iterable[Mapping[str, str]],
+        place: object,
+        *,
+        measurement: str,
+        data: str,
+        training: str,
+        own_code: Sequence[str] = (),
     ) -> None:
         """Take rows of a table.
 
@@ -90,6 +97,7 @@ class Origins:
             measurement: what it holds.
             data: the data set.
             training: the stage.
+            own_code: what of the user's own had a part in them, as the study names it.
 
         Raises:
             RecordError: a table before had another code of the same stage, another torch or other data.
@@ -103,6 +111,8 @@ class Origins:
                 self._add(f"data set {data}", row["data_digest"], place)
             if "trained_by" in row:
                 self._add(f"code of the stage {training}", row["trained_by"], place)
+            if own_code:
+                self._add(f"code of {', '.join(own_code)}", row.get("own_code", ""), place)
 
     def _add(self, what: str, value: str, place: object) -> None:
         before, where = self._seen.setdefault(what, (value, place))
