@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sharpness.measurements.along import expected_step
 from sharpness.training.nudge import nudge, project
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
@@ -89,3 +90,16 @@ def test_the_update_given_is_not_changed():
     update, directions = torch.ones(3), torch.eye(3)[:1]
     nudge(update, directions, gamma=0.0, gamma_outside=1.0)
     assert torch.equal(update, torch.ones(3))
+
+
+def test_what_is_left_of_a_long_update_inside_is_right_to_single_precision():
+    # As long as VGG-11's weights: what matrix products sum in one piece is off by some 1e-3 there.
+    row = torch.randn(9_000_000, generator=torch.Generator().manual_seed(0))
+    row /= torch.linalg.vector_norm(row, dtype=torch.float64).float()
+
+    def inside(vector):
+        return float(row.double() @ vector.double())
+
+    assert inside(nudge(5 * row, row[None], gamma=0.01, gamma_outside=1.0)) == pytest.approx(0.05, rel=1e-4)
+    assert inside(project(5 * row, row[None])) == pytest.approx(5, rel=1e-6)
+    assert expected_step([5 * row, -5 * row], row, learning_rate=0.1) == pytest.approx(0.5, rel=1e-6)

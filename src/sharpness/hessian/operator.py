@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from sharpness.eigen.vectors import along_rows
 from sharpness.hessian import arguments, evaluation
 from sharpness.hessian.chunking import Chunking, Totals, bytes_of
 from sharpness.hessian.curvature import CurvatureKind
@@ -325,7 +326,7 @@ class HessianOperator:
         if self._mean_gradient is not None:
             # An example's gradient is N times its part of the mean loss.
             total *= self._num_examples / self._num_terms
-            total -= self._mean_gradient * (self._mean_gradient @ vector)
+            total -= self._mean_gradient * along_rows(self._mean_gradient[None], vector)
         elif loss.l2:
             total = total + loss.penalty_curvature(vector, self._product.layout)
         total = self._product.layout.converted(total, self.layout)

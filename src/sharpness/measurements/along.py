@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sharpness.eigen.vectors import inner_product
 from sharpness.training.nudge import project
 
 
@@ -26,7 +27,8 @@ def expected_step(gradients: Sequence[Tensor], direction: Tensor, *, learning_ra
         direction: [P], of length 1.
         learning_rate: of the step.
     """
-    return learning_rate * float(torch.stack([torch.dot(gradient, direction).abs() for gradient in gradients]).mean())
+    lengths = [abs(inner_product(gradient, direction)) for gradient in gradients]
+    return learning_rate * float(torch.tensor(lengths, dtype=direction.dtype).mean())
 
 
 @dataclass(frozen=True)

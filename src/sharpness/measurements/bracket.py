@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sharpness.eigen.operators import SymmetricOperator
+from sharpness.eigen.vectors import inner_product
 
 NUM_CHUNKS = 10
 
@@ -77,7 +78,7 @@ def elsewhere(chunks: Iterable[SymmetricOperator], vectors: Tensor, *, fraction:
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be above 0 and at most 1, got {fraction}")
-    rows = [torch.stack([torch.dot(vector, operator @ vector) for vector in vectors]) for operator in chunks]
+    rows = [[inner_product(vector, operator @ vector) for vector in vectors] for operator in chunks]
     if not rows:
         raise ValueError("need at least one chunk of other examples, got none")
-    return Elsewhere(torch.stack(rows).double(), fraction, num_examples)
+    return Elsewhere(torch.tensor(rows, dtype=torch.float64), fraction, num_examples)

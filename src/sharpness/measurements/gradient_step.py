@@ -48,14 +48,15 @@ class GradientStep(Measurement):
         return {}
 
     def rows(self, landscape: Landscape, checkpoint: Snapshot, before: Snapshot | None) -> Iterator[dict[str, object]]:
+        from sharpness.eigen.vectors import length
         from sharpness.measurements.gradient_statistics import degrees_between
 
         examples = landscape.first_examples(self.loss_examples)
         gradient = landscape.loss.gradient(checkpoint.weights, checkpoint.buffers, *examples)
         step = None if before is None else checkpoint.weights - before.weights
         yield {
-            "gradient_norm": float(gradient.norm()),
-            "step_norm": None if step is None else float(step.norm()),
+            "gradient_norm": length(gradient),
+            "step_norm": None if step is None else length(step),
             "angle": None if step is None else degrees_between(gradient, step),
             "since_step": None if before is None else before.step,
         }

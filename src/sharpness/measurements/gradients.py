@@ -92,6 +92,7 @@ class Gradients(OfHessian):
         """The whole gradient and those of independent mini-batches, beside the sharpest ``directions`` [k, P]."""
         import torch
 
+        from sharpness.eigen.vectors import length
         from sharpness.measurements.gradient_statistics import batch_sharpness, fraction_inside, gradient_noise
 
         loss, state = landscape.loss, (checkpoint.weights, checkpoint.buffers)
@@ -103,7 +104,7 @@ class Gradients(OfHessian):
         sharpness = batch_sharpness(zip(parts, images, strict=True))
         noise = gradient_noise(parts)
         return {
-            "gradient_norm": float(whole.norm()),
+            "gradient_norm": length(whole),
             "fraction_inside": fraction_inside(whole, directions),
             "batch_fraction_inside": sum(fraction_inside(part, directions) for part in parts) / len(parts),
             "batch_sharpness": sharpness.value,

@@ -84,8 +84,10 @@ class Steps(OfHessian):
 def _unit_vector(like: Tensor, generator: torch.Generator) -> Tensor:
     import torch
 
+    from sharpness.eigen.vectors import length
+
     vector = torch.randn(like.shape, generator=generator, dtype=like.dtype)
-    vector /= vector.norm()
+    vector /= length(vector)
     return vector.to(like.device)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sharpness.eigen.vectors import length
+from sharpness.eigen.vectors import inner_product, length
 from sharpness.hessian.operator import HessianOperator
 from sharpness.plots.axes import COLOURS, GREY, axes_or_new
 from sharpness.runtime import checks
@@ -46,8 +46,8 @@ def plot_slice(
     _check_unit(vector, "vector")
     checks.whole_number("num_points", num_points, least=3)
     axes = axes_or_new(axes)
-    here, slope = operator.value(), float(operator.gradient() @ vector)
-    curvature = float(vector @ (operator @ vector))
+    here, slope = operator.value(), inner_product(operator.gradient(), vector)
+    curvature = inner_product(vector, operator @ vector)
     far = _distance(distance, here, curvature)
     places = torch.linspace(-far, far, num_points, dtype=torch.float64)
     losses = [operator.value(float(place) * vector) for place in places]
@@ -94,7 +94,7 @@ def plot_plane(
     checks.whole_number("num_points", num_points, least=3)
     axes = axes_or_new(axes, figsize=(5.5, 4.5))
     here = operator.value()
-    curvatures = [float(vector @ (operator @ vector)) for vector in vectors]
+    curvatures = [inner_product(vector, operator @ vector) for vector in vectors]
     far = _distance(distance, here, max(curvatures, key=abs))
     places = torch.linspace(-far, far, num_points, dtype=torch.float64).tolist()
     losses = [[operator.value(x * vectors[0] + y * vectors[1]) for x in places] for y in places]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sharpness.data.datasets import Dataset, augment, epoch_order
+from sharpness.eigen.vectors import length
 from sharpness.hessian.loss import Loss
 from sharpness.runtime.streams import stream
 from sharpness.study.run import Run
@@ -207,7 +208,7 @@ class Trainer:
             validation_accuracy=float(validation.accuracy) if finite else math.nan,
             test_accuracy=math.nan,
             learning_rate_now=descent.learning_rate * descent.rate_factor,
-            distance=float((descent.weights - self.weights).norm()),
+            distance=length(descent.weights - self.weights),
             diverged=diverged or not finite,
             num_direction_products=progress.direction_products,
             direction_residual=progress.direction_residual if was_nudged else math.nan,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sharpness.eigen.vectors import along_rows
+
 
 def nudge(update: Tensor, directions: Tensor, *, gamma: float, gamma_outside: float) -> Tensor:
     """Scale ``update`` inside and outside the span of ``directions``.
@@ -20,9 +22,9 @@ def nudge(update: Tensor, directions: Tensor, *, gamma: float, gamma_outside: fl
     """
     # In this form (1, 1) returns the update bit for bit: nudged SGD contains SGD.
     outside = update if gamma_outside == 1 else gamma_outside * update
-    return torch.addmv(outside, directions.T, directions @ update, alpha=gamma - gamma_outside)
+    return torch.addmv(outside, directions.T, along_rows(directions, update), alpha=gamma - gamma_outside)
 
 
 def project(vector: Tensor, directions: Tensor) -> Tensor:
     """Project ``vector`` [P] onto the span of the orthonormal rows ``directions`` [K, P]."""
-    return directions.T @ (directions @ vector)
+    return directions.T @ along_rows(directions, vector)
