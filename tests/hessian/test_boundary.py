@@ -19,6 +19,7 @@ from sharpness.eigen.lanczos import follow_eigenpairs, top_eigenpairs
 from sharpness.hessian.loss import Loss, flatten
 from sharpness.hessian.operator import HessianOperator, HessianProduct
 from sharpness.runtime.device import undisturbed
+from sharpness.runtime.float32 import CONVOLUTIONS, ON_CPU
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
 
@@ -352,16 +353,18 @@ def test_norms_over_the_batch_on_few_examples(problem, num_examples):
 # Where the operator is made and used
 
 
+ROUGH = "bf16" if hasattr(torch.backends.cuda.matmul, "fp32_precision") else "medium"  # as versions of torch name it
+
+
 @contextmanager
 def rough_products():
-    places = torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv
-    before = [place.fp32_precision for place in places]
-    for place in places:
-        place.fp32_precision = "bf16"
+    before = [place.fp32_precision for place in ON_CPU]
+    for place in ON_CPU:
+        place.fp32_precision = ROUGH
     try:
         yield
     finally:
-        for place, precision in zip(places, before, strict=True):
+        for place, precision in zip(ON_CPU, before, strict=True):
             place.fp32_precision = precision
 
 
@@ -394,8 +397,7 @@ def autocast_of_cuda():
 
 
 def settings_seen():
-    places = torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.cudnn.conv
-    precisions = [place.fp32_precision for place in places]
+    precisions = [place.fp32_precision for place in (*ON_CPU, CONVOLUTIONS)]
     autocast = [torch.is_autocast_enabled(device) for device in ("cpu", "cuda")]
     modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
     return precisions, autocast, modes, torch.get_default_dtype(), torch.get_default_device()
@@ -699,7 +701,7 @@ def test_products_from_threads_are_those_of_one_after_the_other(problem, form, c
 
 
 def test_full_precision_lasts_until_the_last_thread_has_left_it():
-    cpu, place = torch.device("cpu"), torch.backends.mkldnn.matmul
+    cpu, place = torch.device("cpu"), ON_CPU[0]
     with rough_products():
         first, second = undisturbed(cpu), undisturbed(cpu)
         first.__enter__()
@@ -707,7 +709,7 @@ def test_full_precision_lasts_until_the_last_thread_has_left_it():
         first.__exit__(None, None, None)
         assert place.fp32_precision == "ieee"
         second.__exit__(None, None, None)
-        assert place.fp32_precision == "bf16"
+        assert place.fp32_precision == ROUGH
 
 
 def test_eigenpairs_from_threads_are_those_of_one_after_the_other(problem):

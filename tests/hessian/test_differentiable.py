@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 from sharpness.hessian.double_backward.differentiable import once_differentiable, twice_differentiable
 from sharpness.hessian.loss import Loss, flatten
 from sharpness.hessian.operator import HessianOperator
+from sharpness.runtime.float32 import CONVOLUTIONS
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
 
@@ -334,10 +335,10 @@ def test_recurrent_networks_are_taken_whatever_the_precisions_of_cudnns_layers()
     inputs, targets = torch.randn(6, 5, 4, generator=generator), torch.tensor([0, 1, 1, 0, 1, 0])
     vector = torch.randn(sum(p.numel() for p in network.parameters()), generator=generator)
     product = HessianOperator(network, inputs, targets) @ vector
-    before = torch.backends.cudnn.conv.fp32_precision
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # as jobs set it; that of recurrent layers is torch's default
+    before = CONVOLUTIONS.fp32_precision
+    CONVOLUTIONS.fp32_precision = "ieee"  # as jobs set it; that of recurrent layers is torch's default
     try:
         assert torch.equal(HessianOperator(network, inputs, targets) @ vector, product)
         assert torch.backends.cudnn.enabled
     finally:
-        torch.backends.cudnn.conv.fp32_precision = before
+        CONVOLUTIONS.fp32_precision = before

@@ -24,6 +24,7 @@ from sharpness.hessian.loss import Loss, flatten
 from sharpness.hessian.operator import HessianOperator, HessianProduct
 from sharpness.hessian.r_operator.product import ROperator
 from sharpness.runtime.device import tensor_float_32
+from sharpness.runtime.float32 import CONVOLUTIONS, MATRIX_PRODUCTS
 from sharpness.training import models
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")
@@ -446,7 +447,7 @@ def test_batch_statistics_are_differentiated_through(problem, name, chunk_size, 
 
 
 def test_tf32_is_asked_for_within_the_passes_only_and_its_reference_never_is(problem, generator, monkeypatch):
-    places = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    places = MATRIX_PRODUCTS, CONVOLUTIONS
 
     def seen():
         return [place.fp32_precision for place in places]
