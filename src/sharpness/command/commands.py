@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sharpness.study.plan import Study
 
 _MOST_LINES = 20
+_RUNS_NOTHING = ("-n", "--dry-run", "--dryrun")
 
 
 def new(name: str) -> None:
@@ -96,6 +97,8 @@ def run(
         config: values in place of the file's, ``defaults.epochs=3``.
         for_snakemake: words that are handed to Snakemake.
     """
+    if dry := [word for word in for_snakemake if word in _RUNS_NOTHING]:
+        raise ValueError(f"{dry[0]} runs nothing; what would run, and why, says: sharpness plan {study}")
     where = snakemake.local(cores or "all") if profile is None else snakemake.submitted(profile, cores)
     given = overrides(config)
     _run(study, [*where, *handed(given), *for_snakemake], targets, given)
