@@ -218,6 +218,7 @@ class HessianOperator:
             self._num_examples = int(processes.add_number(self._totals.num_examples))
             self._num_terms = self._totals.divisor(processes)
             self._mean_gradient = self._gradient() if self._product.curvature == "gradient_covariance" else None
+        allocator.settle(self._state[0])
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:

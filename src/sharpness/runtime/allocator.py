@@ -28,6 +28,15 @@ def suit(weights: Tensor) -> None:
         map_large_tensors()
 
 
+def settle(weights: Tensor) -> None:
+    """Return freed memory to the system once, after checks that took more than products will; if weights are long.
+
+    Else what a check of the network freed, which may be more than what products take, stays beside a basis of vectors.
+    """
+    if weights.nbytes >= _LONG_VECTOR and _is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @cache
 def keep_freed_memory() -> None:
     """Let the process keep freed memory instead of returning it to the system and getting it again page by page.
