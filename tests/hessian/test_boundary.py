@@ -400,7 +400,7 @@ def settings_seen():
     precisions = [place.fp32_precision for place in (*ON_CPU, CONVOLUTIONS)]
     autocast = [torch.is_autocast_enabled(device) for device in ("cpu", "cuda")]
     modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-    return precisions, autocast, modes, torch.get_default_dtype(), torch.get_default_device()
+    return precisions, autocast, modes, torch.get_default_dtype(), torch.empty(0).device
 
 
 SURROUNDINGS = {

@@ -478,10 +478,10 @@ def test_tf32_is_asked_for_within_the_passes_only_and_its_reference_never_is(pro
 
 
 def test_tf32_is_given_back_when_a_pass_fails():
-    before = torch.backends.cudnn.conv.fp32_precision
+    before = CONVOLUTIONS.fp32_precision
     with pytest.raises(ZeroDivisionError), tensor_float_32():
         raise ZeroDivisionError
-    assert torch.backends.cudnn.conv.fp32_precision == before
+    assert CONVOLUTIONS.fp32_precision == before
 
 
 @pytest.mark.parametrize("name", NETWORKS)
