@@ -35,7 +35,7 @@ def figure(name: str, measurements: list[str], tables: list[Path], runs: str, ou
         picture = draw(**frames)
         for output in outputs:
             with replacing(output) as beside:
-                # No date in the file: the same table gives the same bits.
+                # No date in the file: it changes with its table, or by the rounding of the layout's solver.
                 source = made_by(frames.values())
                 metadata = {"CreationDate": None, "Subject": source} if output.suffix == ".pdf" else {"Source": source}
                 picture.savefig(beside, format=output.suffix[1:], metadata=metadata)
