@@ -28,10 +28,12 @@ operator = HessianOperator(model, torch.zeros(200, 1, 32, 32), torch.zeros(200, 
 torch.set_num_threads(1)
 vector = torch.ones(operator.shape[0])
 operator @ vector
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
+faults = []
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     operator @ vector
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults))
 """
 
 
@@ -115,11 +117,12 @@ def test_without_glibc_nothing_happens(monkeypatch, answer):
 
 
 def test_products_hardly_take_new_pages_from_the_system():
-    # 50 MB a tensor; each page of 4 kB that is taken anew is a fault.
+    # 50 MB a tensor; each page of 4 kB that is taken anew is a fault. The fewest of some products: a kernel that is short
+    # of memory takes pages of a process that waits.
     kept = int(run(FAULTS))
     given_back = int(run(FAULTS, MALLOC_MMAP_THRESHOLD_="131072"))
     assert kept < given_back / 10
-    assert given_back > 3 * 50e6 / resource.getpagesize()
+    assert given_back > 50e6 / resource.getpagesize()
 
 
 def test_an_operator_on_long_vectors_leaves_no_freed_memory_beside_them():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharpness.runtime import own
-from sharpness.study.paths import RunFolder, StudyFolder
+from sharpness.study.paths import StudyFolder
 from sharpness.study.plan import KINDS, Experiment, Study
+from sharpness.study.planned import wanted_own
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def tables_of(study: Study, experiment: Experiment, run: str) -> list[str]:
     shipped = [
         table for measurement in experiment.collected for table in study.tables(experiment.name, run, measurement)
     ]
-    return shipped + [RunFolder(run).table("own", own.name_of(code), "all") for code in experiment.own_measurements]
+    return shipped + [wanted_own(study.runs[run], code)[0] for code in experiment.own_measurements]
 
 
 def are_in(folder: Path, tables: list[str]) -> bool:
