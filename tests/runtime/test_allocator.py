@@ -117,8 +117,8 @@ def test_without_glibc_nothing_happens(monkeypatch, answer):
 
 
 def test_products_hardly_take_new_pages_from_the_system():
-    # 50 MB a tensor; each page of 4 kB that is taken anew is a fault. The fewest of some products: a kernel that is short
-    # of memory takes pages of a process that waits.
+    # 50 MB a tensor; each page of 4 kB that is taken anew is a fault. The fewest of some products: a kernel that is
+    # short of memory takes pages of a process that waits.
     kept = int(run(FAULTS))
     given_back = int(run(FAULTS, MALLOC_MMAP_THRESHOLD_="131072"))
     assert kept < given_back / 10

@@ -27,11 +27,12 @@ from sharpness.study.plan import study_of
 from sharpness.study.published import Published
 from sharpness.study.records import RecordError
 from sharpness.study.schema import StudyError
-from sharpness.workflow import dates, events, locking, utf8
+from sharpness.workflow import dates, events, locking, stopping, utf8
 
 utf8.require()
 if workflow.is_main_process:
     events.install()
+    stopping.install()
 # By another root, the same rules make tables, figures and report of the runs that are kept there: see stages/publish.py.
 ROOT = workflow.config_settings.overwrite_config.get("root")
 if ROOT:
