@@ -166,3 +166,21 @@ def test_the_tables_that_a_figure_needs_are_read_without_running_it(folder):
     (folder / "plot.py").write_text(f"{text}\n\ndraw2 = print\n\n\n@print\ndef draw3(nothing):\n    return 1\n")
     assert own.needed("plot.py:draw") == ["history", "probe", "other"]
     assert own.needed("plot.py:draw2") == own.needed("plot.py:draw3") == own.needed("json:dumps") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "nothing"),
+    [
+        ("figure = 1\n    print(figure)", True),
+        ("if tables:\n        return\n    return None", True),
+        ("def inner():\n        return 1\n    inner()", True),
+        ("if tables:\n        return 1", False),
+        ("for row in tables:\n        yield row", False),
+        ("with open(tables) as file:\n        return file.read()", False),
+    ],
+)
+def test_a_function_without_a_value_is_known_without_running_it(folder, body, nothing):
+    text = f"raise RuntimeError\n\n\ndef draw(tables):\n    {body}\n\n\n@print\ndef wrapped(tables):\n    pass\n"
+    (folder / "plot.py").write_text(text)
+    assert own.returns_nothing("plot.py:draw") is nothing
+    assert not own.returns_nothing("plot.py:wrapped")

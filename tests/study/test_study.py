@@ -513,6 +513,15 @@ def test_a_wrong_study_is_refused_in_one_line_with_the_key_the_value_and_the_dem
     assert len(message.splitlines()) == 1
 
 
+def test_functions_of_ones_own_that_return_nothing_are_refused_before_they_run(own_folder):
+    path = own_folder / "mine.py"
+    path.write_text("def draw(history):\n    print(history)\n\n\ndef probe(landscape, checkpoint):\n    return None\n")
+    place = ("experiments", "rates")
+    said = message_of(small(((*place, "figures"), "mine.py:draw"), ((*place, "measurements"), "mine.py:probe")))
+    assert f"experiments.rates.figures: {path}, line 1: must return a matplotlib figure, and returns nothing" in said
+    assert f"experiments.rates.measurements: {path}, line 5: must return a row, {{'norm': 1.5}}, or rows" in said
+
+
 @pytest.mark.parametrize("config", [[], [1], "text", None, 3], ids=repr)
 def test_a_study_that_is_not_a_mapping_is_refused(config):
     assert message_of(config).startswith(f"study.yaml: the study is {config!r}, must be of type object")

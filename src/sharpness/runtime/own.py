@@ -219,17 +219,47 @@ def needed(reference: str) -> list[str]:
     Raises:
         OwnError: its file cannot be parsed.
     """
-    path = path_of(reference)
-    nodes = [] if path is None else _parsed(path).body
-    name = _parts(reference)[1]
-    found = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == name]
-    if not found or found[-1].decorator_list:
+    function = _plain_function(reference)
+    if function is None:
         return []
-    arguments = found[-1].args
+    arguments = function.args
     placed = [*arguments.posonlyargs, *arguments.args]
     without = placed[: len(placed) - len(arguments.defaults)]
     keyed = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     return [each.arg for each in (*without, *(each for each, default in keyed if default is None))]
+
+
+def returns_nothing(reference: str) -> bool:
+    """Whether a user's function has no value wherever it ends, as its file says; False where it is no plain one.
+
+    Raises:
+        OwnError: its file cannot be parsed.
+    """
+    function = _plain_function(reference)
+    return function is not None and not any(map(_gives, _within(function)))
+
+
+def _plain_function(reference: str) -> ast.FunctionDef | None:
+    """The definition of a user's function; None where there is none, or decorators change what it is."""
+    path, name = path_of(reference), _parts(reference)[1]
+    nodes = [] if path is None else _parsed(path).body
+    found = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == name]
+    return found[-1] if found and not found[-1].decorator_list else None
+
+
+def _within(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what belongs to a function, and not to functions and classes inside it."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            yield child
+            yield from _within(child)
+
+
+def _gives(node: ast.AST) -> bool:
+    """Whether a function with this in it has a value."""
+    if isinstance(node, ast.Return):
+        return node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None)
+    return isinstance(node, ast.Yield | ast.YieldFrom)
 
 
 def docstring(reference: str) -> str:

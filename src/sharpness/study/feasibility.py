@@ -187,6 +187,9 @@ def _check_kind(experiment: Experiment, config: Mapping[str, Any]) -> Iterator[s
         yield from kind.demands(experiment, config)
 
 
+_MUST_RETURN = {"measurements": "a row, {'norm': 1.5}, or rows", "figures": "a matplotlib figure"}
+
+
 def check_own(experiment: Experiment) -> Iterator[str]:
     """Say which measurements and figures of the user's own are not there, or could not be told apart."""
     kinds = {"measurements": experiment.own_measurements, "figures": experiment.own_figures}
@@ -198,6 +201,9 @@ def check_own(experiment: Experiment) -> Iterator[str]:
             except own.OwnError as error:
                 yield f"{place}: {error}"
                 continue
+            if own.returns_nothing(reference):
+                line, must = own.place_of_definition(reference), _MUST_RETURN[key]
+                yield f"{place}: {line}: must return {must}, and returns nothing"
             if key == "figures":
                 tables = ["history", *experiment.measure, *map(own.name_of, experiment.own_measurements)]
                 for argument in own.needed(reference):
