@@ -1,6 +1,6 @@
 """What tracking costs, beside the same training without it, in CPU time: ``python -m benchmarks.tracking``.
 
-What was measured on other processors stays on the page.
+What was measured on other kinds of processors stays on the page.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     table = pd.DataFrame([tracking_cost(options.blocks) | here])
     if path.exists():
         others = pd.read_csv(path)
-        table = pd.concat([table, others[others["cpu"] != here["cpu"]]])
+        table = pd.concat([table, others[others["kind"] != here["kind"]]])
     write_table(table.to_dict("records"), path)
     write_text(report(table), options.folder / "tracking.md")
 
@@ -47,8 +47,8 @@ def main() -> None:
 def report(table: pd.DataFrame) -> str:
     """The page, in Markdown: a line for every processor."""
     lines = [
-        f"| {row.cpu}, {row.versions} | {row.ratio:.2f} (at most {WANTED}) | {row.steps:,} | {row.num_products} in "
-        f"{row.num_measurements} | {row.num_searches} | {row.median_residual:.1g} |"
+        f"| {row.cpu} ({row.kind}), {row.versions} | {row.ratio:.2f} (at most {WANTED}) | {row.steps:,} | "
+        f"{row.num_products} in {row.num_measurements} | {row.num_searches} | {row.median_residual:.1g} |"
         for row in table.itertuples()
     ]
     return "\n".join(

@@ -49,12 +49,12 @@ def main() -> None:
     begin, here = time.monotonic(), machine()
     end = begin + 60 * options.minutes
     speeds, ways = options.folder / "training.csv", options.folder / "nudging.csv"
-    others = _of_other_machines(speeds, here["cpu"])
+    others = _of_other_kinds(speeds, here["kind"])
     wait_for_quiet(at_most=30)
     if len(measured := _nudging(_OF_NUDGING * (end - time.monotonic()))):
-        table = pd.concat([measured.assign(**here), _of_other_machines(ways, here["cpu"])])
+        table = pd.concat([measured.assign(**here), _of_other_kinds(ways, here["kind"])])
         write_table(table.to_dict("records"), ways)
-    nudging = pd.read_csv(ways) if ways.exists() else pd.DataFrame({"cpu": []})
+    nudging = pd.read_csv(ways) if ways.exists() else pd.DataFrame({"kind": []})
     rows: list[dict[str, object]] = []
     for number, (batch, network) in enumerate(SETTINGS, 1):
         for of_round in _setting(network, batch, end):
@@ -65,12 +65,12 @@ def main() -> None:
         print(f"[{number}/{len(SETTINGS)}] {NETWORKS[network]}, batch {batch}", flush=True)
 
 
-def _of_other_machines(path: Path, cpu: str) -> pd.DataFrame:
-    """What was measured before on other processors, which stays; nothing where there is no such file."""
+def _of_other_kinds(path: Path, kind: str) -> pd.DataFrame:
+    """What was measured before on other kinds of processors, which stays; nothing where there is no such file."""
     if not path.exists():
         return pd.DataFrame()
     table = pd.read_csv(path)
-    return table[table["cpu"] != cpu]
+    return table[table["kind"] != kind]
 
 
 def _cores() -> int:

@@ -41,22 +41,24 @@ _TARGETS = [
 
 
 def report(table: pd.DataFrame, nudging: pd.DataFrame) -> str:
-    """The whole page, in Markdown, of what ``benchmarks.training`` and ``benchmarks.nudging`` measured by processor."""
+    """The whole page, in Markdown, of what ``benchmarks.training`` and ``benchmarks.nudging`` measured, by kind of
+    processor.
+    """
     sections = [
         "# What training costs",
         _PROTOCOL,
         "\n".join(f"- **{loop}**: {words}" for loop, words in IN_WORDS.items()),
     ]
-    for cpu, rows in table.groupby("cpu", sort=False):
-        sections += _on_one_machine(rows, nudging[nudging["cpu"] == cpu])
+    for kind, rows in table.groupby("kind", sort=False):
+        sections += _on_one_kind(rows, nudging[nudging["kind"] == kind])
     return "\n\n".join(sections) + "\n"
 
 
-def _on_one_machine(table: pd.DataFrame, nudging: pd.DataFrame) -> list[str]:
+def _on_one_kind(table: pd.DataFrame, nudging: pd.DataFrame) -> list[str]:
     first = table.iloc[0]
     speeds = _medians(table)
     sections = [
-        f"## {first['cpu']}, {first['threads']} threads, {first['versions']}",
+        f"## {first['cpu']} ({first['kind']}), {first['threads']} threads, {first['versions']}",
         "### Images per second",
         _speeds(speeds).to_markdown(),
         "### Targets",
