@@ -151,7 +151,7 @@ IN_WORDS = {
     "tensors": "one tensor of images, indexed; `torch.optim.SGD`; no augmentation",
     "ours": "this project in float32, no augmentation",
     "ours, augmented": "this project in float32, shift and flip",
-    "ours, bfloat16": "this project, bfloat16 passes, no augmentation",
+    "ours, bfloat16": "this project, bfloat16 passes, no augmentation; left out where the processor emulates them",
     "ours, nudged": "this project in float32 with five directions, without the search for them",
     FLOOR: "no loop: the multiplications of the layers alone, forward and backward, in float32",
     PEAK: "no loop: as many operations as the floor, at the rate of a product of two matrices in float32 of"

@@ -427,7 +427,8 @@ def test_rates_are_of_multiplications_counted_one_by_one(problem, monkeypatch):
     layers_alone(problem, 4, torch.bfloat16)()
 
 
-def test_training_is_timed_within_its_minutes(monkeypatch, tmp_path):
+@pytest.mark.parametrize("fast", ["float32", "bfloat16"])
+def test_training_is_timed_within_its_minutes(fast, monkeypatch, tmp_path):
     asked = []
 
     class Runs:
@@ -449,6 +450,7 @@ def test_training_is_timed_within_its_minutes(monkeypatch, tmp_path):
     monkeypatch.setattr(training, "Runs", Runs)
     monkeypatch.setattr(training, "wait_for_quiet", lambda **_: None)
     monkeypatch.setattr(training, "_nudging", lambda _: pd.DataFrame())
+    monkeypatch.setattr(training, "fast_precision", lambda _: fast)
     monkeypatch.setattr(training.time, "monotonic", lambda: 60.0 * len(asked))
     monkeypatch.setattr(sys, "argv", ["training", "--minutes", "60", "--folder", str(tmp_path)])
 
@@ -457,6 +459,7 @@ def test_training_is_timed_within_its_minutes(monkeypatch, tmp_path):
     table = pd.read_csv(tmp_path / "training.csv")
     num_loops = len(table[table["round"] == 0].groupby(["network", "batch_size"]).get_group(("simple_cnn", 128)))
     assert len(asked) == 61  # none begins after the hour
+    assert ("ours, bfloat16" in asked) == (fast == "bfloat16")
     assert len(table) == 61 // num_loops * num_loops  # whole rounds
     assert "ResNet-32, batch 1024: no time" in (tmp_path / "training.md").read_text()
 
