@@ -145,7 +145,7 @@ def test_a_step_is_that_from_the_checkpoint_before_across_parts(finished):
     files = [finished / "results/small/runs" / run / f"checkpoints/{part}.safetensors" for part in (0, 1)]
     states = [load_checkpoints(path, device=torch.device("cpu")).snapshots for path in files]
     weights = {state.step: state.weights for part in states for state in part}
-    steps = [float((weights[end] - weights[begin]).norm()) for begin, end in ((0, 5), (5, 10), (10, 20))]
+    steps = [float((weights[end] - weights[begin]).double().norm()) for begin, end in ((0, 5), (5, 10), (10, 20))]
     assert of_run["step_norm"].iloc[1:].to_numpy() == pytest.approx(steps)
     assert of_run["angle"].iloc[1:].between(0, 180).all()
 
