@@ -71,7 +71,11 @@ def test_options_may_stand_anywhere(words, given):
         ("run digits --keep-going", "sharpness run: unknown: --keep-going; what is Snakemake's stands after --; "),
         ("run digits --cores 0", "sharpness run: argument --cores: give a number from 1 on, or all; got '0'; "),
         ("run digits --cores two", "sharpness run: argument --cores: give a number from 1 on, or all; got 'two'; "),
-        ("run digits -- -n", "sharpness: -n runs nothing; what would run, and why, says: sharpness plan digits"),
+        ("run digits -- -n", "sharpness: -n runs nothing; to see what would run, and why: sharpness plan digits"),
+        (
+            "report digits -- --dry-run",
+            "sharpness: --dry-run runs nothing; to see what would run, and why: sharpness plan",
+        ),
         ("run digits --profile slrm", "sharpness: there is no profile 'slrm'; there are slurm, or a folder's path"),
         ("run digits --profile .", "sharpness: the profile . has no config.yaml"),
         ("show digits -- --keep-going", "sharpness: show hands nothing to Snakemake; plan, run, report do"),

@@ -97,8 +97,6 @@ def run(
         config: values in place of the file's, ``defaults.epochs=3``.
         for_snakemake: words that are handed to Snakemake.
     """
-    if dry := [word for word in for_snakemake if word in _RUNS_NOTHING]:
-        raise ValueError(f"{dry[0]} runs nothing; what would run, and why, says: sharpness plan {study}")
     where = snakemake.local(cores or "all") if profile is None else snakemake.submitted(profile, cores)
     given = overrides(config)
     _run(study, [*where, *handed(given), *for_snakemake], targets, given)
@@ -215,6 +213,8 @@ def _read(name: str, given: Mapping[str, Any]) -> tuple[Path, Study]:
 
 
 def _run(name: str, words: Sequence[str], targets: Sequence[str], given: Mapping[str, Any] | None = None) -> None:
+    if dry := [word for word in words if word in _RUNS_NOTHING]:
+        raise ValueError(f"{dry[0]} runs nothing; to see what would run, and why: sharpness plan {name}")
     config, study = _read(name, given or {})
     log, shown, progress = _log_of(study), Shown(sys.stdout), Progress(study)
     began = time.monotonic()
