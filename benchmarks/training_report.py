@@ -41,9 +41,7 @@ _TARGETS = [
 
 
 def report(table: pd.DataFrame, nudging: pd.DataFrame) -> str:
-    """The whole page, in Markdown, of what ``benchmarks.training`` and ``benchmarks.nudging`` measured, by kind of
-    processor.
-    """
+    """The page, in Markdown: what ``benchmarks.training`` and ``benchmarks.nudging`` measured, by kind of processor."""
     sections = [
         "# What training costs",
         _PROTOCOL,
