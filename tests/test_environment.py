@@ -137,7 +137,7 @@ def test_the_sources_import_what_the_project_declares():
     assert imported <= declared_names
     assert {"torch", "pandas", "yaml"} <= imported
     # What Snakemake itself runs, and what starts it; the library needs none of it.
-    assert of_snakemake == {"events.py", "locking.py", "slurm.py", "snakemake.py"}
+    assert of_snakemake == {"events.py", "locking.py", "slurm.py", "snakemake.py", "stopping.py"}
 
 
 def test_the_library_needs_torch_and_numpy_alone_and_takes_every_torch_since_2_4():
