@@ -72,11 +72,11 @@ BENCH = snakemake --cores all --keep-going --snakefile benchmarks/Snakefile --di
 bench: .venv/bench ## what training, a spectrum and the workflow cost, in 60 minutes on an idle machine
 	PYTHONPATH=src python -m benchmarks.workflow --minutes 9
 	PYTHONPATH=src python -m benchmarks.training --minutes 6
-	PYTHONPATH=src python -m benchmarks.tracking
+	PYTHONPATH=src python -m benchmarks.tracking --minutes 4
 	rm -rf results/bench/cache/rows results/bench/cache/logs
 	@# What is not done when the time is over, the page names.
 	-PYTHONPATH=$(CURDIR)/src:$(CURDIR) timeout --signal=INT --kill-after=60 16m $(BENCH) larger
-	-PYTHONPATH=$(CURDIR)/src:$(CURDIR) timeout --signal=INT --kill-after=60 26m $(BENCH)
+	-PYTHONPATH=$(CURDIR)/src:$(CURDIR) timeout --signal=INT --kill-after=60 24m $(BENCH)
 	PYTHONPATH=src python -m benchmarks.larger
 	PYTHONPATH=src python -m benchmarks.spectrum
 	PYTHONPATH=src python -m benchmarks.in_short

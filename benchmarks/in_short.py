@@ -108,13 +108,13 @@ def _both(values: pd.Series) -> str:
 
 
 def _workflow(path: Path) -> Iterator[str]:
-    table = pd.read_csv(path).set_index("what")
-    plans = [
-        f"{row['jobs']:,.0f} jobs of {what} are planned in {row['seconds']:.0f} s"
-        for what, row in table[table["gibibytes"].notna()].iterrows()
-    ]
-    if plans:
-        yield f"- The workflow, on {table['cpu'].iloc[0]}: {', '.join(plans)}."
+    table = pd.read_csv(path)
+    for kind, rows in table[table["gibibytes"].notna()].groupby("kind", sort=False):
+        plans = [
+            f"{row['jobs']:,.0f} jobs of {row['what']} are planned in {row['seconds']:.0f} s"
+            for _, row in rows.iterrows()
+        ]
+        yield f"- The workflow, on {rows['cpu'].iloc[0]} ({kind}): {', '.join(plans)}."
 
 
 def written(page: str, folder: Path) -> str:

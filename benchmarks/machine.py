@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 # glibc's malloc keeps large tensors with the process. Nothing is measured under these but what says so: they are no
 # user's.
 MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
@@ -31,3 +33,11 @@ def machine() -> dict[str, Any]:
         "threads": len(os.sched_getaffinity(0)),
         "versions": versions,
     }
+
+
+def of_other_kinds(path: Path) -> pd.DataFrame:
+    """What a table has of other kinds of processors than this one, which stays; nothing where there is no such file."""
+    if not path.exists():
+        return pd.DataFrame()
+    table = pd.read_csv(path)
+    return table[table["kind"] != machine()["kind"]]

@@ -1,4 +1,4 @@
-"""What tracking costs, beside the same training without it, in CPU time: ``python -m benchmarks.tracking``.
+"""What tracking costs in CPU time, beside the same training without it: ``python -m benchmarks.tracking``.
 
 What was measured on other kinds of processors stays on the page.
 """
@@ -6,6 +6,7 @@ What was measured on other kinds of processors stays on the page.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine, of_other_kinds
 from benchmarks.problem import build, examples
 from sharpness import CurvatureTracker
 from sharpness.runtime.files import write_table, write_text
@@ -30,16 +31,15 @@ _FOLDER = Path(__file__).parent.parent / "results" / "bench"
 def main() -> None:
     """Measure, and write the table and the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, default=20, help=f"of {EVERY} steps, each with one measurement")
+    parser.add_argument("--blocks", type=int, default=20, help=f"of {EVERY} steps, each with one measurement, at most")
+    parser.add_argument("--minutes", type=float, default=4, help="of all measurements together")
     parser.add_argument("--folder", type=Path, default=_FOLDER, help="where tracking.csv and tracking.md go")
     options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes
     # Threads that wait for each other count as CPU time.
     torch.set_num_threads(1)
     path, here = options.folder / "tracking.csv", machine() | {"threads": 1}
-    table = pd.DataFrame([tracking_cost(options.blocks) | here])
-    if path.exists():
-        others = pd.read_csv(path)
-        table = pd.concat([table, others[others["kind"] != here["kind"]]])
+    table = pd.concat([pd.DataFrame([tracking_cost(options.blocks, end) | here]), of_other_kinds(path)])
     write_table(table.to_dict("records"), path)
     write_text(report(table), options.folder / "tracking.md")
 
@@ -99,8 +99,12 @@ class _Training:
         return torch.cat([weight.detach().reshape(-1) for weight in self.model.parameters()])
 
 
-def tracking_cost(num_blocks: int) -> dict[str, float]:
+def tracking_cost(most_blocks: int, end: float = math.inf) -> dict[str, float]:
     """Measure both trainings in turns, ``EVERY`` steps at a time, and return what tracking adds.
+
+    Args:
+        most_blocks: turns of each.
+        end: by the monotonic clock; no turn begins that would not end before, but for the first.
 
     Raises:
         RuntimeError: the weights of the two trainings differ.
@@ -108,9 +112,11 @@ def tracking_cost(num_blocks: int) -> dict[str, float]:
     plain, tracked = (_Training(tracked=tracked) for tracked in (False, True))
     assert tracked.tracker is not None
     seconds = {"plain": 0.0, "tracked": 0.0}
-    for _ in range(num_blocks):
+    num_blocks, longest, begin = 0, 0.0, time.monotonic()
+    while num_blocks < most_blocks and (not num_blocks or time.monotonic() + longest < end):
         for name, training in (("plain", plain), ("tracked", tracked)):
             seconds[name] += _cpu_seconds(training.step)
+        num_blocks, longest, begin = num_blocks + 1, max(longest, time.monotonic() - begin), time.monotonic()
     if not torch.equal(plain.weights, tracked.weights):
         raise RuntimeError("the tracker has changed the training")
     history = tracked.tracker.history

@@ -19,8 +19,8 @@ import torch
 
 from benchmarks.cost import layers_alone, step_operations
 from benchmarks.jobs import NETWORKS
-from benchmarks.load import wait_for_quiet
-from benchmarks.machine import machine
+from benchmarks.load import until, wait_for_quiet
+from benchmarks.machine import machine, of_other_kinds
 from benchmarks.problem import Problem, build, examples
 from benchmarks.training_loops import FLOOR, LOOPS, PEAK, PEAK_SIZE
 from benchmarks.training_report import SETTINGS, report
@@ -49,28 +49,21 @@ def main() -> None:
     begin, here = time.monotonic(), machine()
     end = begin + 60 * options.minutes
     speeds, ways = options.folder / "training.csv", options.folder / "nudging.csv"
-    others = _of_other_kinds(speeds, here["kind"])
+    others = of_other_kinds(speeds)
     wait_for_quiet(at_most=30)
     if len(measured := _nudging(_OF_NUDGING * (end - time.monotonic()))):
-        table = pd.concat([measured.assign(**here), _of_other_kinds(ways, here["kind"])])
+        table = pd.concat([measured.assign(**here), of_other_kinds(ways)])
         write_table(table.to_dict("records"), ways)
     nudging = pd.read_csv(ways) if ways.exists() else pd.DataFrame({"kind": []})
     rows: list[dict[str, object]] = []
-    for number, (batch, network) in enumerate(SETTINGS, 1):
-        for of_round in _setting(network, batch, end):
-            rows += of_round
-            table = pd.concat([pd.DataFrame(rows).assign(**here), others])
-            write_table(table.to_dict("records"), speeds)
-            write_text(report(table, nudging), options.folder / "training.md")
-        print(f"[{number}/{len(SETTINGS)}] {NETWORKS[network]}, batch {batch}", flush=True)
-
-
-def _of_other_kinds(path: Path, kind: str) -> pd.DataFrame:
-    """What was measured before on other kinds of processors, which stays; nothing where there is no such file."""
-    if not path.exists():
-        return pd.DataFrame()
-    table = pd.read_csv(path)
-    return table[table["kind"] != kind]
+    with until(end):
+        for number, (batch, network) in enumerate(SETTINGS, 1):
+            for of_round in _setting(network, batch):
+                rows += of_round
+                table = pd.concat([pd.DataFrame(rows).assign(**here), others])
+                write_table(table.to_dict("records"), speeds)
+                write_text(report(table, nudging), options.folder / "training.md")
+            print(f"[{number}/{len(SETTINGS)}] {NETWORKS[network]}, batch {batch}", flush=True)
 
 
 def _cores() -> int:
@@ -87,10 +80,8 @@ def _nudging(seconds: float) -> pd.DataFrame:
     return pd.DataFrame([json.loads(line) for line in lines.splitlines(keepends=True) if line.endswith(b"\n")])
 
 
-def _setting(network: str, batch: int, end: float) -> Iterator[list[dict[str, object]]]:
-    """Whole rounds before ``end``: all loops in turns, alone on all cores; some side by side, of one thread each."""
-    if time.monotonic() > end:
-        return
+def _setting(network: str, batch: int) -> Iterator[list[dict[str, object]]]:
+    """Whole rounds: all loops in turns, alone on all cores; some side by side, of one thread each."""
     with (
         Runs(network, batch, processes=1, threads=_cores()) as alone,
         Runs(network, batch, processes=_cores(), threads=1) as side_by_side,
@@ -102,8 +93,6 @@ def _setting(network: str, batch: int, end: float) -> Iterator[list[dict[str, ob
         for number in range(_ROUNDS):
             found: list[dict[str, object]] = []
             for runs, loop in asked:
-                if time.monotonic() > end:
-                    return
                 found.append(
                     {
                         "network": network,
@@ -149,8 +138,10 @@ class Runs:
     def __enter__(self) -> Runs:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         for child in self._children:
+            if error is not None:
+                child.kill()
             child.communicate()
 
     def speed(self, loop: str) -> float:

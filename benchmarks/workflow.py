@@ -1,7 +1,8 @@
 """What the workflow itself costs: ``python -m benchmarks.workflow [--minutes M]``.
 
 How long plans take and what memory they need, and how much of a whole study goes into Snakemake, into starting Python
-and into importing torch, measured on the demo in a folder of its own.
+and into importing torch, measured on the demo in a folder of its own. What was measured on other kinds of processors
+stays on the page.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from benchmarks.machine import machine
+from benchmarks.machine import machine, of_other_kinds
 from benchmarks.project import ROOT, copy_project
 from sharpness.runtime.files import write_table, write_text
 from sharpness.study.registry import MEASUREMENTS
@@ -53,10 +54,12 @@ def main() -> None:
         studies = {"paper": project / "config.yaml", "1,000 runs": _large(project)}
         rows = [row for what, study in studies.items() for row in _plan(what, project, study, end)]
         rows += _demo(project, end)
-    table = pd.DataFrame(rows).assign(**machine())
-    write_table(table.to_dict("records"), options.folder / "workflow.csv")
-    write_text(_page(table), options.folder / "workflow.md")
-    print(_page(table))
+    path, versions = options.folder / "workflow.csv", f"snakemake {importlib.metadata.version('snakemake')}"
+    table = pd.DataFrame(rows).assign(**machine() | {"versions": f"{machine()['versions']}, {versions}"})
+    table = pd.concat([table, of_other_kinds(path)])
+    write_table(table.to_dict("records"), path)
+    write_text(page(table), options.folder / "workflow.md")
+    print(page(table))
 
 
 def _large(project: Path) -> Path:
@@ -183,15 +186,19 @@ def _start_seconds(project: Path, stage: str) -> float:
     return statistics.median(spent)
 
 
-def _page(table: pd.DataFrame) -> str:
-    first = table.iloc[0]
-    where = f"Measured on {first['cpu']}, {first['threads']} cores, snakemake {_version()}."
-    return "\n".join(["# What the workflow costs", "", where, "", *_of_plans(table), "", *_of_demo(table), ""])
+def page(table: pd.DataFrame) -> str:
+    """The page, in Markdown, by kind of processor."""
+    lines = ["# What the workflow costs"]
+    for kind, rows in table.groupby("kind", sort=False):
+        first = rows.iloc[0]
+        lines += ["", f"## {first['cpu']} ({kind}), {first['threads']} cores, {first['versions']}", ""]
+        lines += [*_of_plans(rows), "", *_of_demo(rows)]
+    return "\n".join([*lines, ""])
 
 
 def _of_plans(table: pd.DataFrame) -> list[str]:
     plans = table[table["gibibytes"].notna()][["what", "runs", "jobs", "rounds", "seconds", "gibibytes"]]
-    lines = ["## Plans", "", plans.astype({"runs": int, "rounds": int}).to_markdown(index=False, floatfmt=".2f"), ""]
+    lines = ["### Plans", "", plans.astype({"runs": int, "rounds": int}).to_markdown(index=False, floatfmt=".2f"), ""]
     for what, (seconds, gibibytes) in _TARGETS.items():
         if what not in set(plans["what"]):
             lines.append(f"- {what}: not within the time")
@@ -205,14 +212,14 @@ def _of_plans(table: pd.DataFrame) -> list[str]:
 
 def _of_demo(table: pd.DataFrame) -> list[str]:
     if "demo" not in set(table["what"]):
-        return ["## The demo", "", "It did not end within the time."]
+        return ["### The demo", "", "It did not end within the time."]
     demo = table[table["what"] == "demo"].iloc[0]
     parts = table[table["what"].str.startswith("demo: ")].set_index("what")
     overhead = parts.loc[[f"demo: {_STARTING}", f"demo: {_SNAKEMAKE}"], "of_computing"].sum()
     start, compute = (parts.loc[f"demo: {part}", "cpu_seconds"] / demo["jobs"] for part in (_STARTING, _COMPUTING))
     alone = table.loc[table["what"] == _ALONE, "cpu_seconds"].item()
     return [
-        "## The demo",
+        "### The demo",
         "",
         f"{demo['jobs']:.0f} jobs in {demo['seconds']:.0f} s; {demo['cpu_seconds']:.0f} CPU seconds.",
         "",
@@ -227,10 +234,6 @@ def _of_demo(table: pd.DataFrame) -> list[str]:
 
 def _met(is_met: bool) -> str:
     return "met" if is_met else "not met"
-
-
-def _version() -> str:
-    return importlib.metadata.version("snakemake")
 
 
 if __name__ == "__main__":

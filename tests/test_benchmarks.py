@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +19,21 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks import cost as costing
-from benchmarks import gpt, in_short, larger, measure, one_product, plan, spectrum, tracking, training, training_report
+from benchmarks import (
+    gpt,
+    in_short,
+    larger,
+    load,
+    machine,
+    measure,
+    one_product,
+    plan,
+    spectrum,
+    tracking,
+    training,
+    training_report,
+    workflow,
+)
 from benchmarks.accuracy import with_errors
 from benchmarks.cost import costs, layers_alone, product_operations, step_operations
 from benchmarks.figure import cost_growth
@@ -230,6 +246,28 @@ def test_kinds_of_processors_and_settings_of_malloc_are_told_apart():
     assert tools["ours float32" + WITH_MALLOC].seconds == 0.5
 
 
+def test_what_the_workflow_costs_is_told_by_kind_of_processor(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "machine", lambda: {"kind": "here"})
+    plans = [
+        {"what": "paper", "jobs": 800, "runs": 90, "rounds": 3, "seconds": seconds, "gibibytes": 0.2, "kind": kind}
+        for kind, seconds in (("here", 99.0), ("there", 14.0))
+    ]
+    old = pd.DataFrame([{**plan, "cpu": "Z80", "threads": 2, "versions": "snakemake 9"} for plan in plans])
+    old.to_csv(tmp_path / "workflow.csv", index=False)
+
+    others = machine.of_other_kinds(tmp_path / "workflow.csv")
+    page = workflow.page(pd.concat([old[:1].assign(seconds=16.0), others]))
+
+    first, second = page.split("\n## ")[1:]
+    assert first.startswith("Z80 (here), 2 cores, snakemake 9\n")
+    assert second.startswith("Z80 (there), 2 cores, snakemake 9\n")
+    assert "16.00" in first
+    assert "paper: at most 15 s and 1.5 GiB wanted: not met" in first
+    assert "14.00" in second
+    assert "paper: at most 15 s and 1.5 GiB wanted: met" in second
+    assert "99" not in page
+
+
 def test_the_costs_in_short_are_the_measured_ones():
     text = (ROOT / in_short.PAGE).read_text()
     assert in_short.written(text, ROOT / "results" / "bench") == text, "write them: make readme"
@@ -429,10 +467,10 @@ def test_rates_are_of_multiplications_counted_one_by_one(problem, monkeypatch):
 
 @pytest.mark.parametrize("fast", ["float32", "bfloat16"])
 def test_training_is_timed_within_its_minutes(fast, monkeypatch, tmp_path):
-    asked = []
+    asked, left = [], []
 
     class Runs:
-        """Runs whose timings take no time; the clock moves by a minute for each."""
+        """Runs whose timings take no time, but for the 61st, in which the time is over."""
 
         def __init__(self, *_, processes, threads):
             self.processes, self.threads = processes, threads
@@ -440,28 +478,53 @@ def test_training_is_timed_within_its_minutes(fast, monkeypatch, tmp_path):
         def __enter__(self):
             return self
 
-        def __exit__(self, *_):
-            pass
+        def __exit__(self, error, *_):
+            left.append(error is not None)
 
         def speed(self, loop):
             asked.append(loop)
+            if len(asked) == 61:
+                signal.setitimer(signal.ITIMER_REAL, 0.01)
+                time.sleep(600)
             return 100.0
 
     monkeypatch.setattr(training, "Runs", Runs)
     monkeypatch.setattr(training, "wait_for_quiet", lambda **_: None)
     monkeypatch.setattr(training, "_nudging", lambda _: pd.DataFrame())
     monkeypatch.setattr(training, "fast_precision", lambda _: fast)
-    monkeypatch.setattr(training.time, "monotonic", lambda: 60.0 * len(asked))
     monkeypatch.setattr(sys, "argv", ["training", "--minutes", "60", "--folder", str(tmp_path)])
 
     training.main()
 
     table = pd.read_csv(tmp_path / "training.csv")
     num_loops = len(table[table["round"] == 0].groupby(["network", "batch_size"]).get_group(("simple_cnn", 128)))
-    assert len(asked) == 61  # none begins after the hour
+    assert len(asked) == 61
+    assert left[-2:] == [True, True]
+    assert not any(left[:-2])
     assert ("ours, bfloat16" in asked) == (fast == "bfloat16")
-    assert len(table) == 61 // num_loops * num_loops  # whole rounds
+    assert len(table) == 60 // num_loops * num_loops  # whole rounds
     assert "ResNet-32, batch 1024: no time" in (tmp_path / "training.md").read_text()
+
+
+def test_runs_that_are_left_before_their_end_are_stopped():
+    with pytest.raises(KeyError), training.Runs("simple_cnn", 8, processes=1, threads=1) as runs:
+        raise KeyError
+    assert [child.returncode for child in runs._children] == [-signal.SIGKILL]
+
+
+def test_a_block_is_left_when_its_time_is_over_and_nothing_happens_afterwards():
+    seen, before = [], signal.getsignal(signal.SIGALRM)
+    with load.until(time.monotonic() + 0.05):
+        seen.append("begun")
+        try:
+            time.sleep(600)
+        except Exception:
+            seen.append("kept")
+    with load.until(time.monotonic() + 0.05):
+        seen.append("done")
+    time.sleep(0.1)
+    assert seen == ["begun", "done"]
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 def test_what_is_installed_has_the_versions_of_the_extra():
@@ -545,6 +608,9 @@ def test_the_benchmark_of_tracking_compares_a_training_with_itself(tmp_path, mon
     cost = tracking.tracking_cost(2)
     assert (cost["steps"], cost["num_measurements"]) == (4, 2)
     assert cost["ratio"] == cost["tracked_cpu_seconds"] / cost["plain_cpu_seconds"] > 1
+
+    few = tracking.tracking_cost(2, time.monotonic())  # no time for a second turn
+    assert (few["steps"], few["num_measurements"]) == (2, 1)
 
     page = tracking.report(pd.DataFrame([{**cost, "ratio": 1.234, "cpu": "Z80", "kind": "AMX", "versions": "torch 9"}]))
     assert "| Z80 (AMX), torch 9 | 1.23 (at most 1.3) | 4 | " in page
