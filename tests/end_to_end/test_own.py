@@ -183,12 +183,34 @@ def test_a_measurement_of_ones_own_is_that_of_each_checkpoint(probed):
         assert (probed / "results" / "probed" / "figures" / f"rates_draw.{ending}").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("my_plot.py", "return figure", "return axes", "my_plot.py, line 4: must return a matplotlib figure, got Axes"),
+        ("my_probe.py", "yield {", "return {'weight_norm'}, {", "my_probe.py, line 1: must return rows by column"),
+    ],
+)
+def test_what_ones_own_code_must_not_return_is_said_before_anything_trains(tmp_path, name, old, new, said):
+    (tmp_path / "probed.yaml").write_text(block_with("study: probed"))
+    (tmp_path / "my_probe.py").write_text(block_with("class Probe"))
+    (tmp_path / "my_plot.py").write_text(block_with("def draw"))
+    text = (tmp_path / name).read_text()
+    assert text.count(old) == 1
+    (tmp_path / name).write_text(text.replace(old, new))
+    done = snakemake(tmp_path, "--cores", "2", "--configfile", "probed.yaml")
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "rule train:" not in done.stderr
+    assert not [*(tmp_path / "results" / "probed").rglob("*.safetensors")]
+
+
 def test_an_edit_of_a_probe_or_a_plot_runs_it_and_nothing_else(probed):
     texts = {name: (probed / name).read_text() for name in ("my_probe.py", "my_plot.py")}
     (probed / "my_plot.py").write_text(texts["my_plot.py"].replace("semilogy", "plot"))
-    assert planned_jobs(probed, study=probed / "probed.yaml") == {"figure_own": 1, "report": 1}
+    assert planned_jobs(probed, study=probed / "probed.yaml") == {"try_figure": 1, "figure_own": 1, "report": 1}
     (probed / "my_probe.py").write_text(texts["my_probe.py"].replace("100", "50"))
-    expected = {"try_probe": 1, "measure_own": 2, "collect_own": 1, "figure_own": 1, "report": 1}
+    tried = {"try_probe": 1, "try_figure": 1}
+    expected = {**tried, "measure_own": 2, "collect_own": 1, "figure_own": 1, "report": 1}
     assert planned_jobs(probed, study=probed / "probed.yaml") == expected
     for name, text in texts.items():
         (probed / name).write_text(text)

@@ -3,6 +3,8 @@
 import re
 from dataclasses import asdict
 
+from snakemake.exceptions import WorkflowError
+
 from sharpness.runtime.words import flags, pack
 from sharpness.study.jobs import jobs as jobs_of
 from sharpness.study.measurement import code_of
@@ -23,6 +25,17 @@ RUN = FOLDER.run("{run}")
 
 # What a study names, by the name of its prepared file.
 DATA_OF = {data_key(data): data for data in (*catalogue.DATA_SETS, *PREPARED)}
+
+
+def all_cores():
+    """All that the jobs here may use, so that nothing runs beside one that has them; where jobs are submitted, one."""
+    try:
+        return workflow.cores
+    except WorkflowError:
+        return 1
+
+
+ALONE = all_cores()
 
 
 def own_code(run):
@@ -256,6 +269,18 @@ def own_tables(experiment):
         own.name_of(code): FOLDER.table(f"{experiment.name}_{own.name_of(code)}")
         for code in experiment.own_measurements
     }
+
+
+def trials_of_drawing(experiment):
+    """The trial of each of an experiment's own measurements, on its first run: they say which columns there will be."""
+    first = next(iter(experiment.runs.values()))
+    return [FOLDER.trial(name_of_measuring(code, first)) for code in experiment.own_measurements]
+
+
+def words_of_members(experiment):
+    """Grid and run of each member of an experiment, for a command line."""
+    grids, members = zip(*experiment.members)
+    return pack(["--grids", *grids, "--members", *members])
 
 
 def own_measurement_of(name):

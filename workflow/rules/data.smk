@@ -45,7 +45,7 @@ rule try_own:
     localrule: True
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: ALONE
     params:
         torch=installed("torch"),
         run=lambda wildcards: flags("run", STUDY.trials[wildcards.trial].fields()),

@@ -24,13 +24,44 @@ rule try_probe:
     localrule: True
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: ALONE
     params:
         torch=installed("torch"),
         code=lambda wildcards: TRIED[wildcards.tried][0],
         run=lambda wildcards: flags("run", TRIED[wildcards.tried][1].fields()),
     shell:
         "python -m sharpness.stages.try_probe {params.run:q} --data {input.data:q} --code {params.code:q}"
+        " --output {output.trial:q} --benchmark {output.cost:q} 2> {log:q}"
+
+
+rule try_figure:
+    """Try a figure of the user's own on tables that are made up, before anything has trained for it."""
+    input:
+        trials=lambda wildcards: trials_of_drawing(DRAWN[wildcards.drawn][0]),
+        style=f"{SOURCE}/sharpness/analysis/figures/style.mplstyle",
+        code=sources("sharpness.stages.try_figure"),
+        own=lambda wildcards: own.sources(DRAWN[wildcards.drawn][1]),
+    output:
+        trial=FOLDER.trial("{drawn}"),
+        cost=FOLDER.benchmark("tried-{drawn}"),
+    log:
+        FOLDER.log("tried-{drawn}"),
+    wildcard_constraints:
+        drawn=one_of(DRAWN),
+    priority: 1000
+    localrule: True
+    conda:
+        "../../environment.yml"
+    threads: ALONE
+    params:
+        code=lambda wildcards: DRAWN[wildcards.drawn][1],
+        runs=lambda wildcards: words_of_runs(DRAWN[wildcards.drawn][0].name),
+        members=lambda wildcards: words_of_members(DRAWN[wildcards.drawn][0]),
+        names=lambda wildcards: list(own_tables(DRAWN[wildcards.drawn][0])),
+        measurements=lambda wildcards: [own_measurement_of(name) for name in own_tables(DRAWN[wildcards.drawn][0])],
+    shell:
+        "python -m sharpness.stages.try_figure --code {params.code:q} --names {params.names}"
+        " --measurements {params.measurements} --trials {input.trials:q} {params.members} {params.runs}"
         " --output {output.trial:q} --benchmark {output.cost:q} 2> {log:q}"
 
 
@@ -99,6 +130,8 @@ rule collect_own:
 rule figure_own:
     """Draw a figure by the user's own function."""
     input:
+        # What is published was tried where it was computed.
+        trial=[] if ROOT else FOLDER.trial("{drawn}"),
         tables=lambda wildcards: list(own_tables(DRAWN[wildcards.drawn][0]).values()),
         style=f"{SOURCE}/sharpness/analysis/figures/style.mplstyle",
         code=sources("sharpness.stages.figure_own"),

@@ -11,7 +11,7 @@ from typing import Any
 _TABLES = ("runs", "collect", "collect_own", "results_table", "agreement", "claims")
 _PARTS = {
     "prepare_data": "data",
-    **dict.fromkeys(("try_own", "try_probe"), "trials"),
+    **dict.fromkeys(("try_own", "try_probe", "try_figure"), "trials"),
     **dict.fromkeys(_TABLES, "tables"),
     "report": "report",
     "effective_study": "report",

@@ -49,7 +49,7 @@ def jobs(study: Study) -> Jobs:
     experiments = study.experiments.values()
     collected = [table for each in experiments for table in (*each.collected.values(), *each.own_tables)]
     drawn = [*study.figures, *(name for each in experiments for name in each.own_drawings)]
-    tried = [*study.trials, *study.trials_of_measuring]
+    tried = [*study.trials, *study.trials_of_measuring, *(name for each in experiments for name in each.own_drawings)]
     others = [RUNS, *(f"tried-{trial}" for trial in tried), *(f"collect-{table}" for table in collected)] + [
         f"figure-{name}" for name in drawn
     ]
