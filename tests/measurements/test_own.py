@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sharpness.measurements.own import Own, _probe
-from sharpness.runtime.own import OwnError
+from sharpness.runtime.definitions import OwnError
 from sharpness.study.measurement import measurement
 
 CHECKPOINT = SimpleNamespace(weights=torch.tensor([3.0, 4.0]), step=7)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sharpness.runtime import own
-from sharpness.runtime.own import OwnError
+from sharpness.runtime.definitions import OwnError
 
 
 @pytest.fixture
@@ -156,16 +156,17 @@ def test_what_a_function_says_of_itself_is_read_without_running_it(folder):
     text = 'raise RuntimeError\n\n\ndef draw():\n    """A title.\n\n    And more.\n    """\n'
     text += "\n\ndef bare():\n    return 1\n"
     (folder / "plot.py").write_text(text)
-    assert own.docstring("plot.py:draw") == "A title.\n\nAnd more."
-    assert own.docstring("plot.py:bare") == own.docstring("json:dumps") == ""
+    assert own.definition("plot.py:draw").docstring == "A title.\n\nAnd more."
+    assert own.definition("plot.py:bare").docstring == ""
+    assert own.definition("json:dumps") is None
 
 
 def test_the_tables_that_a_figure_needs_are_read_without_running_it(folder):
     text = "raise RuntimeError\n\n\ndef draw(history, /, probe, spectrum=None, *rest, other, more=1, **all):\n"
     text += "    return 1\n"
     (folder / "plot.py").write_text(f"{text}\n\ndraw2 = print\n\n\n@print\ndef draw3(nothing):\n    return 1\n")
-    assert own.needed("plot.py:draw") == ["history", "probe", "other"]
-    assert own.needed("plot.py:draw2") == own.needed("plot.py:draw3") == own.needed("json:dumps") == []
+    assert own.definition("plot.py:draw").needed == ["history", "probe", "other"]
+    assert own.definition("plot.py:draw2").needed == own.definition("plot.py:draw3").needed == []
 
 
 @pytest.mark.parametrize(
@@ -182,5 +183,5 @@ def test_the_tables_that_a_figure_needs_are_read_without_running_it(folder):
 def test_a_function_without_a_value_is_known_without_running_it(folder, body, nothing):
     text = f"raise RuntimeError\n\n\ndef draw(tables):\n    {body}\n\n\n@print\ndef wrapped(tables):\n    pass\n"
     (folder / "plot.py").write_text(text)
-    assert own.returns_nothing("plot.py:draw") is nothing
-    assert not own.returns_nothing("plot.py:wrapped")
+    assert own.definition("plot.py:draw").returns_nothing is nothing
+    assert not own.definition("plot.py:wrapped").returns_nothing

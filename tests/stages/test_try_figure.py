@@ -1,5 +1,8 @@
 """A user's figure is tried on made-up tables: what it returns is told, what it cannot do with them passes."""
 
+import os
+import subprocess
+import sys
 import textwrap
 
 import pandas as pd
@@ -10,7 +13,8 @@ from benchmarks.project import ROOT
 from sharpness.analysis.own import made_up
 from sharpness.analysis.reading import planned_runs, with_runs
 from sharpness.runtime import own
-from sharpness.runtime.own import OwnError
+from sharpness.runtime.definitions import OwnError
+from sharpness.runtime.words import pack
 from sharpness.stages.try_figure import try_figure
 from sharpness.study.plan import study_of
 from sharpness.study.records import MADE_BY
@@ -102,6 +106,35 @@ def test_the_tables_are_of_all_members_and_hold_what_the_trial_of_a_measurement_
         return Figure()
         """
     ) == {"figure": "plot.py:draw", "tables": ["history", "spectrum", "probe"], "drawn": True}
+
+
+def test_an_experiment_without_a_measurement_of_ones_own_has_no_trial_of_one(tmp_path):
+    (tmp_path / "plot.py").write_text("def draw(history):\n    return history\n")
+    grids, members = zip(*STUDY.members, strict=True)
+    tables = ["--names", "history", "spectrum", "--measurements", "history", "spectrum", "--trials"]
+    of_runs = [pack(["--grids", *grids, "--members", *members]), pack(["--runs", RUNS])]
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "src"), own.VARIABLE: str(tmp_path)}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sharpness.stages.try_figure",
+            "--code",
+            "plot.py:draw",
+            *tables,
+            *of_runs,
+            "--output",
+            str(tmp_path / "told.yaml"),
+        ],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert done.stderr.endswith("plot.py, line 1: must return a matplotlib figure, got DataFrame\n")
+    assert not (tmp_path / "told.yaml").exists()
 
 
 @pytest.mark.parametrize("measurement", ["history", "spectrum", "slices", "steps", "variants", "gradients", "density"])

@@ -14,7 +14,7 @@ from sharpness.data.originals import save
 from sharpness.hessian.loss import Loss, flatten
 from sharpness.hessian.operator import HessianOperator
 from sharpness.hessian.product import HessianProduct
-from sharpness.runtime.own import OwnError
+from sharpness.runtime.definitions import OwnError
 from sharpness.training.criteria import criterion_of
 from sharpness.training.initialisation import dataset_of
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sharpness.runtime import own
-from sharpness.runtime.own import OwnError
+from sharpness.runtime.definitions import OwnError
 from sharpness.training import own_network
 
 pytestmark = pytest.mark.usefixtures("unmoved_global_generator")

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sharpness.runtime import own
-from sharpness.runtime.own import OwnError
+from sharpness.runtime.definitions import OwnError
 from sharpness.study.measurement import required
 from sharpness.study.records import MADE_BY, PLACE, PLACE_IN_A_HISTORY, columns_of
 

@@ -10,7 +10,7 @@ from numbers import Number
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sharpness.runtime import own
-from sharpness.runtime.own import OwnError
+from sharpness.runtime.definitions import OwnError
 from sharpness.study.measurement import Measurement
 from sharpness.study.records import MADE_BY, PLACE
 from sharpness.study.runs import FIELDS

@@ -70,7 +70,8 @@ def own_tables(study: Study, folder: StudyFolder, runs: pd.DataFrame) -> Iterato
 
 def _caption(code: str, otherwise: str = "") -> Caption:
     """The first line of a docstring as the title, and the rest below it, with the code that it is of."""
-    title, _, rest = own.docstring(code).strip().partition("\n")
+    found = own.definition(code)
+    title, _, rest = (found.docstring if found else "").strip().partition("\n")
     body = [rest.strip(), otherwise, f"By `{code}`."]
     return Caption(title.rstrip(".") or own.name_of(code).replace("_", " "), "\n\n".join(filter(None, body)))
 

@@ -1,4 +1,4 @@
-"""A user's own functions and classes, which a study names as ``file.py:name``: where they are, and what they say.
+"""A user's own functions and classes, which a study names as ``file.py:name``: where they are, and what they need.
 
 Standard library only. Planning finds and parses files, and imports none; ``load`` and ``call`` run in jobs.
 """
@@ -19,16 +19,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sharpness.runtime import closure
+from sharpness.runtime import closure, definitions
+from sharpness.runtime.definitions import Definition, OwnError
 
 VARIABLE = "SHARPNESS_STUDY_FOLDER"
 """The environment variable that tells jobs the folder of the study's file: paths in a study are relative to it."""
 
 _REFERENCE = re.compile(r"(?P<place>[^:\s][^:]*):(?P<name>[A-Za-z_]\w*)")
-
-
-class OwnError(ValueError):
-    """A user's file cannot be used; the message is one sentence that names it, with the line where there is one."""
 
 
 def folder() -> Path:
@@ -76,6 +73,18 @@ def path_of(reference: str) -> Path | None:
     raise OwnError(f"{reference!r} names the file {path}, which does not exist{hint}; it is relative to the study's")
 
 
+def definition(reference: str) -> Definition | None:
+    """Return what a reference names, as its file's text says; None in an installed package."""
+    path = path_of(reference)
+    return None if path is None else Definition(path, _parts(reference)[1])
+
+
+def place_of_definition(reference: str) -> str:
+    """Name the file and the line at which a user's function or class begins."""
+    found = definition(reference)
+    return reference if found is None else found.place
+
+
 def check(reference: str) -> None:
     """Check, without running it, that a file can be parsed, imports what is there, and defines the name.
 
@@ -88,7 +97,7 @@ def check(reference: str) -> None:
     name = _parts(reference)[1]
     for file in _found(reference)[0]:
         _check_imports(Path(file))
-    names = {found for node in _parsed(path).body for found in _defined(node)}
+    names = definitions.names(path)
     if name not in names and "*" not in names and "__getattr__" not in names:
         known = get_close_matches(name, names, n=1) or sorted(each for each in names if not each.startswith("_"))
         raise OwnError(f"{path} defines no {name!r}; it has {', '.join(known) or 'nothing'}")
@@ -100,7 +109,7 @@ def _check_imports(path: Path) -> None:
     Raises:
         OwnError: one is neither installed nor beside the file or the study.
     """
-    for node in _parsed(path).body:
+    for node in definitions.parsed(path).body:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and not node.level:
             names = [str(node.module)]
@@ -141,7 +150,7 @@ def _found(*references: str) -> tuple[set[str], set[str]]:
     while waiting:
         file = waiting.pop()
         found.add(file)
-        for name, level in _imports(Path(file)):
+        for name, level in definitions.imports(Path(file)):
             waiting |= {os.path.normpath(other) for other in _files(Path(file), name, level)} - found
             if not level and closure.is_module(name):
                 modules.add(name)
@@ -201,78 +210,6 @@ def blamed(reference: str, doing: str = "") -> Iterator[None]:
         said = " ".join(str(error).split())
         what = f"{type(error).__name__}: {said}" if said else type(error).__name__
         raise OwnError(f"{_place_of(error, reference)}: {what}{f' ({doing})' if doing else ''}") from error
-
-
-def place_of_definition(reference: str) -> str:
-    """Name the file and the line at which a user's function or class begins."""
-    path = path_of(reference)
-    if path is None:
-        return reference
-    name = _parts(reference)[1]
-    line = next((node.lineno for node in _parsed(path).body if name in _defined(node)), None)
-    return str(path) if line is None else f"{path}, line {line}"
-
-
-def needed(reference: str) -> list[str]:
-    """The arguments without which a user's function cannot be called, as its file says; none where it is no plain one.
-
-    Raises:
-        OwnError: its file cannot be parsed.
-    """
-    function = _plain_function(reference)
-    if function is None:
-        return []
-    arguments = function.args
-    placed = [*arguments.posonlyargs, *arguments.args]
-    without = placed[: len(placed) - len(arguments.defaults)]
-    keyed = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    return [each.arg for each in (*without, *(each for each, default in keyed if default is None))]
-
-
-def returns_nothing(reference: str) -> bool:
-    """Whether a user's function has no value wherever it ends, as its file says; False where it is no plain one.
-
-    Raises:
-        OwnError: its file cannot be parsed.
-    """
-    function = _plain_function(reference)
-    return function is not None and not any(map(_gives, _within(function)))
-
-
-def _plain_function(reference: str) -> ast.FunctionDef | None:
-    """The definition of a user's function; None where there is none, or decorators change what it is."""
-    path, name = path_of(reference), _parts(reference)[1]
-    nodes = [] if path is None else _parsed(path).body
-    found = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == name]
-    return found[-1] if found and not found[-1].decorator_list else None
-
-
-def _within(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what belongs to a function, and not to functions and classes inside it."""
-    for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
-            yield child
-            yield from _within(child)
-
-
-def _gives(node: ast.AST) -> bool:
-    """Whether a function with this in it has a value."""
-    if isinstance(node, ast.Return):
-        return node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None)
-    return isinstance(node, ast.Yield | ast.YieldFrom)
-
-
-def docstring(reference: str) -> str:
-    """What a user's function or class says of itself, without running it; "" where it says nothing.
-
-    Raises:
-        OwnError: its file cannot be parsed.
-    """
-    path = path_of(reference)
-    nodes = [] if path is None else _parsed(path).body
-    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    found = [node for node in nodes if isinstance(node, kinds) and node.name == _parts(reference)[1]]
-    return (ast.get_docstring(found[-1]) or "") if found else ""
 
 
 def _parts(reference: str) -> tuple[str, str]:
@@ -361,49 +298,3 @@ def _files(path: Path, name: str, level: int) -> Iterator[Path]:
         for candidate in candidates:
             files += [candidate.with_name(f"{candidate.name}.py"), candidate / "__init__.py"]
         yield from (file for file in files if file.is_file())
-
-
-@cache
-def _read(path: Path, *_: int) -> ast.Module:
-    try:
-        return ast.parse(path.read_bytes(), filename=str(path))
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None)
-        place = f"{path}, line {line}" if line else str(path)
-        raise OwnError(f"{place} is not valid Python: {' '.join(str(getattr(error, 'msg', error)).split())}") from None
-
-
-def _parsed(path: Path) -> ast.Module:
-    state = path.stat()
-    return _read(path, state.st_mtime_ns, state.st_size)
-
-
-def _imports(path: Path) -> Iterator[tuple[str, int]]:
-    """Yield every name that a file imports, with the dots before it."""
-    for node in closure.executed(_parsed(path)):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, 0) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            yield base, node.level
-            yield from ((f"{base}.{alias.name}".lstrip("."), node.level) for alias in node.names if alias.name != "*")
-
-
-def _defined(node: ast.stmt) -> Iterator[str]:
-    """Yield the names that a statement at the top of a file defines."""
-    match node:
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            yield node.name
-        case ast.Import() | ast.ImportFrom():
-            yield from ((alias.asname or alias.name).partition(".")[0] for alias in node.names)
-        case ast.Assign() | ast.AnnAssign() | ast.AugAssign():
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            yield from (name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
-        case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
-            children = (child for child in ast.walk(node) if isinstance(child, ast.stmt) and child is not node)
-            yield from (name for child in children for name in _defined_alone(child))
-
-
-def _defined_alone(node: ast.stmt) -> Iterator[str]:
-    if not isinstance(node, ast.If | ast.Try | ast.With | ast.For | ast.While):
-        yield from _defined(node)

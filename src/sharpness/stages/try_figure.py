@@ -9,8 +9,8 @@ import yaml
 from sharpness.analysis.figures.style import style
 from sharpness.analysis.own import check_figure, drawn, made_up
 from sharpness.analysis.reading import planned_runs, with_runs
+from sharpness.runtime.definitions import OwnError
 from sharpness.runtime.files import write_text
-from sharpness.runtime.own import OwnError
 from sharpness.runtime.stage import run_stage
 
 

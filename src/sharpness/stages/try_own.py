@@ -11,9 +11,9 @@ from torch import Tensor
 from sharpness.data.datasets import Dataset
 from sharpness.hessian.loss import Loss
 from sharpness.runtime import own
+from sharpness.runtime.definitions import OwnError
 from sharpness.runtime.device import choose_device
 from sharpness.runtime.files import write_text
-from sharpness.runtime.own import OwnError
 from sharpness.runtime.stage import run_stage
 from sharpness.study import nested
 from sharpness.study.run import Run

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sharpness.data import arrays, catalogue
 from sharpness.runtime import own
+from sharpness.runtime.definitions import OwnError
 from sharpness.study import nested, networks
 from sharpness.study.kinds import BASE, CLAIMS, ENDS, KINDS
 from sharpness.study.paths import StudyFolder
@@ -86,7 +87,7 @@ def check_run(run: Run) -> Iterator[str]:
     if own.is_reference(run.loss):
         try:
             own.check(run.loss)
-        except own.OwnError as error:
+        except OwnError as error:
             yield f"loss: {error}"
     if own.is_reference(run.model):
         yield from _check_own_network(run)
@@ -108,7 +109,7 @@ def check_run(run: Run) -> Iterator[str]:
 def _check_own_network(run: Run) -> Iterator[str]:
     try:
         own.check(run.model)
-    except own.OwnError as error:
+    except OwnError as error:
         yield f"model: {error}"
     for field, neutral in (("padding", "alternating"), ("init_scale", None)):
         if (value := getattr(run, field)) != neutral:
@@ -198,18 +199,19 @@ def check_own(experiment: Experiment) -> Iterator[str]:
         for reference in references:
             try:
                 own.check(reference)
-            except own.OwnError as error:
+            except OwnError as error:
                 yield f"{place}: {error}"
                 continue
-            if own.returns_nothing(reference):
-                line, must = own.place_of_definition(reference), _MUST_RETURN[key]
-                yield f"{place}: {line}: must return {must}, and returns nothing"
-            if key == "figures":
+            found = own.definition(reference)
+            if found is not None and found.returns_nothing:
+                yield f"{place}: {found.place}: must return {_MUST_RETURN[key]}, and returns nothing"
+            if found is not None and key == "figures":
                 tables = ["history", *experiment.measure, *map(own.name_of, experiment.own_measurements)]
-                for argument in own.needed(reference):
-                    if argument not in tables:
-                        line = own.place_of_definition(reference)
-                        yield f"{place}: {line}: there is no table {argument!r}, the tables are {', '.join(tables)}"
+                yield from (
+                    f"{place}: {found.place}: there is no table {argument!r}, the tables are {', '.join(tables)}"
+                    for argument in found.needed
+                    if argument not in tables
+                )
             name = own.name_of(reference)
             if names.setdefault(name, reference) != reference or name in (*MEASUREMENTS, "history"):
                 yield f"{place} has {reference}, whose name {name} is taken; give the function another"

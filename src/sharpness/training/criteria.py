@@ -11,7 +11,7 @@ from torch import Tensor
 from sharpness.hessian.losses.criterion import Criterion, OutputCurvature, precise
 from sharpness.hessian.losses.numbers import BinaryCrossEntropy, SquaredError
 from sharpness.runtime import own
-from sharpness.runtime.own import OwnError
+from sharpness.runtime.definitions import OwnError
 
 
 def criterion_of(loss: str, num_classes: int) -> Criterion | None:

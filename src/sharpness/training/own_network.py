@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sharpness.hessian.skeleton import check_model
 from sharpness.runtime import own
-from sharpness.runtime.own import OwnError
+from sharpness.runtime.definitions import OwnError
 from sharpness.runtime.streams import stream
 
 
