@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from sharpness.analysis.figures.style import style
 from sharpness.analysis.own import check_figure, drawn
 from sharpness.analysis.reading import planned_runs, read_measured
-from sharpness.report.provenance import made_by
-from sharpness.runtime.files import replacing
+from sharpness.report.saving import save
 from sharpness.runtime.stage import run_stage
 
 
@@ -26,19 +24,13 @@ def figure_own(
         runs: the experiment's, as ``sharpness.study.runs`` makes a table of them.
         outputs: the files.
     """
-    logging.getLogger("fontTools").setLevel(logging.WARNING)
     of_study = planned_runs(runs)
     frames = {
         name: read_measured(table, measurement, of_study)
         for name, measurement, table in zip(names, measurements, tables, strict=True)
     }
     with style():
-        picture = check_figure(code, drawn(code, frames))
-        for output in outputs:
-            with replacing(output) as beside:
-                source = made_by(frames.values())
-                metadata = {"CreationDate": None, "Subject": source} if output.suffix == ".pdf" else {"Source": source}
-                picture.savefig(beside, format=output.suffix[1:], metadata=metadata)
+        save(check_figure(code, drawn(code, frames)), outputs, frames.values())
 
 
 if __name__ == "__main__":
