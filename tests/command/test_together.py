@@ -39,7 +39,7 @@ def test_finished_and_published_studies_stand_in_one_page(here):
 
 
 def test_a_study_without_verdicts_is_named_before_anything_runs(here):
-    with pytest.raises(ValueError, match=f"nothing is decided in {here}/results/precision yet; run it first"):
+    with pytest.raises(ValueError, match=f"there are no verdicts in {here}/results/precision yet; run the study first"):
         commands._finished("precision")
 
 
@@ -47,7 +47,7 @@ def test_what_is_published_of_a_study_is_shown_where_it_was_not_run(here, capsys
     commands.show("digits")
 
     told = capsys.readouterr().out
-    assert told.startswith("It has not been run to its end here; this is what is published of it.\n")
+    assert told.startswith("This study has not been completed here; these are its published results.\n")
     for name in ("tables/claims.md", "figures/steps.pdf"):
         assert f"results/digits/published/{name}" in told
     assert "ResNet-8, digits, mean ± standard deviation over 2 seeds" in told

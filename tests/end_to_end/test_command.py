@@ -56,8 +56,8 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_does(here):
     again = said(start(here, "run", "tiny"))
     assert "Report: results/tiny/report.html" in again
     assert "rule train" not in again
-    assert "nothing to be done" in said(start(here, "plan", "tiny"))
-    assert "Nothing was to be done" in said(start(here, "run", "tiny"))
+    assert "nothing to do" in said(start(here, "plan", "tiny"))
+    assert "Nothing to do" in said(start(here, "run", "tiny"))
 
 
 def test_a_run_can_be_stopped_while_it_is_planned_even_from_a_script_that_ignores_interrupts(here):

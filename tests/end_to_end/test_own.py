@@ -90,7 +90,7 @@ def test_the_command_runs_it_as_well(folder):
     variables = environment() | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "Nothing was to be done" in done.stdout
+    assert "Nothing to do" in done.stdout
     assert "Report: results/mine/report.html" in done.stdout
 
 

@@ -196,7 +196,7 @@ import sharpness
 try:
     sharpness.load_run("anywhere")
 except ModuleNotFoundError as error:
-    said = "load_run needs safetensors, as the pipeline does: pip install '.[workflow]' in its folder"
+    said = "load_run needs safetensors: run pip install '.[workflow]' in the project's folder"
     assert str(error) == said, error
 else:
     raise AssertionError

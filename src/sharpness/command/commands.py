@@ -31,7 +31,7 @@ def new(name: str) -> None:
     """Write a small study to begin with: twelve lines, in NAME.yaml.
 
     Args:
-        name: of the study: small letters, digits and _.
+        name: of the study: lower-case letters, digits and _.
     """
     path = studies.begin(name)
     print(f"Wrote {path}. `sharpness plan {name}` says what would run, `sharpness run {name}` runs it.")
@@ -42,7 +42,7 @@ def plan(study: str, config: Sequence[str] = (), for_snakemake: Sequence[str] = 
 
     Args:
         study: name or file of the study.
-        config: values in place of the file's, ``defaults.epochs=3``.
+        config: values that override the file's, ``defaults.epochs=3``.
         for_snakemake: words that are handed to Snakemake.
     """
     given = overrides(config)
@@ -60,7 +60,7 @@ def plan(study: str, config: Sequence[str] = (), for_snakemake: Sequence[str] = 
         sys.exit(_what_failed(log, plan))
     jobs = sum(job["rule_name"] != "all" for job in due)
     if not jobs:
-        print(f"The study {plan.name} ({path}): nothing to be done, all of it is in {StudyFolder.of(plan.name).root}.")
+        print(f"The study {plan.name} ({path}): nothing to do, all results are in {StudyFolder.of(plan.name).root}.")
         return
     print(f"The study {plan.name} ({path}): {jobs:,} jobs would run; {len(plan.runs):,} training runs in all.\n")
     for line in _table(parts_of(due)):
@@ -91,10 +91,10 @@ def run(
 
     Args:
         study: name or file of the study.
-        targets: files to make, with what they need; the whole study unless given.
-        cores: cores of this machine; all of them unless given.
+        targets: files to make, with what they need; the whole study by default.
+        cores: cores of this machine; all of them by default.
         profile: Snakemake's profile of a cluster: slurm, or a folder of your own.
-        config: values in place of the file's, ``defaults.epochs=3``.
+        config: values that override the file's, ``defaults.epochs=3``.
         for_snakemake: words that are handed to Snakemake.
     """
     where = snakemake.local(cores or "all") if profile is None else snakemake.submitted(profile, cores)
@@ -153,7 +153,7 @@ HANDED_ON = ("plan", "run", "report")
 def _tell(study: Study, name: str) -> None:
     folder = _decided(study, name)
     if folder != Path(StudyFolder.of(study.name).root):
-        print("It has not been run to its end here; this is what is published of it.")
+        print("This study has not been completed here; these are its published results.")
     importlib.import_module("sharpness.stages.summary").tell(study, folder)
 
 
@@ -177,7 +177,9 @@ def _decided(study: Study, name: str) -> Path:
     for folder in (own, own.published):
         if Path(folder.table(CLAIMS)).exists():
             return Path(folder.root)
-    raise ValueError(f"nothing is decided in {Path(own.root).absolute()} yet; run it first: sharpness run {name}")
+    raise ValueError(
+        f"there are no verdicts in {Path(own.root).absolute()} yet; run the study first: sharpness run {name}"
+    )
 
 
 def _together(found: Sequence[tuple[Path, str]]) -> Path:
@@ -235,10 +237,10 @@ def _run(name: str, words: Sequence[str], targets: Sequence[str], given: Mapping
     if ended.status:
         sys.exit(_what_failed(log, study))
     if not progress.total:
-        print("Nothing was to be done: all of it is there and up to date.")
+        print("Nothing to do: everything is up to date.")
     if not targets:
         _tell(study, name)
-        print(f"Took {time.monotonic() - began:.0f} s in all; each job: {log}")
+        print(f"Took {time.monotonic() - began:.0f} s in total; each job is in {log}")
 
 
 def _stage(name: str) -> Callable[..., None]:
@@ -259,16 +261,16 @@ def _what_failed(log: Path, study: Study) -> str:
     _, told, words = said.partition("What failed, and the last line of its log:\n")
     if told:
         lines = [line for line in words.splitlines() if ": " in line]
-        return "\n".join(["What failed, and the last line of its log:", *lines, f"All of it: {log}"])
+        return "\n".join(["What failed, and the last line of its log:", *lines, f"The whole log: {log}"])
     if missing := re.search(r"No rule to produce (\S+)", said):
-        return f"sharpness: nothing makes {missing[1]}; {_figures_like(missing[1], study)}"
+        return f"sharpness: no rule makes {missing[1]}; {_figures_like(missing[1], study)}"
     if refused := re.search(r"^\S+: error: (.*)\Z", said, re.MULTILINE):
         return f"sharpness: Snakemake says: {refused[1]}"
     return "\n".join(said.rpartition("Building DAG of jobs...\n")[2].splitlines()[-10:])
 
 
 def _figures_like(file: str, study: Study) -> str:
-    """Name the figures whose files are most like one that nothing makes."""
+    """Name the figures whose files are most like one that no rule makes."""
     files = [StudyFolder.of(study.name).figure(name, "pdf") for name in study.figures]
     near = get_close_matches(file, files, n=3)
     return f"nearest: {', '.join(near)}" if near else f"the figures are {', '.join(files)}"

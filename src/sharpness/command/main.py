@@ -20,9 +20,7 @@ def main() -> None:
     try:
         _do(own or ["--help"], for_snakemake)
     except ModuleNotFoundError as error:
-        sys.exit(
-            f"sharpness: the command needs {error.name}, as the pipeline does: pip install '.[workflow]' in its folder"
-        )
+        sys.exit(f"sharpness: the command needs {error.name}: run pip install '.[workflow]' in the project's folder")
     except ValueError as error:
         sys.exit(f"sharpness: {error}")
     except BrokenPipeError:  # whoever read the output has seen enough
@@ -46,7 +44,7 @@ def _do(own: Sequence[str], for_snakemake: Sequence[str]) -> None:
     if name in commands.HANDED_ON:
         given["for_snakemake"] = for_snakemake
     elif for_snakemake:
-        raise ValueError(f"{name} hands nothing to Snakemake; {', '.join(commands.HANDED_ON)} do")
+        raise ValueError(f"{name} passes nothing on to Snakemake; {', '.join(commands.HANDED_ON)} do")
     commands.COMMANDS[name](**given)
 
 
@@ -54,7 +52,7 @@ def _no_command(name: str, names: list[str]) -> str:
     from sharpness.command.studies import known
 
     if name in known():
-        return f"{name} is a study; say what is wanted of it first, as in: sharpness run {name}"
+        return f"{name} is a study; put a command before it, as in: sharpness run {name}"
     near = get_close_matches(name, names, n=2)
     return f"there is no command {name!r}; " + (f"nearest: {', '.join(near)}" if near else f"use {', '.join(names)}")
 

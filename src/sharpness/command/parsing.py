@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-_HANDS_ON = "what is Snakemake's stands after --"
+_HANDS_ON = "put arguments of Snakemake after --"
 
 
 def read(name: str, command: Callable[..., None], words: Sequence[str]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def usage(commands: Mapping[str, Callable[..., None]]) -> str:
             "",
             *lines,
             "",
-            "A study is named by its file, or by the name of one in this folder or of one that comes along.",
+            "STUDY is the path of a study's file, or the name of a study in this folder or of one that is shipped.",
             "More about a command: sharpness COMMAND --help. The version: sharpness --version.",
         ]
     )
@@ -82,25 +82,27 @@ def _plan(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         nargs="+",
         default=[],
-        help="values in place of the file's, with points into mappings, as defaults.epochs=3",
+        help="override values of the file, for example defaults.epochs=3",
     )
 
 
 def _new(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="small letters, digits and _, a letter first")
+    parser.add_argument("name", metavar="NAME", help="lower-case letters, digits and _, starting with a letter")
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
     _plan(parser)
-    parser.add_argument("targets", metavar="FILE", nargs="*", default=[], help="make these and what they need, no more")
-    parser.add_argument("--cores", metavar="N", type=cores, help="cores of this machine; all of them unless given")
+    parser.add_argument("targets", metavar="FILE", nargs="*", default=[], help="make only these and what they need")
+    parser.add_argument("--cores", metavar="N", type=cores, help="cores of this machine to use (default: all)")
     parser.add_argument("--profile", help="Snakemake's profile of a cluster: slurm, or a folder of your own")
 
 
 def _show(parser: argparse.ArgumentParser) -> None:
     _study(parser)
     parser.add_argument(
-        "--settings", action="store_true", help="the whole study, with the line or the default that each value is from"
+        "--settings",
+        action="store_true",
+        help="print the whole study, and where each value comes from",
     )
 
 
@@ -111,7 +113,7 @@ def _report(parser: argparse.ArgumentParser) -> None:
         metavar="STUDY",
         nargs="+",
         default=[],
-        help="further studies that are finished or published: all in one page, results/report.html",
+        help="put these finished or published studies into the same page, results/report.html",
     )
 
 
@@ -124,7 +126,7 @@ def _first_line(command: Callable[..., None]) -> str:
 
 def _unknown(words: Sequence[str], parser: argparse.ArgumentParser, of_command: inspect.Signature) -> str:
     """Say which words nobody knows, and what may have been meant."""
-    said = f"unknown: {' '.join(words)}"
+    said = f"unknown argument: {' '.join(words)}"
     options = [option for action in parser._actions for option in action.option_strings]
     if near := get_close_matches(words[0], options, n=1):
         return f"{said}; nearest: {near[0]}"

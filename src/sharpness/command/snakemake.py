@@ -42,8 +42,8 @@ def submitted(profile: str, cores: str | None = None) -> list[str]:
     """Snakemake's options for a profile.
 
     Args:
-        profile: a folder, the name of one in Snakemake's own places, or of one that comes along.
-        cores: of this machine; as the profile says unless given.
+        profile: a folder, the name of one in Snakemake's own places, or of a shipped one.
+        cores: of this machine; by default, as the profile says.
 
     Raises:
         ValueError: there is no such profile.
@@ -139,7 +139,7 @@ def one_at_a_time(say: Callable[[str], None]) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("Waiting for another run in this folder to end.")
+            say("Waiting for another run in this folder to finish.")
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:  # no locks on this file system
             pass

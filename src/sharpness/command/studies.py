@@ -35,7 +35,7 @@ def find(study: str) -> Path:
     """Find the file of a study.
 
     Args:
-        study: its file, or its name: of a file in this folder, in workflow/studies, or of the studies that come along.
+        study: its file, or its name: of a file in this folder, in workflow/studies, or of a shipped study.
 
     Raises:
         StudyError: there is none of that name; the message has the nearest.
@@ -69,12 +69,12 @@ def begin(name: str) -> Path:
     """
     path, text = Path(f"{name}.yaml"), _NEW.format(name=name)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise StudyError(f"a study's name is of small letters, digits and _, a letter first; got {name!r}")
+        raise StudyError(f"a study's name must be of lower-case letters, digits and _, a letter first; got {name!r}")
     study_of(yaml.safe_load(text), source=str(path))  # which knows what else a name must not be
     if path.exists():
-        raise StudyError(f"{path} is there already; give another name, or remove it")
+        raise StudyError(f"{path} already exists; choose another name, or remove it")
     if name in (taken := known()):
-        raise StudyError(f"{name} is a study already, {taken[name]}; give another name")
+        raise StudyError(f"there already is a study {name}, {taken[name]}; choose another name")
     write_text(text, path)
     return path
 

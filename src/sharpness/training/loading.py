@@ -108,7 +108,7 @@ def load_run(
         from sharpness.training.initialisation import dataset_of
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"load_run needs {error.name}, as the pipeline does: pip install '.[workflow]' in its folder",
+            f"load_run needs {error.name}: run pip install '.[workflow]' in the project's folder",
             name=error.name,
         ) from None
     folder, device = Path(path), torch.device(device)
