@@ -16,6 +16,7 @@ from sharpness.study.sharing import kept_parts
 from sharpness.study.showing import as_yaml
 from sharpness.study.trial import name_of_measuring, name_of_trial, trial_of
 from sharpness.workflow.captions import caption
+from sharpness.workflow.patterns import any_of
 
 CAPTIONS = PROJECT / "workflow" / "report"
 
@@ -51,7 +52,7 @@ def trials_of(wildcards):
 
 def one_of(names):
     """A wildcard's constraint: exactly these names."""
-    return "|".join(map(re.escape, names)) or "$^"
+    return any_of(names) or "$^"
 
 
 def experiments_of(kind):
