@@ -8,12 +8,7 @@ for function in FIGURES:
         input:
             tables=tables_for(function),
             style=f"{SOURCE}/sharpness/analysis/figures/style.mplstyle",
-            code=sorted(
-                {
-                    *sources("sharpness.stages.figure"),
-                    *sources(f"sharpness.analysis.figures.{function}"),
-                }
-            ),
+            code=sources("sharpness.stages.figure", f"sharpness.analysis.figures.{function}"),
         output:
             pdf=FOLDER.figure("{figure}", "pdf"),
             png=report(

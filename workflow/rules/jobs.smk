@@ -3,8 +3,9 @@
 from importlib.metadata import PackageNotFoundError
 from shlex import quote
 
-from sharpness.runtime import closure
+from sharpness.study.paths import CODE
 from sharpness.workflow import failures, forkserver, jobserver
+from sharpness.workflow.listing import listing
 
 if set("{}") & set(str(INSTALLED_IN)):
     sys.exit(
@@ -14,9 +15,10 @@ if ":" in str(PROJECT):
     sys.exit(f"{PROJECT}: Python takes a colon for the end of a path; call snakemake in the project's own folder")
 
 
-def sources(*modules):
-    """Every source file that the modules' behaviour follows from."""
-    return [os.path.relpath(path) if IS_CHECKOUT else path for path in closure.sources(*modules)]
+def sources(stage, *modules, name=""):
+    """A file that changes when a source file does that a stage, or one of the modules, follows from."""
+    parts = [module.rpartition(".")[2] for module in (stage, *modules)]
+    return listing(CODE, name or "-".join(parts), stage, *modules)
 
 
 JOB_ENVIRONMENT = {

@@ -55,15 +55,10 @@ rule report:
         ],
         # What a user's own code says of itself is the caption.
         own=lambda wildcards: own.sources(*(code for _, code in [*PROBED.values(), *DRAWN.values()])),
-        code=sorted(
-            {
-                *sources("sharpness.stages.report"),
-                *(
-                    source
-                    for function, _ in STUDY.figures.values()
-                    for source in sources(f"sharpness.analysis.figures.{function}")
-                ),
-            }
+        code=sources(
+            "sharpness.stages.report",
+            *dict.fromkeys(f"sharpness.analysis.figures.{function}" for function, _ in STUDY.figures.values()),
+            name=f"report-{STUDY.name}",
         ),
     output:
         page=FOLDER.report,

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sharpness.study.paths import CODE
+
 _TABLES = ("runs", "collect", "collect_own", "results_table", "agreement", "claims")
 _PARTS = {
     "prepare_data": "data",
@@ -49,8 +51,10 @@ def why(reason: str) -> str:
 
 
 def _changed(files: str) -> str:
-    """Name the files that were edited; of many, the first."""
-    names = [name.rpartition("/")[2] for name in files.split(", ")]
+    """Name the files that were edited; of many, the first. The project's own sources stand behind one file."""
+    names = [name.rpartition("/")[2] for name in files.split(", ") if not name.startswith(f"{CODE}/")]
+    if not names:
+        return "its code changed"
     return f"edited: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}"
 
 

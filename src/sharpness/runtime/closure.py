@@ -1,7 +1,7 @@
 """Find the source files on which a module depends: its import closure in this package, without importing.
 
-The workflow's rules take these files as inputs, so that an edit re-runs exactly what depends on it. Standard library
-only.
+The workflow's rules take a listing of these files as an input, so that an edit re-runs exactly what depends on it.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def check_unchanged() -> None:
     loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     changed = sorted(path for path, digest in _at_start.items() if path in loaded and _digest(Path(path)) != digest)
     if changed:
-        names = ", ".join(_told(Path(path)) for path in changed)
+        names = ", ".join(told(Path(path)) for path in changed)
         raise SourcesChangedError(
             f"{names} changed while this job ran, so that its results would belong to neither version: run it again"
         )
@@ -96,7 +96,8 @@ def version(*modules: str) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def _told(path: Path) -> str:
+def told(path: Path) -> str:
+    """Name a source file in a message or listing: from this package on, wherever the project lies."""
     return str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else os.path.relpath(path)
 
 
