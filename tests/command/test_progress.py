@@ -18,8 +18,8 @@ SMALL = Path(__file__).parents[1] / "workflow" / "small.yaml"
     [
         ("Missing output files: a.csv, b.csv; Input files updated by another job: c.csv", "not made yet"),
         ("Input files updated by another job: c.csv", "follows from the above"),
-        ("Updated input files: results/.code/train.txt", "its code changed"),
-        ("Updated input files: results/.code/measure-own.txt, mine/my_probe.py", "edited: my_probe.py"),
+        ("Updated input files: .snakemake/code/train.txt", "its code changed"),
+        ("Updated input files: .snakemake/code/measure-own.txt, mine/my_probe.py", "edited: my_probe.py"),
         ("Updated input files: src/a.py, src/b.py, src/c.py", "edited: a.py and 2 more"),
         ("Params have changed since last execution: Before: 1, Now: 2", "its settings changed"),
         ("Code has changed since last execution: shell", "its command changed"),

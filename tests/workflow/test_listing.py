@@ -17,13 +17,14 @@ def made(tmp_path, monkeypatch):
         path.write_text(f"x = {seconds}\n")
         os.utime(path, (1000 + seconds, 1000 + seconds))
     monkeypatch.setattr(closure, "sources", lambda *_: list(map(str, sources)))
+    monkeypatch.chdir(tmp_path)
 
     def make():
         listing_of.listing.cache_clear()
         listing_of._digest.cache_clear()
-        path = tmp_path / "code" / "train.txt"
-        assert listing_of.listing(str(path.parent), "train", "sharpness.stages.train") == str(path)
-        return path.read_text(), path.stat().st_mtime
+        path = Path(listing_of.listing("train", "sharpness.stages.train"))
+        assert path == Path(".snakemake/code/train.txt")
+        return path.read_text(encoding="utf-8"), path.stat().st_mtime
 
     yield sources, make
     listing_of.listing.cache_clear()
@@ -51,10 +52,11 @@ def test_what_is_touched_changes_nothing_and_what_is_edited_does_whatever_its_da
     assert make()[0] == before[0]  # undone
 
 
-def test_files_are_named_from_the_package_on(tmp_path):
+def test_files_are_named_from_the_package_on(tmp_path, monkeypatch):
     """So that a project that was moved, or is installed elsewhere, has the same listing."""
     listing_of.listing.cache_clear()
-    path = Path(listing_of.listing(str(tmp_path), "train", "sharpness.stages.train"))
+    monkeypatch.chdir(tmp_path)
+    path = Path(listing_of.listing("train", "sharpness.stages.train"))
     names = [line.split()[1] for line in path.read_text(encoding="utf-8").splitlines()]
     listing_of.listing.cache_clear()
     assert "sharpness/training/loop.py" in names

@@ -3,7 +3,6 @@
 from importlib.metadata import PackageNotFoundError
 from shlex import quote
 
-from sharpness.study.paths import CODE
 from sharpness.workflow import failures, forkserver, jobserver
 from sharpness.workflow.listing import listing
 
@@ -18,7 +17,7 @@ if ":" in str(PROJECT):
 def sources(stage, *modules, name=""):
     """A file that changes when a source file does that a stage, or one of the modules, follows from."""
     parts = [module.rpartition(".")[2] for module in (stage, *modules)]
-    return listing(CODE, name or "-".join(parts), stage, *modules)
+    return listing(name or "-".join(parts), stage, *modules)
 
 
 JOB_ENVIRONMENT = {

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sharpness.study.paths import CODE
+from sharpness.workflow.listing import FOLDER as LISTINGS
 
 _TABLES = ("runs", "collect", "collect_own", "results_table", "agreement", "claims")
 _PARTS = {
@@ -52,7 +52,7 @@ def why(reason: str) -> str:
 
 def _changed(files: str) -> str:
     """Name the files that were edited; of many, the first. The project's own sources stand behind one file."""
-    names = [name.rpartition("/")[2] for name in files.split(", ") if not name.startswith(f"{CODE}/")]
+    names = [name.rpartition("/")[2] for name in files.split(", ") if not name.startswith(f"{LISTINGS}/")]
     if not names:
         return "its code changed"
     return f"edited: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}"

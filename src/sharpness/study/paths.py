@@ -31,8 +31,6 @@ class _Folder:
 
 # Of all studies.
 DATA = _Folder(f"{RESULTS}/data")
-# Of all studies, too; no study has a name with a point.
-CODE = f"{RESULTS}/.code"
 
 
 def prepared(data: str, project: str | os.PathLike[str] = ".") -> str:

@@ -14,21 +14,23 @@ from pathlib import Path
 from sharpness.runtime import closure
 from sharpness.runtime.files import write_text
 
+# Beside Snakemake's records, and lost with them: planning makes no results.
+FOLDER = ".snakemake/code"
+
 
 @cache
-def listing(folder: str, name: str, *modules: str) -> str:
+def listing(name: str, *modules: str) -> str:
     """Write which source files the behaviour of modules follows from, with the digest of each, and return the file.
 
     Where it says the same already, it is left as it is, with its date. A new one is as old as the newest source.
 
     Args:
-        folder: where it goes.
         name: of the file, without its ending.
         modules: full names, such as "sharpness.stages.train".
     """
     sources = [Path(source) for source in closure.sources(*modules)]
     text = "".join(f"{_digest(source)}  {closure.told(source)}\n" for source in sources)
-    path = Path(folder) / f"{name}.txt"
+    path = Path(FOLDER) / f"{name}.txt"
     before = path.read_text(encoding="utf-8") if path.exists() else None
     if before != text:
         write_text(text, path)
