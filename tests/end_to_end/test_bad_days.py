@@ -72,10 +72,20 @@ def wait_for(path: Path, *, seconds: float = 60) -> None:
 
 
 def test_a_second_study_waits_for_the_data_set_that_the_first_makes(folder, start):
-    first = start("one")
-    wait_for(folder / "results" / "data" / "digits.at_work")
-    second = start("two")
-    (said, _), (said_second, _) = first.communicate(timeout=120), second.communicate(timeout=120)
+    first, lock = start("one"), folder / "results" / "data" / "digits.at_work"
+    wait_for(lock)
+    while not lock.read_text(encoding="utf-8"):  # until it is held
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGSTOP)  # however long the second takes to come so far
+    try:
+        second = start("two")
+        said_second = ""
+        while "to end:" not in said_second and (line := second.stdout.readline()):
+            said_second += line
+    finally:
+        os.killpg(first.pid, signal.SIGCONT)
+    (said, _), (rest, _) = first.communicate(timeout=120), second.communicate(timeout=120)
+    said_second += rest
 
     assert (first.returncode, second.returncode) == (0, 0), said + said_second
     assert "Waiting for another run, which makes results/data/digits.safetensors, to end: process" in said_second
