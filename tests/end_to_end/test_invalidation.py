@@ -225,18 +225,24 @@ def test_another_torch_runs_everything_and_says_so(project, everything, tmp_path
     assert "torch 9.9.9" in said
 
 
-def test_after_an_edit_that_moves_no_number_results_can_be_kept(project):
-    results = sorted((project / "results" / "small").rglob("*.csv"))
+def test_after_an_edit_that_moves_no_number_results_can_be_kept(project, tmp_path):
+    # A copy: its results are of the edited code from then on.
+    kept = shutil.copytree(project, tmp_path / "kept", symlinks=True)
+    results = sorted((kept / "results" / "small").rglob("*.csv"))
     before = [path.read_bytes() for path in results]
-    path = project / "src" / "sharpness" / "eigen/lanczos.py"
-    path.write_text(path.read_text() + "\n# A comment.\n")
-    assert planned_jobs(project)
+    path = kept / "src" / "sharpness" / "eigen/lanczos.py"
+    unedited = path.read_text()
+    path.write_text(unedited + "\n# A comment.\n")
+    edited = planned_jobs(kept)
+    assert edited
 
-    touched = snakemake(project, "--touch", "--cores", "1", "--configfile", str(SMALL))
+    touched = snakemake(kept, "--touch", "--cores", "1", "--configfile", str(SMALL))
 
     assert touched.returncode == 0, touched.stderr[-3000:]
-    assert planned_jobs(project) == {}
+    assert planned_jobs(kept) == {}
     assert [path.read_bytes() for path in results] == before
+    path.write_text(unedited)
+    assert planned_jobs(kept) == edited
 
 
 # Results that cannot be what they seem
