@@ -1,5 +1,6 @@
 """Which files a stage depends on: the closure read from the sources against what an interpreter really imports."""
 
+import ast
 import importlib.util
 import json
 import re
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sharpness.runtime.closure import sources
+from sharpness.runtime.closure import executed, sources
 from sharpness.study.measurement import code_of
 from sharpness.study.registry import MEASUREMENTS
 
 PACKAGE = Path(__file__).parents[2] / "src" / "sharpness"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
 STAGES = sorted(path.stem for path in (PACKAGE / "stages").glob("*.py") if path.stem != "__init__")
 FIGURES = sorted(path.stem for path in (PACKAGE / "analysis" / "figures").glob("*.py") if path.stem != "__init__")
 
@@ -199,7 +201,11 @@ def test_a_closure_follows_every_way_to_import_at_any_depth_and_ends_on_a_circle
         "second.py": "import numpy, sharpness.typed\n",
         "inner/third.py": "import sharpness.start as back\nthing = 3\n",
         "inner/__init__.py": "from sharpness.fourth import *\n",
-        "fourth.py": "",
+        "fourth.py": "import sharpness.one; import sharpness.two\n",
+        "one.py": "if True: from sharpness import three\n",
+        "two.py": "from sharpness \\\n    import four\nfrom sharpness import (  # import\n    five,\n)\n",
+        "three.py": "try:\n    import sharpness.six as six  # noqa: F401\nexcept ImportError:\n    six = None\n",
+        **dict.fromkeys(("four.py", "five.py", "six.py"), ""),
         "unrelated.py": "import sharpness.start\n",
         "__init__.py": "",
     }
@@ -213,6 +219,25 @@ def test_a_closure_follows_every_way_to_import_at_any_depth_and_ends_on_a_circle
     specification.loader.exec_module(closure)
 
     assert closure.sources("sharpness.start") == sorted(str(package / name) for name in files if name != "unrelated.py")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_closure_of_a_stage_is_that_of_its_parsed_sources(stage):
+    paths = {".".join(("sharpness", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in SOURCES}
+    modules = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    found, waiting = set(), {f"sharpness.stages.{stage}"}
+    while waiting:
+        module = waiting.pop()
+        found.add(module)
+        named = {module.rpartition(".")[0]}
+        for node in executed(ast.parse(modules[module].read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                named |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        waiting |= (named & modules.keys()) - found
+
+    assert sources(f"sharpness.stages.{stage}") == sorted(str(modules[module]) for module in found)
 
 
 def test_imports_are_absolute_because_the_closure_follows_no_others():

