@@ -7,6 +7,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from sharpness.data import arrays, datasets
+from sharpness.data.catalogue import DataError
 from sharpness.stages.prepare_data import prepare_data
 
 RANDOM = np.random.default_rng(0)
@@ -155,3 +156,10 @@ def test_a_file_that_is_none_is_named(folder):
         arrays.check("a.npz")
     with pytest.raises(ValueError, match="does not exist: a path is relative to the study's file"):
         arrays.check("b.npz")
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors", "function"])
+def test_an_array_that_no_run_takes_is_refused_with_the_nearest_name(folder, kind):
+    data = write(folder, kind, inputs=INPUTS, targets=TARGETS, test_input=INPUTS[:3], test_targets=TARGETS[:3])
+    with pytest.raises(DataError, match=r"has the array 'test_input', .* did you mean 'test_inputs'\?"):
+        loaded(folder, data, 32)

@@ -101,3 +101,9 @@ def test_what_returns_no_network_is_refused_in_one_sentence(write, body, said):
     assert said in str(told.value)
     assert "nets.py" in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_a_frozen_parameter_is_refused_by_name_since_a_run_trains_all(write):
+    body = "def build():\n    net = nn.Linear(6, 3)\n    net.bias.requires_grad_(False)\n    return net\n"
+    with pytest.raises(OwnError, match=r"nets\.py, line 6: bias requires no gradient, but a run trains all parameters"):
+        write(body)

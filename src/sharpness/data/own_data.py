@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ def prepare(data: str) -> dict[str, Tensor]:
         place, found = str(path), _images(data)
     else:
         place, found = str(path), _file(path)
+    if unknown := sorted(str(name) for name in found if name not in _NAMES):
+        near = get_close_matches(unknown[0], _NAMES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_NAMES)}"
+        raise DataError(f"{place}: has the array {unknown[0]!r}, which no run takes; {hint}")
     tensors = {name: _tensor(found[name], name, place) for name in _NAMES if name in found}
     _check(tensors, place)
     return tensors
@@ -63,7 +68,7 @@ def _file(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return dict(load_file(path))
     with np.load(path, allow_pickle=False) as file:
-        return {name: _array(file, name, path) for name in _NAMES if name in file}
+        return {name: _array(file, name, path) for name in file}
 
 
 def _array(file: Mapping[str, Any], name: str, path: Path) -> Any:

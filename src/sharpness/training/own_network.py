@@ -63,6 +63,11 @@ def _built(
                 f"{place}: {name} has memory that no initialiser filled (or is not finite); a network brings its own "
                 "initialisation: fill it, as by torch.nn.init"
             )
+    if frozen := [name for name, parameter in model.named_parameters() if not parameter.requires_grad]:
+        raise OwnError(
+            f"{place}: {frozen[0]} requires no gradient, but a run trains all parameters: make it a buffer "
+            "(register_buffer), or let it be trained"
+        )
     return model.to("cpu", torch.float32)
 
 
