@@ -108,7 +108,7 @@ def first_table(study, folder, experiment="eigenvalues", measurement="spectrum")
 
 
 # The data set of a run, the stage that trains it, and whether it may stop.
-OF_RUN = [("digits", "train", False), ("cifar10", "train_nudged", True)]
+OF_RUN = [("digits", "train", False), ("cifar10", "train_nudged", True), ("my blobs.npz", "train", False)]
 
 
 @given(

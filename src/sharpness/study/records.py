@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,13 +63,13 @@ class Wanted:
 
     def words(self, runs: Sequence[str]) -> str:
         """Short, for a command line that names the runs and the measurement once."""
-        of_run = f"{runs.index(self.run)} {self.data} {self.training} {int(self.may_stop)}"
+        of_run = f"{runs.index(self.run)} {shlex.quote(self.data)} {self.training} {int(self.may_stop)}"
         return f"{of_run} {self.settings or '-'} {self.digest} {_in_ranges(self.steps)}".strip()
 
     @classmethod
     def of(cls, words: str, runs: Sequence[str], measurement: str) -> Wanted:
         """Parse the output of ``words``."""
-        run, data, training, may_stop, settings, digest, *ranges = words.split()
+        run, data, training, may_stop, settings, digest, *ranges = shlex.split(words)
         steps = _from_ranges(ranges)
         return cls(runs[int(run)], measurement, settings.strip("-"), digest, steps, data, training, may_stop == "1")
 
