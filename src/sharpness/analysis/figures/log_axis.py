@@ -51,4 +51,5 @@ def _factors(low: float, high: float) -> tuple[int, ...]:
 
 
 def _number(value: float, _: object) -> str:
-    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+    # Within two ticks of a decade, the locator takes others: 1.05, 1.1, ...
+    return f"{value:,.0f}" if value >= 1 and math.isclose(value, round(value)) else f"{value:.4g}"
