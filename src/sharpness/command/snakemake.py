@@ -101,7 +101,7 @@ def follow(config: Path, words: Sequence[str], log: IO[str], see: Callable[[Even
             stderr=subprocess.STDOUT,
             env=_environment() | {events.VARIABLE: str(writes), "PYTHONUNBUFFERED": "1"},
             pass_fds=(writes,),
-            process_group=0,  # Ctrl-C comes to it from here, once
+            start_new_session=True,  # Ctrl-C comes to it from here, once, and no job writes to this terminal
         )
         os.close(writes)
         started.append(process)
