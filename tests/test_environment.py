@@ -5,12 +5,14 @@ import importlib.metadata
 import re
 import sys
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import rattler
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -159,6 +161,18 @@ def test_the_requirements_of_the_site_hold_its_extra_and_change_nothing_of_the_l
     assert {canonicalize_name(requirement.name) for requirement in asked} <= set(pinned)
     assert set(pinned) & set(locked()) == set()
     assert len(re.findall(r"--hash=sha256:[0-9a-f]{64}", text)) >= len(pinned) > 30
+
+
+def test_every_pinned_package_takes_each_python_that_the_project_allows():
+    first = re.search(r">=(\d+\.\d+)", PROJECT["requires-python"])[1]
+    pins = (LOCK, *((ROOT / folder / "requirements.txt").read_text() for folder in ("docs", "benchmarks")))
+    demanded = {}
+    for name in re.findall(r"^([a-z0-9-]+)==", "\n".join(pins), re.MULTILINE):
+        with suppress(importlib.metadata.PackageNotFoundError):  # of another platform, or not asked for here
+            demanded[name] = importlib.metadata.metadata(name).get("Requires-Python") or ""
+
+    assert len(demanded) > 100
+    assert {name: asked for name, asked in demanded.items() if not SpecifierSet(asked).contains(f"{first}.0")} == {}
 
 
 # The container
