@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	&& echo $$python && break; done)
 # The command finds a study by its name; here a typo ends before the environment is made.
 CONFIG = $(if $(filter paper,$(STUDY)),config.yaml,$(STUDY) $(STUDY).yaml examples/$(STUDY).yaml workflow/studies/$(STUDY).yaml)
-SHARPNESS = PYTHONPATH=src python -m sharpness
+SHARPNESS = SHARPNESS_CALLED=.venv/bin/sharpness PYTHONPATH=src python -m sharpness
 ifneq (,$(findstring :,$(CURDIR))$(findstring {,$(CURDIR))$(findstring },$(CURDIR)))
 $(error $(CURDIR): for Python a colon ends a path, and for Snakemake braces are wildcards; give this folder another name)
 endif
@@ -47,8 +47,9 @@ test: lint ## lint, types, unit tests, and a small study end to end: five minute
 	$(PYTEST) -m "not slow"
 
 test-all: lint ## the same with the slow tests: kills, edits, Slurm, a browser, LaTeX, layers and spectra by the thousand
-	$(PYTEST) --durations=20 --ignore tests/slurm
-	python -m pytest --durations=5 tests/slurm # alone: one cluster takes the ports
+	@# Slurm's alone: one cluster takes the ports.
+	@shared=$$(mktemp -d) && trap 'rm -rf "$$shared"' EXIT && export SHARED_BY_TESTS="$$shared" && set -x && \
+	$(PYTEST) --durations=20 --ignore tests/slurm && python -m pytest --durations=5 tests/slurm
 
 lint: .venv/ready ## style, types, and what a package may import
 	ruff check .

@@ -238,9 +238,13 @@ def run() -> Run:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project in which the small study has run once, undisturbed: once for all workers."""
+    """A copy of the project in which the small study has run once, undisturbed: once for all workers.
+
+    Calls of pytest that have the same folder SHARED_BY_TESTS share it too.
+    """
     own = tmp_path_factory.getbasetemp()
-    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "small study"
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    shared = Path(os.environ.get("SHARED_BY_TESTS", folder)) / "small study"
     with shared.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (shared / "results" / "small" / "report.html").exists():

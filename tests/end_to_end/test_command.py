@@ -48,7 +48,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_does(here):
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
 
-    assert "Stopped; what is finished is kept" in (output := said(process))
+    assert "Stopped. Finished work is kept" in (output := said(process))
     assert "Traceback" not in output
     assert output.splitlines()[-1].endswith("sharpness run tiny")
     assert process.returncode == 130
@@ -58,6 +58,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_does(here):
     assert "rule train" not in again
     assert "nothing to do" in said(start(here, "plan", "tiny"))
     assert "Nothing to do" in said(start(here, "run", "tiny"))
+    assert "rule train" in log.read_text()  # what ran before stays
 
 
 def test_a_run_can_be_stopped_while_it_is_planned_even_from_a_script_that_ignores_interrupts(here):
@@ -73,7 +74,7 @@ def test_a_run_can_be_stopped_while_it_is_planned_even_from_a_script_that_ignore
     assert process.stdout.readline() == "tiny: planning\n"
     os.kill(process.pid, signal.SIGINT)
 
-    assert said(process).startswith("Stopped; what is finished is kept")
+    assert said(process).startswith("Stopped. Finished work is kept")
     assert process.returncode == 130
     assert not list((here / "results").rglob("*.csv"))
 

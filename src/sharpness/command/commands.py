@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 import time
@@ -16,6 +17,7 @@ from sharpness.command.overrides import for_snakemake as handed
 from sharpness.command.overrides import merged, overrides
 from sharpness.command.parts import Part, parts_of
 from sharpness.command.progress import Progress, Shown
+from sharpness.data import arrays
 from sharpness.study.paths import RESULTS, StudyFolder
 from sharpness.study.plan import CLAIMS, study_in
 from sharpness.workflow.project import pipeline
@@ -23,6 +25,8 @@ from sharpness.workflow.project import pipeline
 if TYPE_CHECKING:
     from sharpness.study.plan import Study
 
+# How this command was called, for hints.
+CALLED = os.environ.get("SHARPNESS_CALLED", "sharpness")
 _MOST_LINES = 20
 _RUNS_NOTHING = ("-n", "--dry-run", "--dryrun")
 
@@ -65,7 +69,10 @@ def plan(study: str, config: Sequence[str] = (), for_snakemake: Sequence[str] = 
     print(f"The study {plan.name} ({path}): {jobs:,} jobs would run; {len(plan.runs):,} training runs in all.\n")
     for line in _table(parts_of(due)):
         print(line)
-    print(f"\nWhat it costs: sharpness cost {study}. To run it: sharpness run {study}. Each job: {log}")
+    # What code of one's own takes, planning cannot know.
+    own = any(run.own_code or arrays.is_own(run.data) for run in plan.runs.values())
+    cost = "" if own else f"What it costs: {CALLED} cost {study}. "
+    print(f"\n{cost}To run it: {CALLED} run {study}. Each job: {log}")
 
 
 def cost(study: str) -> None:
@@ -178,7 +185,7 @@ def _decided(study: Study, name: str) -> Path:
         if Path(folder.table(CLAIMS)).exists():
             return Path(folder.root)
     raise ValueError(
-        f"there are no verdicts in {Path(own.root).absolute()} yet; run the study first: sharpness run {name}"
+        f"there are no verdicts in {Path(own.root).absolute()} yet; run the study first: {CALLED} run {name}"
     )
 
 
@@ -216,7 +223,7 @@ def _read(name: str, given: Mapping[str, Any]) -> tuple[Path, Study]:
 
 def _run(name: str, words: Sequence[str], targets: Sequence[str], given: Mapping[str, Any] | None = None) -> None:
     if dry := [word for word in words if word in _RUNS_NOTHING]:
-        raise ValueError(f"{dry[0]} runs nothing; to see what would run, and why: sharpness plan {name}")
+        raise ValueError(f"{dry[0]} runs nothing; to see what would run, and why: {CALLED} plan {name}")
     config, study = _read(name, given or {})
     log, shown, progress = _log_of(study), Shown(sys.stdout), Progress(study)
     began = time.monotonic()
@@ -227,15 +234,16 @@ def _run(name: str, words: Sequence[str], targets: Sequence[str], given: Mapping
 
     with snakemake.one_at_a_time(print):
         snakemake.unlock(config)
-        with log.open("w", encoding="utf-8") as file:
+        with log.open("a", encoding="utf-8") as file:
+            start = file.tell()
             options = ["--rerun-incomplete", "--show-failed-logs", *words, "--", *targets]
             ended = snakemake.follow(config, options, file, see)
     shown.clear()
     if ended.was_stopped:
-        print(f"Stopped; what is finished is kept, and runs go on from their saved state: sharpness run {name}")
+        print(f"Stopped. Finished work is kept, and runs continue from their saved state: {CALLED} run {name}")
         sys.exit(130)
     if ended.status:
-        sys.exit(_what_failed(log, study))
+        sys.exit(_what_failed(log, study, start))
     if not progress.total:
         print("Nothing to do: everything is up to date.")
     if not targets:
@@ -255,9 +263,15 @@ def _log_of(study: Study) -> Path:
     return path
 
 
-def _what_failed(log: Path, study: Study) -> str:
-    """What Snakemake said last: each failed job's last words, else the sentence that it ended with."""
-    said = log.read_text(encoding="utf-8", errors="replace").strip()
+def _what_failed(log: Path, study: Study, start: int = 0) -> str:
+    """What Snakemake said last: each failed job's last words, else the sentence that it ended with.
+
+    Args:
+        log: of this run and those before it.
+        study: that ran.
+        start: where this run begins, in bytes.
+    """
+    said = log.read_bytes()[start:].decode(errors="replace").strip()
     _, told, words = said.partition("What failed, and the last line of its log:\n")
     if told:
         lines = [line for line in words.splitlines() if ": " in line]

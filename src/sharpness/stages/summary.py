@@ -44,7 +44,8 @@ def tell(study: Study, results: Path) -> None:
             print(f"{cost.part:<16}{cost.num_jobs:>6}{cost.seconds:>10.0f}{cost.cpu_seconds:>13.0f}")
         print()
     print("Figures:")
-    for name in sorted(study.figures):
+    own = [name for experiment in study.experiments.values() for name in experiment.own_drawings]
+    for name in sorted([*study.figures, *own]):
         print(f"  {folder.figure(name, 'pdf')}")
     if Path(folder.report).exists():
         print(f"Report: {folder.report} (one file, opens without a network)")
