@@ -51,6 +51,7 @@ def test_a_run_of_an_older_version_keeps_its_fields():
         ({"optimizer": "adam", "momentum": 0.9}, "adam does not use the field momentum"),
         ({"schedule": "cosin"}, "schedule has the name 'cosin', .*did you mean cosine"),
         ({"schedule": {"name": "cosine", "warmup": -1}}, "warmup must be at least 0, got -1"),
+        ({"schedule": "steps"}, "schedule steps lacks epochs, after which"),
         ({"model_args": {"width": "1e-3"}}, "reads as text; write 0.001"),
         ({"model_args": {"width": float("nan")}}, "must be finite"),
         ({"model_args": [1]}, "model_args must be a mapping"),

@@ -436,6 +436,8 @@ a batch larger than the data: [axes.batch_size, [10, 101], batch_size must be at
   101 with num_training 100]
 a nudge without directions: [axes.gamma, 0.5, "num_directions must be at least 1 where gamma is not 1, got 0"]
 more training images than the data set has: [defaults.num_training, 1301, num_training must be at most 1300, "1301"]
+a warm-up longer than the run: [defaults.schedule, {name: cosine, warmup: 5}, schedule.warmup must be at most epochs,
+  got 5 epochs of warm-up with epochs 4]
 a batch of one image for the norm of a vector: [axes, {data: cifar10, model: vgg11_bn, batch_size: [1, 2]},
   "batch_size must be at least 2 for vgg11_bn, got 1"]
 a network too large for its images: [axes.model, vgg11, vgg11 cannot work on images of 1x16x16]

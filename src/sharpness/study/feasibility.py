@@ -75,7 +75,9 @@ def check(study: Study) -> Iterator[str]:
 
 
 def check_run(run: Run) -> Iterator[str]:
-    """Say why no job could train a run: the data set or the network cannot be as it says."""
+    """Say why no job could train a run: the data set, the network or the schedule cannot be as it says."""
+    if (warmup := nested.as_mapping(run.schedule).get("warmup", 0)) > run.epochs:
+        yield f"schedule.warmup must be at most epochs, got {warmup} epochs of warm-up with epochs {run.epochs}"
     try:
         arrays.check(run.data)
         available = None if arrays.is_function(run.data) else arrays.num_training(run.data)

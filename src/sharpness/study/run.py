@@ -226,6 +226,8 @@ class Run:
             return told
         settings = filled(told, SCHEDULES)
         if told["name"] == "steps":
+            if not settings["epochs"]:
+                raise ValueError("steps lacks epochs, after which the learning rate is multiplied by factor")
             object.__setattr__(self, "learning_rate_epochs", tuple(settings["epochs"]))
             object.__setattr__(self, "learning_rate_factor", settings["factor"])
         elif told["name"] == "plateau":
