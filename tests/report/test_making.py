@@ -8,7 +8,7 @@ import pytest
 from sharpness.analysis.reading import read_measured, read_runs
 from sharpness.report.making import Source, Workshop
 from sharpness.report.overview import panels
-from sharpness.study.plan import study_in
+from sharpness.study.plan import study_in, study_of
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "results/digits/published"
@@ -56,6 +56,33 @@ def test_every_verdict_leads_to_the_runs_of_its_network(workshop):
 )
 def test_a_claim_is_of_the_experiments_that_are_evidence_on_it(workshop, claim, model, experiments):
     assert [source.experiment for source in workshop.for_claim(claim, model, "digits" if model else "")] == experiments
+
+
+def test_no_claim_leads_to_runs_that_it_is_not_about():
+    grids = {
+        "rates": {"learning_rate": [0.05, 0.1]},
+        "adam": {"optimizer": "adam", "learning_rate": [0.001, 0.002]},
+        "mixed": {"loss": ["cross_entropy", "mse"]},
+        "cosine": {"schedule": "cosine"},
+    }
+    study = study_of(
+        {
+            "study": "mixed",
+            "defaults": {"data": "digits", "model": "simple_cnn", "num_training": 100, "epochs": 1},
+            "experiments": {name: {"kind": "eigenvalues", "grids": {"g": [grid]}} for name, grid in grids.items()},
+        },
+        source="study.yaml",
+    )
+    workshop = Workshop(
+        "mixed",
+        "mixed.yaml",
+        [Source.of(each, [table("eigenvalues", "history")]) for each in study.experiments.values()],
+    )
+
+    assert [source.experiment for source in workshop.for_claim("a", "simple_cnn", "digits")] == ["rates", "mixed"]
+    runs = [study.runs[name] for name in workshop.of_claim("a", "simple_cnn", "digits").runs]
+    assert [(run.optimizer, run.schedule, run.loss) for run in runs] == [("{}", "{}", "cross_entropy")] * 3
+    assert workshop.of_claim("a", "resnet8", "digits").runs == []
 
 
 def test_a_figure_and_a_table_lead_to_their_own_files(workshop):

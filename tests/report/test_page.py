@@ -137,7 +137,7 @@ def workshop(study):
             figures=["peaks"],
             tables=[f"{kind}_history"],
             runs=[f"{kind}-run"],
-            subjects=frozenset({("simple_cnn", "digits")}),
+            claimed={f"{kind}-run": ("simple_cnn", "digits")},
             made_by=f"code {ODD}",
         )
         for kind in dict.fromkeys(kinds.values())

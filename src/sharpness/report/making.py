@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -11,6 +11,7 @@ from sharpness.report.provenance import made_by
 from sharpness.study.kinds import kinds_for
 from sharpness.study.paths import StudyFolder
 from sharpness.study.plan import Experiment
+from sharpness.study.runs import is_the_posters
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Source:
     figures: Sequence[str]
     tables: Sequence[str]  # by name
     runs: Sequence[str]
-    subjects: frozenset[tuple[str, str]]  # networks, and the data of each
+    claimed: Mapping[str, tuple[str, str]]  # network and data of each run that the claims are about
     made_by: str
 
     @classmethod
@@ -44,7 +45,7 @@ class Source:
             figures=[*experiment.figures, *experiment.own_drawings],
             tables=[*experiment.collected.values(), *experiment.own_tables],
             runs=list(experiment.runs),
-            subjects=frozenset((run.model, run.data) for run in experiment.runs.values()),
+            claimed={name: (run.model, run.data) for name, run in experiment.runs.items() if is_the_posters(run)},
             made_by=made_by(tables),
         )
 
@@ -62,22 +63,20 @@ class Workshop:
         return f"snakemake -c all {target} --configfile {self.file}"
 
     def for_claim(self, claim: str, model: str, data: str) -> list[Source]:
-        """The experiments that are evidence on a claim about a network and its data; of all networks where it has none.
+        """The experiments with evidence on a claim about a network and its data; of all networks where it has none.
 
         Args:
             claim: its letter.
             model: the network; empty: any.
             data: its data set.
         """
-        return [
-            source
-            for source in self.sources
-            if source.kind in kinds_for(claim) and (not model or (model, data) in source.subjects)
-        ]
+        return [source for source in self.sources if source.kind in kinds_for(claim) and _evidence(source, model, data)]
 
     def of_claim(self, claim: str, model: str, data: str) -> Making:
         """How the numbers of a verdict were made."""
-        return self._of(self.for_claim(claim, model, data), StudyFolder.of(self.study).table("claims"))
+        chosen = self.for_claim(claim, model, data)
+        making = self._of(chosen, StudyFolder.of(self.study).table("claims"))
+        return replace(making, runs=_each(run for source in chosen for run in _evidence(source, model, data)))
 
     def of_figure(self, name: str) -> Making:
         """How a figure was made."""
@@ -101,6 +100,11 @@ class Workshop:
             made_by="; ".join(_each(f"{source.experiment}: {source.made_by}" for source in sources)),
             command=self.command(target),
         )
+
+
+def _evidence(source: Source, model: str, data: str) -> list[str]:
+    """The runs that a claim about a network and its data rests on; about any, where there is no model."""
+    return [run for run, subject in source.claimed.items() if not model or subject == (model, data)]
 
 
 def _each(names: Iterator[str]) -> list[str]:

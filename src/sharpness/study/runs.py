@@ -17,6 +17,15 @@ FIELDS = tuple(COLUMNS.get(field.name, field.name) for field in fields(Run))
 NEUTRAL_COLUMNS = {COLUMNS.get(field, field): value for field, value in NEUTRAL.items()}
 
 
+# What the poster's claims are about: SGD or heavy ball on the cross-entropy, with no other schedule.
+POSTERS_FIELDS = ("optimizer", "schedule", "loss")
+
+
+def is_the_posters(run: Run) -> bool:
+    """Whether the claims are about a run: it was trained as the poster's are."""
+    return all(getattr(run, field) == NEUTRAL[field] for field in POSTERS_FIELDS)
+
+
 def as_csv(runs: Iterable[Run]) -> str:
     """One row per run: its name and its fields; a list as "1 50", an empty cell for null and for an empty list.
 

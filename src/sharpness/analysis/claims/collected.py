@@ -13,7 +13,7 @@ from sharpness.analysis.tables import batch_order
 from sharpness.study.kinds import KINDS
 from sharpness.study.measurement import required
 from sharpness.study.records import columns_of
-from sharpness.study.runs import FIELDS, NEUTRAL_COLUMNS
+from sharpness.study.runs import COLUMNS, FIELDS, NEUTRAL_COLUMNS, POSTERS_FIELDS
 
 _RUN = ["grid", "axis", "run", *FIELDS, "diverged", "lost"]
 # What the claims are decided from.
@@ -87,7 +87,7 @@ def of_the_posters_training(table: pd.DataFrame) -> pd.DataFrame:
     Args:
         table: with the fields of each run; columns that it lacks are as the poster has them.
     """
-    for column in ("optimizer", "schedule", "loss_function"):
+    for column in (COLUMNS.get(field, field) for field in POSTERS_FIELDS):
         if column in table:
             table = table[table[column].isna() | (table[column] == NEUTRAL_COLUMNS[column])]
     return table
