@@ -81,7 +81,8 @@ def test_no_claim_leads_to_runs_that_it_is_not_about():
 
     assert [source.experiment for source in workshop.for_claim("a", "simple_cnn", "digits")] == ["rates", "mixed"]
     runs = [study.runs[name] for name in workshop.of_claim("a", "simple_cnn", "digits").runs]
-    assert [(run.optimizer, run.schedule, run.loss) for run in runs] == [("{}", "{}", "cross_entropy")] * 3
+    assert {run.learning_rate for run in runs} >= {0.05, 0.1}
+    assert {(run.optimizer, run.schedule, run.loss) for run in runs} == {("{}", "{}", "cross_entropy")}
     assert workshop.of_claim("a", "resnet8", "digits").runs == []
 
 
