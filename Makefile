@@ -25,7 +25,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' Makefile
 
-demo: ## the poster's experiments on digits: three to four minutes on two cores
+demo: ## the poster's experiments on digits: some five minutes on two recent cores
 	@$(MAKE) --no-print-directory study STUDY=digits
 
 study: .venv/ready ## run a study (paper: config.yaml), then show what it found
@@ -40,7 +40,7 @@ config: .venv/ready ## the whole of STUDY, and where each value comes from: a li
 schema: .venv/ready ## the JSON schema of a study, for editors that check YAML
 	@PYTHONPATH=src python -m sharpness.study.keys
 
-cost: .venv/ready ## what a study will cost on this device, counted and calibrated within a minute, before any of it is run
+cost: .venv/ready ## what a study will cost on this device, counted and calibrated, before any of it is run
 	@$(SHARPNESS) cost $(STUDY)
 
 test: lint ## lint, types, unit tests, and a small study end to end: five minutes on two cores

@@ -91,6 +91,6 @@ def test_captions_say_what_was_trained_otherwise():
         },
     }
     caption = study_of(study, source="one").caption_for_people("a")
-    assert "loss mse; optimizer as usual, adam (beta2 0.9); schedule cosine (warmup 1)" in caption
+    assert "loss mse; optimizer sgd, adam (beta2 0.9); schedule cosine (warmup 1)" in caption
     del study["defaults"]
     assert "optimizer" not in study_of(study, source="one").caption_for_people("b")

@@ -140,7 +140,7 @@ class Explorer {
         if (!found) {
           chart.replaceChildren();
           chart.setAttribute("aria-label", "not measured");
-          reading.textContent = "Not measured of this run.";
+          reading.textContent = "Not measured for this run.";
           continue;
         }
         const { words, ...drawn } = this[name](found, epoch);

@@ -38,7 +38,7 @@ class Panel:
     def in_words(self) -> str:
         """What is drawn, for those who do not see it."""
         ends = [f"{line['label']}: peak {max(line['mean']):.3g}, end {line['mean'][-1]:.3g}" for line in self.lines]
-        return f"Largest eigenvalue of the Hessian over the epochs, by {self.title}. {'; '.join(ends)}."
+        return f"Largest eigenvalue over the epochs, by {self.title}. {'; '.join(ends)}."
 
 
 def panels(spectra: Iterable[pd.DataFrame]) -> list[Panel]:

@@ -48,7 +48,10 @@ def forecast(config: Path, threads: int = 1) -> None:
     runs = {job.run for job in work}
     # Runs of one network, shape, batch size and precision take the same time a step.
     calibrated = {_alike(run): run for run in runs}
-    print(f"Calibrating {len(calibrated)} kinds of runs on {_title(device)} ...", flush=True)
+    print(
+        f"Calibrating {len(calibrated)} kind{'' if len(calibrated) == 1 else 's'} of runs on {_title(device)} ...",
+        flush=True,
+    )
     start = _start_seconds()
     rates = {alike: _calibrate(run, device, start) for alike, run in calibrated.items()}
     parts = summed(work, {run: rates[_alike(run)] for run in runs})
@@ -56,9 +59,9 @@ def forecast(config: Path, threads: int = 1) -> None:
     for line in _lines(parts, "GPU hours" if device.type == "cuda" else "core hours"):
         print(line)
     print(
-        "\nSteps are updates and other gradients of a mini-batch. Products and hours are those to be expected, in\n"
-        "brackets those if no eigenvector converges before the study's limit. A run that stops early takes less;\n"
-        "jobs beside one another on one device take longer."
+        "\nSteps are updates and other gradients of a mini-batch. Products and hours are expected values; in\n"
+        "brackets the worst case, in which no eigenvector converges before the study's limit. A run that stops early\n"
+        "takes less; jobs beside one another on one device take longer."
         f" Calibrated in {time.monotonic() - began:.0f} s."
     )
     if fast_precision(device) == "float32" and _in_bfloat16(work):

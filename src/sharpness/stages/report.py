@@ -32,9 +32,9 @@ from sharpness.runtime.files import write_text
 from sharpness.runtime.stage import run_stage
 from sharpness.study.jobs import jobs
 from sharpness.study.paths import StudyFolder
-from sharpness.study.plan import Study, study_in
+from sharpness.study.plan import Experiment, Study, study_in
 from sharpness.study.records import RecordError
-from sharpness.study.runs import RUNS
+from sharpness.study.runs import RUNS, is_the_posters
 
 Content = TypeVar("Content")
 CLAIMS_COLUMNS = (
@@ -188,9 +188,17 @@ def _pictures(
             # What a figure's function says that it draws.
             alt=_drawn(function),
             caption=_read(captions / f"{function}.md", caption_of),
-            measured=study.caption_for_people(experiment.name),
+            measured=_measured(study, experiment),
             interactive=_interactive(function, tables[experiment.name, function]) if is_interactive else None,
         )
+
+
+def _measured(study: Study, experiment: Experiment) -> str:
+    """What was measured on what, and whether a caption's words about the poster are about it."""
+    words = study.caption_for_people(experiment.name)
+    if all(map(is_the_posters, experiment.runs.values())):
+        return words
+    return f"{words}. The poster is about SGD on the cross-entropy: for other training its words above need not hold"
 
 
 def _interactive(function: str, rows: pd.DataFrame) -> go.Figure | None:

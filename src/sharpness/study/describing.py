@@ -20,8 +20,8 @@ _HEAD = """\
 
 What can be measured at the checkpoints of a run, with which settings, and what the tables hold. This page is written
 by `python -m sharpness.study.describing measurements`, from the modules in `src/sharpness/measurements`. Each section
-of a study's file has named settings of one measurement; what a study does not say is as here. Before the columns below
-each table has the name of the run, the name of the settings, the checkpoint, step and epoch, and whether the run
+of a study's file has named settings of one measurement; keys that a study omits have these defaults. Before the columns
+below each table has the name of the run, the name of the settings, the checkpoint, step and epoch, and whether the run
 diverged or had stopped; behind them, what computed them.
 """
 _HISTORY = """## history
@@ -54,7 +54,7 @@ Single values may be given beside the file, and are checked as if they stood in 
     snakemake -n --configfile mine.yaml --config 'defaults={epochs: 3}' evaluation_examples=100
     sharpness plan mine --config defaults.epochs=3 evaluation_examples=100
 
-Snakemake itself refuses a key with points.
+Snakemake's own `--config` does not accept dotted keys.
 """
 _HEADER = ["Key", "Type", "Default", "What it is"]
 _EXPERIMENT = [
@@ -96,7 +96,7 @@ def _sections() -> Iterator[str]:
     yield from _keys(schema_of(Whole)["properties"], settings_in(Whole))
     yield (
         "## defaults\n\nThe fields of every run that a grid does not set. A default that follows from another field "
-        "follows it in a grid, too: from the least, where an axis has many values.\n"
+        "follows it in a grid, too; of an axis with several values, the smallest counts.\n"
     )
     yield from _keys(schema_of(Run)["properties"], settings_in(Run))
     yield (

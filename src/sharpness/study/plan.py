@@ -15,7 +15,7 @@ from typing import Any
 from sharpness.data import arrays
 from sharpness.data.catalogue import DataError
 from sharpness.runtime import own
-from sharpness.study import feasibility, nested
+from sharpness.study import feasibility
 from sharpness.study.axes import runs_of
 from sharpness.study.effective import Effective, effective
 from sharpness.study.file import parse_study
@@ -26,9 +26,11 @@ from sharpness.study.naming import subject
 from sharpness.study.paths import RunFolder
 from sharpness.study.registry import MEASUREMENTS
 from sharpness.study.run import NEUTRAL, Run, RunError
+from sharpness.study.runs import COLUMNS, as_record
 from sharpness.study.schedule import Schedule, chunks_of
 from sharpness.study.schema import StudyError, by_subject, follows, problems, without
 from sharpness.study.trial import name_of_measuring, name_of_trial, trial_of, trial_of_measuring
+from sharpness.study.varied import Axis
 
 __all__ = ["CLAIMS", "ENDS", "KINDS", "MEASUREMENTS", "Experiment", "Study", "study_in", "study_of"]
 
@@ -274,19 +276,9 @@ def _training_in_words(runs: Iterable[Run]) -> Iterator[str]:
     """What is trained by another loss, optimizer or schedule than SGD on the cross-entropy at its fields' rates."""
     runs = list(runs)
     for field in ("loss", "optimizer", "schedule"):
-        values = dict.fromkeys(getattr(run, field) for run in runs)
-        if set(values) != {NEUTRAL[field]}:
-            words = ["as usual" if value == NEUTRAL[field] else _in_words(value) for value in values]
-            yield f"{field} {', '.join(words)}"
-
-
-def _in_words(value: str) -> str:
-    """``adamw (beta2 0.95)``."""
-    if not value.startswith("{"):
-        return value
-    told = nested.as_mapping(value)
-    name = told.pop("name")
-    return f"{name} ({', '.join(f'{key} {each}' for key, each in told.items())})" if told else name
+        if any(getattr(run, field) != NEUTRAL[field] for run in runs):
+            axis = Axis(COLUMNS.get(field, field))
+            yield f"{field} {', '.join(dict.fromkeys(str(axis.value(as_record(run))) for run in runs))}"
 
 
 def study_in(path: Path, change: Callable[[Any], Any] = lambda study: study) -> Study:
