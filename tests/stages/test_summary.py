@@ -27,3 +27,13 @@ def test_every_verdict_is_told_whole_with_its_test_and_whether_it_is_confirmed(n
         assert line.startswith(f"{row['claim']}  {row['verdict']} *  ")
         assert IN_SHORT[row["claim"]] in line
         assert line.rstrip().endswith(f"({decided_by(row)})" if decided_by(row) else IN_SHORT[row["claim"]])
+
+
+def test_a_test_that_rejects_beside_an_undecided_verdict_says_on_which_images():
+    with (ROOT / "results/digits/published/tables/claims.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["verdict"] == "undecided" and row["p"]]
+    rejected = [row for row in rows if float(row["p"]) < 0.05]
+
+    assert {row["claim"] for row in rejected} == {"a", "e"}
+    assert all(decided_by(row).endswith(", on the measured images alone") for row in rejected)
+    assert not any("images" in decided_by(row) for row in rows if row not in rejected)

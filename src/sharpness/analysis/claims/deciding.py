@@ -42,6 +42,8 @@ different answers, the claim is undecided. Twenty claims at 5 % give one false v
 p stands beside each, for whoever wants to correct.
 """
 
+# What a claim wants that the measured examples and others answer differently.
+_BRACKET = "a narrower bracket"
 
 COLUMNS = (
     *("claim", "finding", "model", "data", "configuration", "verdict", "test", "p", "quantity", "measured", "effect"),
@@ -94,7 +96,7 @@ def bracketed(upper: Finding, lower: Finding) -> Finding:
     verdict = replace(_tested(verdict, "at both ends of the bracket"), measured=f"{verdict.measured}; {found}")
     if verdict.answer != other.answer:
         reason = f"{verdict.answer} by the eigenvalues of the measured examples, {other.answer} by those of others"
-        wanted = f"a narrower bracket, of more num_examples: {reason}"
+        wanted = f"{_BRACKET}, of more num_examples: {reason}"
         verdict = replace(verdict, answer="undecided", would_decide=wanted, seeds_needed=math.nan)
     return replace(upper, verdict=verdict)
 
@@ -149,13 +151,15 @@ def decided_by(row: Mapping[str, Any]) -> str:
     """``Page's L, p = 0.0093``: what decided a claim, to stand beside its verdict; empty where nothing was compared.
 
     Args:
-        row: of the table of verdicts: test, p.
+        row: of the table of verdicts: test, p, would_decide.
     """
     if not isinstance(row["test"], str) or not row["test"]:
         return ""
     name = re.split(r", of all parts|; ", row["test"])[0].replace(" over seeds", "").removesuffix(", exact")
     p = math.nan if row["p"] == "" else float(row["p"])
-    return name if math.isnan(p) else f"{name}, p = {number(p)}"
+    # The test of the measured images is not what left it undecided.
+    where = ", on the measured images alone" if str(row["would_decide"]).startswith(_BRACKET) else ""
+    return name if math.isnan(p) else f"{name}, p = {number(p)}{where}"
 
 
 def as_markdown(table: pd.DataFrame) -> str:
