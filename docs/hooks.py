@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 _LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)]*)?\))")
 _FOLDER = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]+)\)")
+_PICTURE = re.compile(r"!\[[^\]]*\]\(\.\./results/(\w+)/published/figures/(\w+)\.png\)")
 # Pages that are written elsewhere, by their names here.
 _FROM_THE_ROOT = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
 
@@ -104,7 +105,19 @@ def _figures() -> list[tuple[str, str]]:
     def led(link: re.Match[str]) -> str:
         return link[0] if "://" in link[2] else f"{link[1]}../{link[2]}{link[3]}"
 
-    return [(f"figures/{_slug(title)}.md", f"# {title}\n\n{_LINK.sub(led, body)}\n") for title, body in _sections()]
+    return [
+        (f"figures/{_slug(title)}.md", f"# {title}\n\n{_LINK.sub(led, body + _drawn_anew(body))}\n")
+        for title, body in _sections()
+    ]
+
+
+def _drawn_anew(body: str) -> str:
+    """For each picture of a page, its PDF and the command that draws it anew."""
+    return "".join(
+        f"\n\n[{name}.pdf](../results/{study}/published/figures/{name}.pdf) of the study `{study}` is drawn anew by "
+        f"`make figure STUDY={study} FIGURE={name}`."
+        for study, name in _PICTURE.findall(body)
+    )
 
 
 def _list_of_figures(markdown: str) -> str:
