@@ -51,6 +51,10 @@ def test_a_run_of_an_older_version_keeps_its_fields():
         ({"optimizer": "adam", "momentum": 0.9}, "adam does not use the field momentum"),
         ({"schedule": "cosin"}, "schedule has the name 'cosin', .*did you mean cosine"),
         ({"schedule": {"name": "cosine", "warmup": -1}}, "warmup must be at least 0, got -1"),
+        (
+            {"schedule": {"name": "steps", "epochs": 1}},
+            "epochs must be of type array, got 1; in a grid, write a list of lists",
+        ),
         ({"schedule": "steps"}, "schedule steps lacks epochs, after which"),
         ({"model_args": {"width": "1e-3"}}, "reads as text; write 0.001"),
         ({"model_args": {"width": float("nan")}}, "must be finite"),

@@ -66,7 +66,8 @@ def checked(given: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any
             raise ValueError(f"{name} has no {key!r}, {'; '.join([known_words(key, known[name]), *others])}")
         default, schema = known[name][key]
         if demand := unmet(value, schema):
-            raise ValueError(f"{key} {demand}, got {value}")
+            hint = "; in a grid, write a list of lists" if schema["type"] == "array" and value != [] else ""
+            raise ValueError(f"{key} {demand}, got {value}{hint}")
         if value != default:
             told[key] = value
     return told
