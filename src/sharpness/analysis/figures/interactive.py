@@ -26,7 +26,7 @@ ROW = 480  # pixels of height for each configuration
 
 
 def spectrum(spectrum: pd.DataFrame) -> go.Figure:
-    """The largest eigenvalues over the epochs on a log scale, from orange, the largest, to blue, with residuals on hovering.
+    """The largest eigenvalues over the epochs on a log scale, orange (the largest) to blue, with residuals on hovering.
 
     One panel per configuration; of several seeds, the first.
 

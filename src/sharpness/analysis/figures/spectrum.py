@@ -33,7 +33,7 @@ DECADES = 3  # of the logarithmic panel: what is below is noise around zero
 
 @styled
 def spectrum(spectrum: pd.DataFrame) -> Figure:
-    """The largest eigenvalues, from orange, the largest, to blue: over the whole run, and over its start on a log scale.
+    """The largest eigenvalues, orange (the largest) to blue: over the whole run, and over its start on a log scale.
 
     One row of panels per configuration; of several seeds, the first. A run so short that its start is most of it has
     one panel, the logarithmic one. A hatched band reaches from the largest down to the curvature along its eigenvector
