@@ -48,13 +48,13 @@ def eigenvalues(spectrum: pd.DataFrame) -> Figure:
     leading = leading[leading["rank"].isin(list(LINESTYLES))]
     grids = grid_axes(leading)
     rows = models(leading)
-    figure = Figure(figsize=(max(4.2, 3.3 * len(grids)), 0.4 + 3.0 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(max(6.4, 3.3 * len(grids)), 0.4 + 3.0 * len(rows)), layout="constrained")
     for part, of_model in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         panels = part.subplots(1, len(grids), squeeze=False, sharey=True)[0]
         for axes, (grid, axis) in zip(panels, grids.items(), strict=True):
             _draw_grid(axes, of_model[of_model["grid"] == grid], axis, num_panels=len(grids))
             axes.set_xlabel(early_label(of_model["epoch"].max()))
-        panels[0].set_ylabel(eigenvalue_in_words(of_model))
+        panels[0].set_ylabel(eigenvalue_in_words(of_model).replace("the pre", "the\npre"))
         part.suptitle(name_of(of_model))
     legend_below(figure, _legend(leading))
     return figure

@@ -152,7 +152,7 @@ def name_of_limit(rows: pd.DataFrame) -> str:
         return ""
     rate = "learning rate" if (rows["gamma"] == 1).all() else "(γ × learning rate)"
     if len(factors) > 1:
-        return f"2 / {rate}, times that of each optimizer"
+        return "stability limit of each optimizer"
     decay = factors[0] * _decays(rows).max()
     return f"{2 * factors[0]:.3g} / {rate}" + (f" - {decay:.2g}" if decay else "")
 
