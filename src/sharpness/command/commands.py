@@ -17,7 +17,6 @@ from sharpness.command.overrides import for_snakemake as handed
 from sharpness.command.overrides import merged, overrides
 from sharpness.command.parts import Part, parts_of
 from sharpness.command.progress import Progress, Shown
-from sharpness.data import arrays
 from sharpness.study.paths import RESULTS, StudyFolder
 from sharpness.study.plan import CLAIMS, study_in
 from sharpness.workflow.project import pipeline
@@ -70,8 +69,7 @@ def plan(study: str, config: Sequence[str] = (), for_snakemake: Sequence[str] = 
     for line in _table(parts_of(due)):
         print(line)
     # What code of one's own takes, planning cannot know.
-    own = any(run.own_code or arrays.is_own(run.data) for run in plan.runs.values())
-    cost = "" if own else f"What it costs: {CALLED} cost {study}. "
+    cost = "" if plan.trials else f"What it costs: {CALLED} cost {study}. "
     print(f"\n{cost}To run it: {CALLED} run {study}. Each job: {log}")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import sharpness
-from sharpness.data import arrays, catalogue
+from sharpness.data import catalogue
 from sharpness.hessian.loss import Loss, flatten
 from sharpness.hessian.operator import HessianOperator
 from sharpness.runtime.device import choose_device, fast_precision
@@ -41,7 +41,7 @@ def forecast(config: Path, threads: int = 1) -> None:
     """
     began = time.monotonic()
     study = study_in(config)
-    if any(run.own_code or arrays.is_own(run.data) for run in study.runs.values()):
+    if study.trials:
         raise ValueError(f"{config}: the cost of networks and data of your own cannot be forecast")
     device = choose_device(threads=threads)
     work = work_of(study, auto=fast_precision(device))
