@@ -54,7 +54,7 @@ def eigenvalues(spectrum: pd.DataFrame) -> Figure:
         for axes, (grid, axis) in zip(panels, grids.items(), strict=True):
             _draw_grid(axes, of_model[of_model["grid"] == grid], axis, num_panels=len(grids))
             axes.set_xlabel(early_label(of_model["epoch"].max()))
-        panels[0].set_ylabel(eigenvalue_in_words(of_model).replace("the pre", "the\npre"))
+        panels[0].set_ylabel(eigenvalue_in_words(of_model))
         part.suptitle(name_of(of_model))
     legend_below(figure, _legend(leading))
     return figure

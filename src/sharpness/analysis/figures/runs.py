@@ -85,7 +85,7 @@ def examples_in_words(rows: pd.DataFrame) -> str:
 def eigenvalue_in_words(rows: pd.DataFrame) -> str:
     """Of what the eigenvalues of a spectrum are, for an axis."""
     is_preconditioned = "preconditioner" in rows and bool(rows["preconditioner"].eq("optimizer").all())
-    return f"eigenvalue of the {'preconditioned ' if is_preconditioned else ''}Hessian"
+    return "eigenvalue of the\npreconditioned Hessian" if is_preconditioned else "eigenvalue of the Hessian"
 
 
 LOST = "diverged before the first measurement"
