@@ -63,7 +63,7 @@ def _spectra(table: pd.DataFrame) -> Iterator[str]:
             continue
         told = [_against(tools[name + aside], own, words) for name, words in _PEERS.items() if name + aside in tools]
         if low is not None:
-            told += [f"bfloat16 to 1e-2 takes {low.cpu_seconds / own.cpu_seconds:.0%} of that time"]
+            told += [f"bfloat16 to 1e-2 takes {100 * low.cpu_seconds / own.cpu_seconds:.0f} % of that time"]
         if aside == "" and (gradients := product.in_gradients(own.seconds, NUM_EXAMPLES)) is not None:
             told += [
                 f"{CHECKPOINTS} such spectra take as long as {CHECKPOINTS * gradients:,.0f} gradients of these examples"
