@@ -128,6 +128,15 @@ def test_a_block_is_preconditioned_by_its_own_part(regression):
     assert row["eigenvalue"] == pytest.approx(float(torch.linalg.eigvalsh(scaled)[-1]), rel=1e-4)
 
 
+def test_the_rate_that_a_plateau_has_cut_is_told_beside_the_eigenvalues(regression):
+    """Nothing else tells it: fields of the run alone do not say when the validation loss waited."""
+    landscape, state, _ = regression
+    waiting = replace(landscape, run=replace(landscape.run, plateau_patience=2))
+    rates = {row["learning_rate_now"] for row in SETTINGS.rows(waiting, replace(state, learning_rate=0.01), None)}
+    assert rates == {0.01}
+    assert "learning_rate_now" not in rows_of(regression)[0]
+
+
 def test_a_checkpoint_without_the_optimizers_state_has_no_preconditioned_spectrum(regression):
     with pytest.raises(ValueError, match="the checkpoint of step 7 has no state of the optimizer"):
         rows_of(regression, preconditioner="optimizer")

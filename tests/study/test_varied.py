@@ -48,6 +48,8 @@ def axis_along(name="mine", **axes):
             "schedule",
             ["times 0.1 after epoch 3", "plateau (patience 5)", "linear"],
         ),
+        ({"schedule": ["constant", {"name": "plateau"}]}, "schedule", ["constant", "plateau (patience 5)"]),
+        ({"schedule": [{"name": "plateau", "patience": [2, 5]}]}, "plateau_patience", [2, 5]),
         ({"learning_rate_epochs": [[], [1], [5]]}, "learning_rate_epochs", ["null", "1", "5"]),
         ({"model": "m.py:f", "model_args": {"width": [8, 16]}}, "model_args.width", [8, 16]),
         (

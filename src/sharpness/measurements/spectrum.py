@@ -84,6 +84,11 @@ class Spectrum(OfHessian):
             "optimizer: all of these are of the preconditioned Hessian, without a unit; else there is no such column",
             optional=True,
         ),
+        "learning_rate_now": Column(
+            "of the next update, where a plateau of the validation loss cuts it; else there is no such column",
+            "weight² / nat",
+            optional=True,
+        ),
         "num_examples": Column("training examples of the Hessian"),
     }
 
@@ -221,6 +226,8 @@ class Spectrum(OfHessian):
         found = self._found(landscape, checkpoint)
         pairs, outside = found.pairs, found.outside
         norm = self._frobenius_norm(landscape, checkpoint, found.operator, pairs)
+        # Whatever else changes the rate follows from the run's fields.
+        is_cut = landscape.run.plateau_patience is not None
         if self.keep_vectors:
             landscape.keep(checkpoint, pairs, found.operator)
         largest = enumerate(zip(pairs.eigenvalues, pairs.residuals, strict=True))
@@ -246,6 +253,7 @@ class Spectrum(OfHessian):
                 "search_precision": found.precision,
                 **norm,
                 **({"preconditioner": self.preconditioner} if self.preconditioner else {}),
+                **({"learning_rate_now": checkpoint.learning_rate} if is_cut else {}),
                 "num_examples": found.num_examples,
             }
 

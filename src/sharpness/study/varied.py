@@ -113,7 +113,11 @@ def _axes_within(runs: Sequence[Mapping[str, Any]]) -> Iterator[Axis]:
     differing = [field for field in FIELDS if field not in ("seed", *_PANELS) and _differs(field, runs)]
     if "optimizer" in differing:
         yield from _within_mapping("optimizer", runs, absorbed=["momentum"] if "momentum" in differing else [])
-    if "schedule" in differing or ("plateau_patience" in differing and "learning_rate_epochs" in differing):
+    # Among runs that wait for no plateau, a patience is a schedule of its own.
+    is_schedule = "learning_rate_epochs" in differing or any(
+        _plain(run.get("plateau_patience")) == "null" for run in runs
+    )
+    if "schedule" in differing or ("plateau_patience" in differing and is_schedule):
         yield from _within_mapping(
             "schedule", runs, absorbed=[each for each in (*_CHANGES, "plateau_patience") if each in differing]
         )

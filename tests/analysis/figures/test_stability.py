@@ -106,13 +106,31 @@ def test_a_limit_moves_with_the_learning_rate(schedule):
     assert list(course.get_ydata()) == pytest.approx(list(limits_of(rows)))
 
 
-def test_a_rate_that_is_cut_has_two_limits_and_one_that_waits_for_a_plateau_none():
+def test_a_rate_that_is_cut_has_two_limits_and_one_that_waits_for_a_plateau_those_that_were_measured():
     fields = {"num_training": 100, "batch_size": "full", "epochs": 4, "learning_rate_factor": 0.1}
     rows = pd.concat([rows_of(step=step, learning_rate_epochs="2 3", **fields) for step in range(4)])
 
     assert list(limits_of(rows)) == pytest.approx([20, 20, 200, 2000])
     assert limits_of(rows.assign(plateau_patience=3.0)).isna().all()
     assert legend_of_limit(rows.assign(plateau_patience=3.0)) == []
+    told = rows.assign(plateau_patience=3.0, learning_rate_now=[0.1, 0.1, 0.1, 0.01], learning_rate_epochs="")
+    assert list(limits_of(told)) == pytest.approx([20, 20, 20, 200])
+    axes = Figure().add_subplot()
+    draw_limits(axes, told.assign(epoch=told["step"], schedule="{}"), ["black"] * 4)
+    (course,) = axes.get_lines()
+    assert course.get_drawstyle() == "steps-post"  # the rate stays until it is cut
+    other = told.assign(learning_rate_now=[0.1, 0.01, 0.01, 0.01], run="other seed")
+    axes = Figure().add_subplot()
+    draw_limits(
+        axes, pd.concat([told.assign(run="seed"), other]).assign(epoch=lambda rows: rows["step"]), ["black"] * 8
+    )
+    assert sorted(list(line.get_ydata()) for line in axes.get_lines()) == [
+        pytest.approx([20, 20, 20, 200]),
+        pytest.approx([20, 200, 200, 200]),
+    ]
+    # A table of several runs has no number where nothing cuts a rate.
+    fixed = rows.assign(learning_rate_now=float("nan"), learning_rate_epochs="")
+    assert list(limits_of(pd.concat([told, fixed]))) == pytest.approx([20, 20, 20, 200, 20, 20, 20, 20])
 
 
 def test_the_claims_are_about_sgd_on_the_cross_entropy():

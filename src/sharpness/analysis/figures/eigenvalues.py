@@ -75,7 +75,8 @@ def _draw_grid(axes: Axes, rows: pd.DataFrame, axis: Axis, *, num_panels: int) -
     log_y(axes)
     for value, colour in colours.items():
         draw_bracket(axes, rows[rows[grid] == value], colour=colour)
-    is_one = grid != "learning_rate" and limits_of(rows.drop_duplicates("run")).nunique() < 2
+    # To rounding, since a schedule is followed in updates, of which an epoch has more with smaller batches.
+    is_one = grid != "learning_rate" and limits_of(rows).map("{:.6g}".format).groupby(rows["epoch"]).nunique().max() < 2
     draw_limits(axes, rows, rows[grid].map(dict.fromkeys(colours, "black") if is_one else colours))
     fixed = fixed_in_words(rows, axis)
     lines = [Line2D([], [], color=colour, label=text(value)) for value, colour in colours.items()]

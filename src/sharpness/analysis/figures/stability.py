@@ -81,7 +81,7 @@ def _decays(rows: pd.DataFrame) -> pd.Series:
 
 
 def _rates(rows: pd.DataFrame) -> pd.Series:
-    """The learning rate of the next update; NaN where it was cut on a plateau, which no table tells."""
+    """The learning rate of the next update; NaN where a plateau cuts it and the table does not tell."""
     rates = rows["learning_rate"]
     if not _is_scheduled(rows).any():
         return rates
@@ -106,7 +106,7 @@ def _is_scheduled(rows: pd.DataFrame) -> pd.Series:
 
 def _rate(run: dict[str, Any]) -> float:
     if pd.notna(run.get("plateau_patience")):
-        return math.nan
+        return float(run.get("learning_rate_now", math.nan))
     size = run["num_training"] if run["batch_size"] in ("full", math.inf) else int(run["batch_size"])
     steps_per_epoch = int(run["num_training"]) // int(size)
     told = nested.as_mapping(run.get("schedule", nested.EMPTY))
@@ -128,16 +128,25 @@ def draw_limits(axes: Axes, rows: pd.DataFrame, colours: Sequence[str] | pd.Seri
     table = pd.DataFrame(
         {"limit": limits_of(rows).to_numpy(), "colour": list(colours), "moves": _is_scheduled(rows).to_numpy()}
     )
+    # A rate that is cut stays until it is cut again.
+    table["style"] = [
+        "steps-post" if each == nested.EMPTY else "default" for each in _column(rows, "schedule", nested.EMPTY)
+    ]
     fixed = table[~table["moves"]]
     for limit, colour in dict(zip(fixed["limit"], fixed["colour"], strict=True)).items():
         if math.isnan(limit):
             continue
         axes.axhline(limit, color=colour, zorder=0, **LOOK)
-    for colour, moving in table.assign(epoch=_column(rows, "epoch", np.nan).to_numpy())[table["moves"]].groupby(
-        "colour", sort=False
-    ):
-        course = moving.groupby("epoch")["limit"].mean().dropna()
-        axes.plot(course.index, course, color=colour, zorder=0, **LOOK)
+    moving = table.assign(epoch=_column(rows, "epoch", np.nan).to_numpy(), run=_column(rows, "run", "").to_numpy())[
+        table["moves"]
+    ]
+    # Seeds that wait for a plateau are cut at different times; those of other schedules share their course.
+    courses = {
+        (colour, style, tuple(of_run.groupby("epoch")["limit"].first().dropna().items()))
+        for (colour, style, _), of_run in moving.groupby(["colour", "style", "run"], sort=False)
+    }
+    for colour, style, course in sorted(course for course in courses if course[-1]):
+        axes.plot(*zip(*course, strict=True), color=colour, zorder=0, drawstyle=style, **LOOK)
     axes.set_ylim(seen)
 
 
