@@ -126,13 +126,16 @@ def test_no_torch_is_imported_for_planning():
     [
         ("import os\nimport no_such_module_here\n", "line 2: there is no module 'no_such_module_here'"),
         ("from no_such_package.part import name\n", "line 1: there is no module 'no_such_package.part'"),
+        ("import os\nfrom helper import two\n", "line 2: {folder}/helper.py defines no 'two'; it has three"),
+        ("from nets.deep import narow\n", "line 1: {folder}/nets/deep.py defines no 'narow'; it has"),
+        ("from nets import shallow\n", "line 1: {folder}/nets/__init__.py defines no 'shallow'; it has"),
     ],
 )
-def test_a_module_that_is_nowhere_is_told_with_its_line_before_anything_runs(folder, text, said):
+def test_what_is_nowhere_is_told_with_its_line_before_anything_runs(folder, text, said):
     (folder / "other.py").write_text(f"{text}\n\ndef build():\n    return 1\n")
     with pytest.raises(OwnError) as error:
         own.check("other.py:build")
-    assert f"other.py, {said}" in str(error.value)
+    assert f"other.py, {said.format(folder=folder)}" in str(error.value)
 
 
 @pytest.mark.parametrize(

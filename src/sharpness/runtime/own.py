@@ -97,19 +97,28 @@ def check(reference: str) -> None:
     name = _parts(reference)[1]
     for file in _found(reference)[0]:
         _check_imports(Path(file))
+    if without := _said_without(path, name):
+        raise OwnError(without)
+
+
+def _said_without(path: Path, name: str) -> str:
+    """Say that a file does not define a name, and what it has; "" where it does, or may while it runs."""
     names = definitions.names(path)
-    if name not in names and "*" not in names and "__getattr__" not in names:
-        known = get_close_matches(name, names, n=1) or sorted(each for each in names if not each.startswith("_"))
-        raise OwnError(f"{path} defines no {name!r}; it has {', '.join(known) or 'nothing'}")
+    if name in names or names & {"*", "__getattr__"}:
+        return ""
+    known = get_close_matches(name, names, n=1) or sorted(each for each in names if not each.startswith("_"))
+    return f"{path} defines no {name!r}; it has {', '.join(known) or 'nothing'}"
 
 
 def _check_imports(path: Path) -> None:
-    """Check that the modules exist that a file imports in any case, not below an ``if`` or ``try``.
+    """Check that there is what a file imports in any case, not below an ``if`` or ``try``.
 
     Raises:
-        OwnError: one is neither installed nor beside the file or the study.
+        OwnError: a module is neither installed nor beside the file or the study, or one of the user's lacks a name.
     """
     for node in definitions.parsed(path).body:
+        if isinstance(node, ast.ImportFrom):
+            _check_names(path, node)
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and not node.level:
             names = [str(node.module)]
@@ -118,6 +127,37 @@ def _check_imports(path: Path) -> None:
             if not any(_files(path, package, 0)) and not _is_folder(path, package) and not _is_installed(package):
                 place = f"{path}, line {node.lineno}"
                 raise OwnError(f"{place}: there is no module {name!r}, installed or beside the study")
+
+
+def _check_names(path: Path, node: ast.ImportFrom) -> None:
+    """Check that the user's file from which another imports names has them.
+
+    Raises:
+        OwnError: it lacks one.
+    """
+    module = _module_file(path, node.module or "", node.level)
+    if module is None:
+        return
+    text = module.read_text("utf-8", "replace")
+    for name in (alias.name for alias in node.names if alias.name != "*"):
+        is_module = _module_file(path, f"{node.module or ''}.{name}".lstrip("."), node.level) is not None
+        # A name that the text has elsewhere may be made as it runs.
+        if is_module or (module.parent / name).is_dir() or re.search(rf"\b{name}\b", text):
+            continue
+        if without := _said_without(module, name):
+            raise OwnError(f"{path}, line {node.lineno}: {without}")
+
+
+def _module_file(path: Path, name: str, level: int) -> Path | None:
+    """The user's file from which names are imported; None where it is another's, or a folder without a file."""
+    if not level and name.partition(".")[0] in sys.stdlib_module_names:
+        return None
+    for root in [path.parents[level - 1]] if level else _roots(path):
+        whole = root.joinpath(*name.split(".")) if name else root
+        for file in (whole / "__init__.py", whole.with_name(f"{whole.name}.py")):
+            if file.is_file():
+                return file
+    return None
 
 
 def _is_folder(path: Path, package: str) -> bool:
