@@ -88,7 +88,7 @@ def test_memory_that_was_filled_is_not_refused(write):
     ("body", "said"),
     [
         ("def build():\n    return 3\n", "must return a torch.nn.Module, got int"),
-        ("build = 3\n", "must be a function that returns a torch.nn.Module, is a int"),
+        ("build = 3\n", "must be a function that returns a torch.nn.Module, got int"),
         ("def build(depth):\n    return nn.Linear(depth, 1)\n", "missing 1 required positional argument: 'depth'"),
         ("def build():\n    return nn.ReLU()\n", "has no parameters"),
         ("def build():\n    return nn.LazyLinear(3)\n", "has no shape yet"),

@@ -39,7 +39,7 @@ def drawn(code: str, frames: Mapping[str, pd.DataFrame]) -> Any:
     """
     draw, place = own.load(code), own.place_of_definition(code)
     if not callable(draw):
-        raise OwnError(f"{place}: must be a function that returns a matplotlib figure, is a {type(draw).__name__}")
+        raise OwnError(f"{place}: must be a function that returns a matplotlib figure, got {type(draw).__name__}")
     parameters = inspect.signature(draw).parameters.values()
     takes_all = any(each.kind == each.VAR_KEYWORD for each in parameters)
     wanted = {each.name: each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}

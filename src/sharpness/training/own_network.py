@@ -36,7 +36,7 @@ def build(
     function = own.load(reference)
     place = own.place_of_definition(reference)
     if not callable(function):
-        raise OwnError(f"{place}: must be a function that returns a torch.nn.Module, is a {type(function).__name__}")
+        raise OwnError(f"{place}: must be a function that returns a torch.nn.Module, got {type(function).__name__}")
     given = {"input_shape": input_shape, "num_classes": num_classes}
     taken = {name: value for name, value in given.items() if name in _parameters(function) and name not in arguments}
     model, again = (_built(reference, function, {**taken, **arguments}, place, seed) for _ in range(2))
