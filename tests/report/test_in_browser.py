@@ -242,6 +242,13 @@ def test_no_page_scrolls_sideways_as_a_whole_and_all_charts_are_as_wide_as_their
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
     charts = "[...document.querySelectorAll('.chart')].filter(chart => chart.firstChild)"
     assert opened.evaluate(f"{charts}.every(chart => chart.firstChild.clientWidth <= chart.clientWidth + 1)")
+    outside = opened.evaluate(
+        f"""{charts}.flatMap(chart => [...chart.querySelectorAll(".label")].filter(label => {{
+            const [words, frame] = [label, chart].map(node => node.getBoundingClientRect());
+            return words.left < frame.left - 1 || words.right > frame.right + 1;
+        }}).map(label => label.textContent))"""
+    )
+    assert outside == []
 
 
 def test_everything_can_be_reached_by_the_keyboard_and_has_a_name(opened):

@@ -80,8 +80,8 @@ const draw = (holder, chart) => {
   }
   for (const tick of ticksOf(chart.x.kind, chart.x.low, chart.x.high, Math.max(2, inner.width / 50)))
     drawing("text", { x: x(tick), y: bottom + 15, "text-anchor": "middle" }, svg, format(tick));
-  drawing("text", { x: room.left + inner.width / 2, y: height - 4, "text-anchor": "middle", class: "label" }, svg,
-    chart.x.label);
+  const label = drawing("text",
+    { x: room.left + inner.width / 2, y: height - 4, "text-anchor": "middle", class: "label" }, svg, chart.x.label);
   drawing("path", { d: `M${room.left} ${room.top}V${bottom}H${width - room.right}`, class: "axis" }, svg);
   const inside = drawing("g", { "clip-path": `url(#${clip})` }, svg);
   const path = (xs, ys) => {
@@ -123,6 +123,10 @@ const draw = (holder, chart) => {
       drawing("circle", { cx: x(point.x), cy: y(point.y), r: point.size || 4, fill: point.colour, class: "point" },
         inside);
   holder.replaceChildren(svg);
+  // On a phone two runs side by side have little room for the words below an axis.
+  const long = label.getComputedTextLength();
+  if (long > inner.width) label.setAttribute("x", width / 2);
+  if (long > width) label.style.fontSize = `${(12 * width) / long}px`;
 };
 draw.count = 0;
 
