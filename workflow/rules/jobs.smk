@@ -1,6 +1,5 @@
 """How jobs start: by which sources, in which environment, on this machine as forks of one process."""
 
-from importlib.metadata import PackageNotFoundError
 from shlex import quote
 
 from sharpness.workflow import failures, forkserver, jobserver
@@ -52,7 +51,5 @@ onerror:
 
 def installed(package):
     """Name and version of a package, for the parameters of what computes with it: another one gives other results."""
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:
-        return f"{package} of the rule's own environment"
+    found = installed_here(package)
+    return f"{package} of the rule's own environment" if found is None else f"{package} {found}"

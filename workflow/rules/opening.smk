@@ -3,7 +3,7 @@
 import os
 import sys
 from base64 import urlsafe_b64encode
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
@@ -95,9 +95,19 @@ def is_recorded(path):
     return any((Path(".snakemake") / kind / place).exists() for kind in ("metadata", "incomplete"))
 
 
+def installed_here(package):
+    """The version of a package that jobs import; None where rules have an environment of their own."""
+    if workflow.deployment_settings.deployment_method:
+        return None
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 # What was made by other settings or other code, Snakemake makes anew where it knows; where not, the results tell.
 if workflow.is_main_process and not ROOT:
     try:
-        planned.check_finished(STUDY, Path(FOLDER.root), is_recorded=is_recorded, torch=version("torch"))
+        planned.check_finished(STUDY, Path(FOLDER.root), is_recorded=is_recorded, torch=installed_here("torch"))
     except RecordError as error:
         sys.exit(str(error))

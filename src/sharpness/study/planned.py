@@ -80,14 +80,14 @@ def digest(study: Study) -> str:
     return settings_digest(asked | {key: study.config[key] for key in whole})
 
 
-def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], bool], torch: str) -> None:
+def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], bool], torch: str | None) -> None:
     """Check finished tables and verdicts of which nobody knows how they were made but they themselves.
 
     Args:
         study: what they must be of.
         results: its folder.
         is_recorded: whether it is known of a file how it was made, so that it is made anew where that changed.
-        torch: the version that is installed.
+        torch: the version that jobs import; None where it is not known.
 
     Raises:
         RecordError: one was computed by other settings or code, on other data than the others, or for another early
@@ -135,7 +135,7 @@ def check_finished(study: Study, results: Path, *, is_recorded: Callable[[str], 
         raise RecordError(f"{path} is not the study as it stands, {_UNRECORDED}")
 
 
-def _check_own_table(asked: Wanted, path: Path, torch: str, references: Sequence[str]) -> None:
+def _check_own_table(asked: Wanted, path: Path, torch: str | None, references: Sequence[str]) -> None:
     rows = read_rows(path, "own")
     if different := differing_own(rows, asked, references[-1]):
         raise RecordError(f"{path} {different}, {_UNRECORDED}")
@@ -191,7 +191,7 @@ def _epochs_of_results(path: Path) -> set[str]:
         return {row.get("validation_epoch") or "nobody knows" for row in csv.DictReader(file)}
 
 
-def _check_code(asked: Wanted, row: dict[str, str], path: Path, torch: str) -> None:
+def _check_code(asked: Wanted, row: dict[str, str], path: Path, torch: str | None) -> None:
     for what, theirs, ours in codes(asked, row, closure.version, torch):
         if theirs != ours:
             raise RecordError(
@@ -201,15 +201,16 @@ def _check_code(asked: Wanted, row: dict[str, str], path: Path, torch: str) -> N
 
 
 def codes(
-    asked: Wanted, row: Mapping[str, str], version: Callable[..., str], torch: str
+    asked: Wanted, row: Mapping[str, str], version: Callable[..., str], torch: str | None
 ) -> Iterator[tuple[str, str, str]]:
-    """In words what code computed a row of a table, its version there, and its ``version`` here; ``torch`` too."""
+    """In words what code computed a row of a table, its version there, and its ``version`` here; and ``torch``."""
     stage = asked.training if asked.measurement == "history" else asked.measurement
     for name, theirs in ((stage, row["code"]), (asked.training, row.get("trained_by"))):
         if theirs is not None:
             modules = [f"sharpness.stages.{name}"] if name == asked.training else code_of(name)
             yield f"code of the stage {name}", theirs, version(*modules)[:12]
-    yield "torch", row["torch"].partition("+")[0], torch.partition("+")[0]
+    if torch is not None:
+        yield "torch", row["torch"].partition("+")[0], torch.partition("+")[0]
 
 
 def differing_own(rows: Sequence[Mapping[str, str]], asked: Wanted, code: str) -> str:
