@@ -17,7 +17,7 @@ $(error STUDY=$(STUDY): there is no $(lastword $(CONFIG)); there are paper $(sor
 endif
 endif
 # A worker for each core, of one thread; tests are handed out one by one.
-PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --dist loadgroup
+PYTEST = OMP_NUM_THREADS=1 python -m pytest --numprocesses auto
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: demo study figure config schema cost test test-all lint publish readme findings docs bench bench-gpu clean clean-state help

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +56,30 @@ settings.load_profile("without a deadline")
 def pytest_xdist_auto_num_workers() -> int:
     """As many as this process has cores, of which a core may have two; each worker holds half a gigabyte of torch."""
     return min(8, len(os.sched_getaffinity(0)))
+
+
+# Files whose tests look at one thing that takes long to make: one worker makes it, and runs them all.
+TOGETHER = {
+    "tests/end_to_end/test_own.py",
+    "tests/hessian/test_distributed.py",
+    "tests/report/test_in_browser.py",
+    "tests/runtime/test_closure.py",
+    "tests/test_packaging.py",
+    "tests/test_site.py",
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker one test after the other, and whole files of ``TOGETHER``."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if file in TOGETHER else nodeid
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
