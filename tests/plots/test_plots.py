@@ -76,6 +76,58 @@ def test_a_slice_is_the_loss_along_the_vector_itself(problem):
     assert list(parabola) == pytest.approx(expected, rel=1e-3)
 
 
+def test_a_slice_of_a_preconditioned_operator_goes_where_its_eigenvalue_is_the_curvature(problem):
+    """Along D^-1/2 v, for a D that is far from a multiple of one."""
+    size = HessianOperator(*problem).shape[0]
+    divisor = torch.linspace(0.05, 2, size, dtype=torch.float64)
+    operator = HessianOperator(*problem, preconditioner=divisor)
+    vector = top_eigenpairs(operator, 1, tolerance=1e-5).eigenvectors[0]
+    direction = vector.double() / divisor.sqrt()
+    assert torch.allclose(operator.direction(vector).double(), direction, rtol=1e-5)
+
+    axes = plot_slice(operator, vector, distance=0.2, num_points=3)
+
+    _, losses = line_of(axes, "loss")
+    assert list(losses) == pytest.approx([loss_at(problem, place * direction) for place in (-0.2, 0, 0.2)], rel=1e-5)
+    step = 1e-3
+    around = [loss_at(problem, place * direction) for place in (-step, 0, step)]
+    (_, parabola), curvature = line_of(axes, "parabola"), (around[2] - 2 * around[1] + around[0]) / step**2
+    assert (parabola[2] - 2 * parabola[1] + parabola[0]) / 0.2**2 == pytest.approx(curvature, rel=1e-3)
+    words, _, number = axes.lines[0].get_label().partition(" = ")
+    assert (words, float(number)) == ("parabola of v'D^-½HD^-½v", pytest.approx(curvature, rel=1e-3))
+    vectors = top_eigenpairs(operator, 2).eigenvectors
+    contours = plot_plane(operator, vectors, distance=0.2, num_points=3).collections[0]
+    first, second = vectors.double() / divisor.sqrt()
+    corners = [loss_at(problem, x * first + y * second) for x in (-0.2, 0, 0.2) for y in (-0.2, 0, 0.2)]
+    assert (contours.zmin, contours.zmax) == pytest.approx((min(corners), max(corners)), rel=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "letter"), [("hessian", "H"), ("ggn", "G"), ("gradient_covariance", "C")])
+def test_a_parabola_is_named_by_its_curvature(problem, kind, letter):
+    operator = HessianOperator(*problem, curvature=kind)
+    vector = top_eigenpairs(operator, 1).eigenvectors[0]
+    axes = plot_slice(operator, vector, num_points=3)
+    assert axes.lines[0].get_label() == f"parabola of v'{letter}v = {float(vector @ (operator @ vector)):.4g}"
+
+
+@pytest.mark.parametrize(
+    ("vector", "error", "said"),
+    [
+        (torch.ones(4) / 2, ValueError, "vector must be one vector [66], such as pairs.eigenvectors[0], got [4]"),
+        ([1.0, 0.0], TypeError, "vector must be a tensor [P], such as pairs.eigenvectors[0], got list"),
+    ],
+    ids=["length", "kind"],
+)
+def test_what_is_no_vector_of_the_operator_is_refused(problem, vector, error, said):
+    with pytest.raises(error) as told:
+        plot_slice(HessianOperator(*problem), vector)
+    assert str(told.value) == said
+    with pytest.raises(TypeError, match="operator must be a HessianOperator, whose loss is drawn, got Tensor"):
+        plot_slice(torch.eye(4), torch.ones(4) / 2)
+    unit = torch.eye(66)[0].double()
+    assert plot_slice(HessianOperator(*problem), unit, num_points=3).lines  # of another type, converted
+
+
 def test_a_slice_goes_by_itself_as_far_as_the_curvature_doubles_the_loss(problem):
     operator = HessianOperator(*problem)
     pairs = top_eigenpairs(operator, 1, tolerance=1e-5)

@@ -366,6 +366,17 @@ class HessianOperator:
             total = self._processes.add(evaluation.total(loss, weights, self._state[1], chunks))
             return float(total / self._num_terms + loss.penalty(weights))
 
+    def direction(self, vector: Tensor | np.ndarray[Any, Any]) -> Tensor:
+        """Return the direction of the weights that ``vector`` [P] stands for: D^-1/2 times it with a preconditioner.
+
+        The loss along it, as ``value`` has it, curves as the operator says of the vector.
+
+        Raises:
+            ValueError: the vector has the wrong shape or device.
+        """
+        given = arguments.vector(vector, self.shape[0], self.dtype, self.device)
+        return given if self._inverse_root is None else given * self._inverse_root
+
     def gradient(self) -> Tensor:
         """Compute the gradient of the loss on the examples, L2 term included, [P]."""
         with self._undisturbed():
