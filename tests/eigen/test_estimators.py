@@ -426,3 +426,18 @@ def test_numbers_that_are_not_whole_and_no_generator_are_refused(estimate, names
             estimate(torch.eye(3), **{**fitting, name: number}, generator=stream())
     with pytest.raises(TypeError, match=r"^generator "):
         estimate(torch.eye(3), **fitting, generator=None)
+
+
+def test_an_operator_that_uses_one_buffer_for_all_products_is_estimated_as_any_other():
+    matrix = torch.randn(40, 40, generator=stream(), dtype=torch.float64)
+    matrix = matrix + matrix.T
+
+    class Reusing:
+        shape, dtype, device = (40, 40), torch.float64, torch.device("cpu")
+        buffer = torch.empty(40, dtype=torch.float64)
+
+        def __matmul__(self, vector):
+            return torch.mv(matrix, vector, out=self.buffer)
+
+    one, other = (frobenius_norm(each, num_products=20, generator=stream()) for each in (Reusing(), matrix))
+    assert one == other

@@ -16,7 +16,8 @@ class Network(nn.Module):
     def __init__(self, function=lambda logits: logits):
         super().__init__()
         self.function = function
-        self.head = nn.Linear(72, 3)
+        with torch.random.fork_rng(devices=[]):
+            self.head = nn.Linear(72, 3)
 
     def forward(self, images):
         return self.function(self.head(images.flatten(1)))
@@ -260,3 +261,76 @@ def test_a_difference_of_gradients_finds_a_small_fault_in_a_large_matrix(generat
         lambda step: matrix @ (weights + step * vector) + (weights + step * vector) ** 3, (1 + error) * image, 1.0
     )
     assert found == pytest.approx(error, rel=5e-2, abs=1e-7)
+
+
+class Cut(nn.Module):
+    """Two layers and a scale, joined by a function of them all."""
+
+    def __init__(self, function):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            self.first, self.last, self.scale = nn.Linear(6, 5), nn.Linear(5, 3), nn.Parameter(torch.tensor(1.5))
+        self.function = function
+
+    def forward(self, inputs):
+        return self.function(self, inputs)
+
+
+def without_a_graph(network, inputs):
+    with torch.no_grad():
+        hidden = network.first(inputs).tanh()
+    return network.last(hidden) * network.scale
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda self, x: self.last(torch.special.modified_bessel_i0(self.first(x))) * self.scale, "first.weight"),
+        (lambda self, x: self.last(self.first(x).tanh()) * self.scale.item(), "scale"),
+        (lambda self, x: self.last(self.first(x).tanh()) * self.scale.data, "scale"),
+        (lambda self, x: self.last(self.first(x).tanh()) * self.scale.detach() + self.scale * 0, "scale"),
+        (without_a_graph, "first.weight"),
+    ],
+    ids=["a function without a derivative", "item", "data", "detach", "no_grad"],
+)
+def test_a_path_that_is_cut_off_from_the_weights_is_refused_by_their_name(generator, function, name):
+    """The Hessian would be that of another loss, in which these weights are constants."""
+    inputs, targets = torch.randn(9, 6, generator=generator), torch.arange(9) % 3
+    with pytest.raises(
+        RuntimeError, match=f"is not that of its loss, which does not reach {name}: something is detached"
+    ):
+        HessianOperator(Cut(function), inputs, targets)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda self, x: self.last(torch.special.i0(self.first(x))) * self.scale,
+        lambda self, x: self.last(self.first(x).relu()),  # the scale is not used
+        lambda self, x: self.last((self.first(x) - 100).relu()) * self.scale,  # every unit is dead
+    ],
+    ids=["a function with one", "unused", "dead"],
+)
+def test_weights_without_a_gradient_that_the_loss_does_not_depend_on_are_no_fault(generator, function):
+    inputs, targets = torch.randn(9, 6, generator=generator), torch.arange(9) % 3
+    HessianOperator(Cut(function), inputs, targets)
+
+
+def test_outputs_without_any_graph_are_refused(generator):
+    inputs, targets = torch.randn(9, 72, generator=generator), torch.arange(9) % 3
+    with pytest.raises(ValueError, match="what Network returns does not depend on the weights of the model"):
+        HessianOperator(Network(torch.Tensor.detach), inputs, targets)
+
+
+def test_a_table_that_scales_its_gradients_by_how_often_they_occur_is_refused():
+    tokens = torch.cat([torch.arange(20).view(4, 5), torch.zeros(4, 5, dtype=torch.int64)])  # twice late only
+    with torch.random.fork_rng(devices=[]):
+        model = nn.Sequential(nn.Embedding(20, 4, scale_grad_by_freq=True), nn.Flatten(), nn.Linear(20, 3))
+    with pytest.raises(ValueError, match=r"0 \(Embedding\) with scale_grad_by_freq has gradients that are not those"):
+        HessianOperator(model, tokens, torch.arange(8) % 3)
+
+
+def test_outputs_that_are_not_finite_are_told_as_such(generator):
+    inputs, targets = torch.randn(9, 72, generator=generator), torch.arange(9) % 3
+    with pytest.raises(FloatingPointError, match="what Network returns is not finite for the first examples"):
+        HessianOperator(Network(lambda logits: logits * float("nan")), inputs, targets)

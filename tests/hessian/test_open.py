@@ -364,7 +364,7 @@ def test_batches_that_grow_are_kept_as_far_as_their_largest_allows(precision, ge
     expected = dense(model, nn.CrossEntropyLoss(), inputs, targets, "hessian")
     sentences = Fresh([(x[None], y[None]) for x, y in batches])  # which cannot be joined
     whole = nn.Sequential(Tokens(model))
-    with pytest.raises(ValueError, match=r"memory_budget=[0-9,]+ bytes is too little"):
+    with pytest.raises(ValueError, match=r"memory_budget leaves [0-9,]+ bytes for a chunk"):
         HessianOperator(whole, sentences, precision=precision, memory_budget=20_000)
     operator = HessianOperator(whole, sentences, precision=precision, memory_budget=400_000)
     operator = operator.reference or operator
@@ -486,6 +486,10 @@ CHANGING = {
         lambda data: DataLoader(data.whole, batch_size=4, shuffle=True, drop_last=True),
         "drops its last batch, 3 of 7",
     ),
+    "drops of what nobody counted": (
+        lambda data: DataLoader(Walk(*data.whole.tensors), batch_size=2, drop_last=True),
+        "drops what is left over for its last batch, after 6 examples: make it with drop_last=False",
+    ),
     "drops in its own way": (
         lambda data: DataLoader(data.whole, batch_sampler=BatchSampler(SequentialSampler(data.whole), 4, True)),
         "drops its last batch, 3 of 7",
@@ -569,6 +573,16 @@ def test_loaders_of_a_stream_and_with_workers_leave_the_generators_alone(regress
     ):
         agrees(HessianOperator(model, loader, precision="float64", memory_budget=budget), expected)
     assert torch.equal(own.get_state(), state)
+
+
+def test_a_last_batch_of_one_example_may_have_any_strides(regression):
+    """As a column of a table of labels has; torch counts it as contiguous nevertheless."""
+    model, inputs, targets = regression
+    table = torch.stack([targets, targets], dim=1)
+    batches = [(inputs[:6], table[:6, 0]), (inputs[6:], table[6:, 0])]
+    assert batches[1][1].shape == (1,)
+    expected = dense(model, nn.CrossEntropyLoss(), inputs, targets, "hessian")
+    agrees(HessianOperator(model, batches, precision="float64"), expected)
 
 
 def test_a_network_that_mixes_examples_takes_them_whole_or_not_at_all(regression):

@@ -1,5 +1,6 @@
 """A loss that a model computes inside: ``loss(model, batch)`` returns the sum over terms and their number."""
 
+import copy
 from collections import UserDict
 
 import pytest
@@ -210,3 +211,60 @@ def test_examples_that_cannot_be_told_apart_have_no_covariance(model, whole):
     batch = {**whole, "mask": torch.ones(4)}
     with pytest.raises(ValueError, match="cannot be told apart"):
         HessianOperator(model, [batch], loss=inside, curvature="gradient_covariance")
+
+
+class Words(nn.Module):
+    """Logits of the next word for each word, [n, words, length]."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 9)
+
+    def forward(self, words):
+        return self.head(self.table(words).tanh()).transpose(1, 2)
+
+
+def words_of(generator, *shapes):
+    return [torch.randint(9, shape, generator=generator) for shape in shapes]
+
+
+def mean(model, words):
+    return functional.cross_entropy(model(words), words), words.numel()
+
+
+def of_all_words(model, words):
+    """Counts words that the mean leaves out."""
+    return functional.cross_entropy(model(words.clamp(min=0)), words) * words.numel(), words.numel()
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [[(1, 5), (3, 5), (3, 8)], [(1, 5)] * 4, [(1, 5), (1, 8), (1, 8)]],
+    ids=["the first alone", "all alone", "of some lengths twice"],
+)
+def test_a_mean_in_place_of_a_sum_is_refused_wherever_it_shows(generator, shapes):
+    batches = words_of(generator, *shapes)
+    with pytest.raises(ValueError, match="is not that of their halves added up"):
+        HessianOperator(Words(), batches, loss=mean)
+    right = HessianOperator(Words(), batches, loss=lambda m, w: (mean(m, w)[0] * w.numel(), w.numel()))
+    assert right.provenance["num_examples"] == sum(shape[0] for shape in shapes)
+
+
+def test_words_that_are_left_out_of_the_second_batch_only_are_counted_right_or_refused(generator):
+    first, second = words_of(generator, (3, 5), (3, 8))
+    second[0, :3] = -100
+    with pytest.raises(ValueError, match="is not that of their halves added up"):
+        HessianOperator(Words(), [first, second], loss=of_all_words)
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["without a graph", "of another model"])
+def test_a_loss_that_does_not_depend_on_the_given_weights_is_refused(generator, other):
+    model, copied, (words,) = Words(), copy.deepcopy(Words()), words_of(generator, (3, 5))
+
+    def loss(given, batch):
+        value, number = mean(copied if other else given, batch)
+        return (value if other else value.detach()) * number, number
+
+    with pytest.raises(ValueError, match=r"what loss\(model, batch\) returns does not depend on the weights"):
+        HessianOperator(model, [words], loss=loss)

@@ -145,7 +145,7 @@ def squared_frobenius_norm(
         samples[number] = known + dimension * image.double().square().sum()
         if before is not None:
             _check_symmetry(product, *(torch.stack(two) for two in zip(before, (vector, image), strict=True)))
-        before = vector, image
+        before = vector, image.clone()  # an operator may use one buffer for all products
     return mean_of(samples, product.num_products)
 
 

@@ -140,6 +140,10 @@ def tensor(name: str, given: object, device: torch.device) -> Tensor:
         ValueError: it is on another device.
     """
     be = "are" if name.endswith("s") else "is"
+    if isinstance(given, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} must be a plain array, got a masked one: give .filled(value), or leave out what is masked"
+        )
     if isinstance(given, np.ndarray):
         return _of_numpy(name, given, device)
     if not isinstance(given, Tensor):

@@ -10,11 +10,18 @@ from torch import Tensor
 
 from sharpness.hessian import arguments
 from sharpness.hessian.examples import Batch, Examples
-from sharpness.hessian.inputs import num_examples, part, split, tensors_of
+from sharpness.hessian.inputs import Inputs, joined, num_examples, part, split, tensors_of
 from sharpness.hessian.losses.own import OwnLoss
 from sharpness.hessian.outputs import Outputs, shapes_of
 from sharpness.hessian.processes import Processes
 from sharpness.hessian.product import HessianProduct
+
+NOT_A_SUM = (
+    "the sum that loss(model, batch) returns for {} is not that of their halves added up: it must return the sum over "
+    "terms, not their mean, and no example may depend on the others"
+)
+# Of a sum over terms in the precision of the passes over the network.
+_ROUNDING = {None: 1e-3, "tf32": 1e-2, "bfloat16": 1e-1}
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,7 @@ class Chunking:
                 return cls(None, "smaller batches")
             return cls(chunk_size, "a smaller chunk_size")
         if is_own:
-            raise ValueError(
-                "the sum that loss(model, batch) returns for a few examples is not that of their halves added up: it "
-                "must return the sum over terms, not their mean, and no example may depend on the others"
-            )
+            raise ValueError(NOT_A_SUM.format("a few examples"))
         if by_example:
             raise ValueError("the outputs of an example depend on the others, so that none has a gradient of its own")
         if len(examples.kept) > 1 or examples.stream is not None:
@@ -93,6 +97,8 @@ class Totals:
         self._weight: float | Tensor = 0
         self.num_examples = 0
         self.largest_chunk = 0  # bytes of inputs
+        self._rounding = _ROUNDING[product.precision]
+        self._single: tuple[Inputs, float, float] | None = None  # the last batch of one example
 
     def add(self, batch: Batch) -> list[Batch]:
         """Check a batch, and add its terms; return its chunks.
@@ -126,17 +132,43 @@ class Totals:
         inputs, targets = batch
         if not isinstance(self._criterion, OwnLoss):
             return self._criterion.weight(targets)
-        weight = self._product.num_terms(*self._state, inputs)
-        if not self.num_examples and (number := num_examples(inputs) or 1) > 1 and not self._outputs.mixes_examples:
-            half = number // 2
-            halves = part(inputs, 0, half), part(inputs, half, number)
-            apart = sum(float(self._product.num_terms(*self._state, some)) for some in halves)
-            if abs(float(weight) - apart) > 1e-6 * abs(apart):
-                raise ValueError(
-                    f"loss(model, batch) says that {number} examples have {float(weight):g} terms, but their halves "
-                    f"{apart:g}: it must return the number of terms of the batch that it is given"
-                )
+        total, weight = self._product.total(*self._state, inputs)
+        if not self._outputs.mixes_examples:
+            self._check_sums(inputs, total, float(weight))
         return weight
+
+    def _check_sums(self, inputs: Inputs, total: float, number: float) -> None:
+        """Check that the user's own loss adds up over halves of a batch, or two batches of one example.
+
+        Raises:
+            ValueError: it does not.
+        """
+        size = num_examples(inputs) or 1
+        if size > 1:
+            halves = part(inputs, 0, size // 2), part(inputs, size // 2, size)
+            apart = [self._product.total(*self._state, some) for some in halves]
+        else:
+            shapes, before = shapes_of(inputs), self._single
+            self._single = inputs, total, number
+            if before is None or shapes_of(before[0]) != shapes:
+                return
+            try:
+                both = joined([before[0], inputs])
+            except ValueError:
+                return
+            apart = [before[1:], (total, number)]
+            total, counted = self._product.total(*self._state, both)
+            number, size = float(counted), 2
+        sums = [value for value, _ in apart]
+        terms = sum(float(count) for _, count in apart)
+        if abs(number - terms) > 1e-6 * abs(terms):
+            raise ValueError(
+                f"loss(model, batch) says that {size} examples have {number:g} terms, but their halves {terms:g}: it "
+                "must return the number of terms of the batch that it is given"
+            )
+        # Not a number: a mean over no terms, as where all labels of a half are ignored.
+        if abs(total - sum(sums)) > self._rounding * sum(map(abs, sums)):
+            raise ValueError(NOT_A_SUM.format("a batch"))
 
     def _shape(self, batch: Batch) -> torch.Size:
         """Shape of the outputs, of which the first batch's are known."""

@@ -231,8 +231,11 @@ def _check_sampling(data: Any, num_read: int) -> None:
         return
     try:
         number = len(sampler)  # type: ignore[arg-type]
-    except TypeError:  # of an iterable data set
-        return
+    except TypeError:  # of an iterable data set: nobody knows how many there are
+        raise ValueError(
+            f"the DataLoader drops what is left over for its last batch, after {num_read} examples: make it with "
+            "drop_last=False"
+        ) from None
     if num_read < number:
         raise ValueError(
             f"the DataLoader drops its last batch, {number - num_read} of {number} examples: make it with "
@@ -290,7 +293,9 @@ def _digests(raw: Any) -> list[int]:
 
 
 def _bytes_of(rows: Tensor) -> np.ndarray[Any, Any]:
-    plain: np.ndarray[Any, Any] = rows.detach().cpu().contiguous().view(torch.uint8).numpy()
+    # A copy: a tensor of one number counts as contiguous whatever its stride is.
+    copied = rows.detach().cpu().clone(memory_format=torch.contiguous_format)
+    plain: np.ndarray[Any, Any] = copied.view(torch.uint8).numpy()
     return plain
 
 

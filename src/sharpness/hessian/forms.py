@@ -19,7 +19,7 @@ from sharpness.hessian.double_backward.product import DoubleBackward
 from sharpness.hessian.inputs import Inputs, arguments_of, num_examples, part
 from sharpness.hessian.layout import Layout
 from sharpness.hessian.loss import Loss
-from sharpness.hessian.losses.criterion import Criterion
+from sharpness.hessian.losses.criterion import Criterion, precise
 from sharpness.hessian.losses.own import OwnLoss
 from sharpness.hessian.r_operator.product import ROperator
 from sharpness.hessian.skeleton import inside, leaves_of
@@ -33,6 +33,10 @@ _log = logging.getLogger(__name__)
 _AGREEMENT = {torch.float64: 1e-10, torch.float32: 0.05, torch.bfloat16: 0.5}
 # Examples in the comparison: few suffice to tell whether operations are differentiated correctly.
 _EXAMPLES = 4
+# Of a slope of the loss and a central difference, relative to the larger.
+_OFF_SLOPE = 1e-3
+# Relative to the norm of the weights; from short ones on few kinks of ReLUs are crossed.
+_STEPS = (1e-5, 1e-6, 1e-4, 1e-7, 1e-3)
 # Calls of the network on them: state may take effect one call later.
 _CALLS = 3
 
@@ -100,6 +104,7 @@ class _Check:
 
     def form(self) -> Form:
         """Return a checked form of the Hessian, for the criterion of the loss."""
+        self._check_slope()
         return self._for_loss(self._checked())
 
     def of_kind(self, form: Form, kind: CurvatureKind) -> Form:
@@ -166,14 +171,74 @@ class _Check:
         if (off := self._off_at(weights, vector, image)) <= TOLERANCE:
             return off
         # A ReLU may be at its kink, as with a zero bias and a black image.
-        chosen = self._flat(weights)
-        noise = _random(chosen.shape, 1).to(chosen)
-        weights = self._moved(weights, noise, 1e-3 * float(chosen.norm() / noise.norm()))
+        weights = self._perturbed()
         if (off := self._off_at(weights, vector, self._product(form, vector, state=(weights, buffers)))) <= TOLERANCE:
             return off
         # An embedding's padding row has no gradient in torch, although it influences the other gradients.
         vector = vector.masked_fill(self._gradient(weights) == 0, 0)
         return self._off_at(weights, vector, self._product(form, vector, state=(weights, buffers)))
+
+    def _check_slope(self) -> None:
+        """Refuse a gradient that is not that of the loss, as where a path from the weights is cut off."""
+        vector, weights = self._vectors[0], self._full[0]
+        if all(self._chosen) and self._double_backward.is_apart(weights, self._full[1], self._inputs):
+            raise ValueError(
+                f"what {self._described()} does not depend on the weights of the model: it must come from the model "
+                "that is given, with its graph"
+            )
+        # As for ``_off``: no ReLU is at its kink at perturbed weights, and an embedding's padding row has no gradient.
+        if self._slope_is_off(weights, vector) and self._slope_is_off(perturbed := self._perturbed(), vector):
+            gradient = self._gradient(perturbed)
+            if self._slope_is_off(perturbed, vector.masked_fill(self._in_empty_rows(gradient), 0)):
+                raise RuntimeError(
+                    f"the gradient of {type(inside(self._loss.evaluating)).__name__} by torch is not that of its loss"
+                    f"{self._cut_off(perturbed, gradient)}: something is detached from the graph, as by no_grad, "
+                    "detach, item or .data, or by a function without a derivative"
+                )
+
+    def _described(self) -> str:
+        is_own = isinstance(self._loss.criterion, OwnLoss)
+        return "loss(model, batch) returns" if is_own else f"{type(inside(self._loss.evaluating)).__name__} returns"
+
+    def _slope_is_off(self, weights: list[Tensor], vector: Tensor) -> bool:
+        """Whether the gradient along a vector differs from central differences of the loss at every step size."""
+        gradient = self._gradient(weights)
+        slope, length = float(gradient @ vector), float(self._flat(weights).norm() / vector.norm()) or 1.0
+        # The slope may vanish by chance.
+        least = 0.01 * float(gradient.norm() * vector.norm()) / len(vector) ** 0.5
+        for step in (length * relative for relative in _STEPS):
+            forth, back = (self._value(self._moved(weights, vector, way * step)) for way in (1, -1))
+            difference, rounding = (forth - back) / (2 * step), 1e-14 * (abs(forth) + abs(back)) / step
+            size = max(abs(difference), abs(slope), least)
+            if not abs(difference - slope) > _OFF_SLOPE * size + rounding:
+                return False
+        return True
+
+    def _value(self, weights: list[Tensor]) -> float:
+        with torch.no_grad():
+            outputs = self._double_backward.logits(weights, self._full[1], self._inputs, once=True)
+            return float(self._trial.summed(precise(outputs), self._targets))
+
+    def _in_empty_rows(self, gradient: Tensor) -> Tensor:
+        """Where a row of a matrix has no gradient, and another has."""
+        masks = [
+            ((part == 0).flatten(1).all(dim=1) & part.any()).reshape(-1, *[1] * (part.dim() - 1)).expand(part.shape)
+            if part.dim() > 1
+            else torch.zeros_like(part, dtype=torch.bool)
+            for part in self._by_parameter(gradient)
+            if part is not None
+        ]
+        return self._layout.flat([mask.to(gradient) for mask in masks]) > 0
+
+    def _cut_off(self, weights: list[Tensor], gradient: Tensor) -> str:
+        """Name a weight without a gradient that the loss depends on; "" where there is none."""
+        for name, slope in zip(self._layout.names, self._layout.views(gradient), strict=True):
+            if not slope.any():
+                along = torch.zeros_like(gradient)
+                self._layout.named(along)[name].copy_(self._layout.named(self._vectors[0])[name])
+                if self._slope_is_off(weights, along):
+                    return f", which does not reach {name}"
+        return ""
 
     def _off_at(self, weights: list[Tensor], vector: Tensor, image: Tensor) -> float:
         length = float(self._flat(weights).norm() / vector.norm()) or 1.0
@@ -184,6 +249,13 @@ class _Check:
         state = self._double_backward.linearise(weights, self._full[1], self._inputs, self._targets)
         self._double_backward.add_gradient(state, self._by_parameter(total))
         return total
+
+    def _perturbed(self) -> list[Tensor]:
+        """The weights, moved by a thousandth of their length."""
+        weights = self._full[0]
+        chosen = self._flat(weights)
+        noise = _random(chosen.shape, 1).to(chosen)
+        return self._moved(weights, noise, 1e-3 * float(chosen.norm() / noise.norm()))
 
     def _moved(self, weights: list[Tensor], vector: Tensor, step: float) -> list[Tensor]:
         parts = self._by_parameter(vector)
@@ -219,6 +291,9 @@ class _Check:
                     self._double_backward.logits_of(state, torch.float64, self._inputs) for _ in range(_CALLS)
                 )
         _check_outputs(network, one, num_examples(self._inputs) or 1, self._loss.criterion)
+        # A mean over no terms, as where all labels are ignored, is no fault of a loss of one's own.
+        if not (isinstance(self._loss.criterion, OwnLoss) or torch.isfinite(one).all()):
+            raise FloatingPointError(f"what {self._described()} is not finite for the first examples")
         self._check_leaves(network, list(leaves_of(one)), uses, computed)
         one = one.detach()
         if not all(_same(one, other.detach()) for other in others):
@@ -276,13 +351,19 @@ def _check_arguments(network: nn.Module, inputs: Inputs, criterion: Criterion) -
 
 
 def _check_tables(network: nn.Module) -> None:
-    """Refuse embeddings that renormalise their weights during the forward pass."""
+    """Refuse embeddings that renormalise their weights during the forward pass, or scale their gradients."""
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
             kind = type(layer).__name__
             raise ValueError(
                 f"{f'{name} ({kind})' if name else kind} with max_norm={layer.max_norm:g} overwrites its weights while "
                 "it runs, so that the Hessian would be at other weights: renormalise them before, and set max_norm=None"
+            )
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.scale_grad_by_freq:
+            kind = type(layer).__name__
+            raise ValueError(
+                f"{f'{name} ({kind})' if name else kind} with scale_grad_by_freq has gradients that are not those of "
+                "the loss, and so no Hessian: set scale_grad_by_freq=False"
             )
 
 

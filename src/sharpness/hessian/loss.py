@@ -122,8 +122,8 @@ class Loss:
         state.update({name: named[f"network.{name}"] for name in state})
         return outputs
 
-    def num_terms(self, state: dict[str, Tensor], inputs: Inputs) -> float | Tensor:
-        """Count the terms of a batch by the user's own loss, with the weights and buffers in ``state``."""
+    def total(self, state: dict[str, Tensor], inputs: Inputs) -> tuple[float, float | Tensor]:
+        """Sum over the terms of a batch, and count them, by the user's own loss, with what ``state`` names."""
         own = self.criterion
         assert isinstance(own, OwnLoss)
         found: list[float | Tensor] = []
@@ -134,8 +134,8 @@ class Loss:
             return value
 
         named = {f"network.{name}": tensor for name, tensor in self._with_ties(state).items()}
-        functional_call(Reduced(self.evaluating, total), named, (inputs,), tie_weights=False)
-        return found[0].detach().reshape(()) if isinstance(found[0], Tensor) else found[0]
+        value = functional_call(Reduced(self.evaluating, total), named, (inputs,), tie_weights=False)
+        return float(value), found[0].detach().reshape(()) if isinstance(found[0], Tensor) else found[0]
 
     def _with_ties(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         for place, name in self.ties.items():

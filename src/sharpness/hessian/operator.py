@@ -260,8 +260,8 @@ class HessianOperator:
         for_reference = size * {None: 0, "tf32": 1, "bfloat16": 2}[self._product.precision]
         if size + for_reference > self._memory_budget:
             raise ValueError(
-                f"memory_budget={self._memory_budget:,} bytes is too little for a chunk of {num_examples(first[0])} "
-                f"examples, which takes {size + for_reference:,}: give more, or {self._chunking.less}"
+                f"memory_budget leaves {self._memory_budget:,} bytes for a chunk of {num_examples(first[0])} examples, "
+                f"which takes {size + for_reference:,}: give more, or {self._chunking.less}"
             )
         fitting = (self._memory_budget - for_reference) // size if size else num_chunks + 1
         is_all = fitting >= num_chunks + is_streamed

@@ -118,9 +118,9 @@ class HessianProduct:
         with self.loss.differentiating(), self._multiplying():
             self._form.add_gradient(linearised, by_parameter(self.layout, self._chosen, total))  # type: ignore[arg-type]
 
-    def num_terms(self, weights: Tensor, buffers: Tensor, inputs: Inputs) -> float | Tensor:
-        """Count the terms of a batch by the user's own loss."""
-        return DoubleBackward(self.loss, []).num_terms(*self._parts(weights, buffers), inputs)
+    def total(self, weights: Tensor, buffers: Tensor, inputs: Inputs) -> tuple[float, float | Tensor]:
+        """Sum over the terms of a batch, and count them, by the user's own loss."""
+        return DoubleBackward(self.loss, []).total(*self._parts(weights, buffers), inputs)
 
     def _parts(self, weights: Tensor, buffers: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         return self.loss.layout.views(self.rounded(weights)), self.loss.buffer_layout.views(self.rounded(buffers))

@@ -57,10 +57,12 @@ class DoubleBackward:
         return self.logits_of(self.named(weights, buffers), weights[0].dtype, inputs, once=once)
 
     @torch.no_grad()
-    def num_terms(self, weights: Sequence[Tensor], buffers: Sequence[Tensor], inputs: Inputs) -> float | Tensor:
-        """Count the terms of a batch by the user's own loss."""
+    def total(
+        self, weights: Sequence[Tensor], buffers: Sequence[Tensor], inputs: Inputs
+    ) -> tuple[float, float | Tensor]:
+        """Sum over the terms of a batch, and count them, by the user's own loss."""
         with working_in(weights[0].dtype), once_differentiable():
-            return self._loss.num_terms(self.named(weights, buffers), as_precise(inputs, weights[0].dtype))
+            return self._loss.total(self.named(weights, buffers), as_precise(inputs, weights[0].dtype))
 
     def logits_of(self, state: dict[str, Tensor], dtype: torch.dtype, inputs: Inputs, *, once: bool = False) -> Tensor:
         """Compute logits from named weights and buffers of ``dtype``; the network may replace entries of ``state``."""
@@ -122,6 +124,14 @@ class DoubleBackward:
         loss, chosen = self._loss_of(point, once=True)
         if loss.requires_grad:
             _add(torch.autograd.grad(loss, chosen, materialize_grads=True), total)
+
+    @torch.enable_grad()
+    def is_apart(self, weights: list[Tensor], buffers: list[Tensor], inputs: Inputs) -> bool:
+        """Whether no path of the graph leads from the outputs to a chosen weight."""
+        outputs, chosen = self._outputs_of(EvaluationPoint(weights, buffers, inputs, torch.empty(0)), once=True)
+        if not outputs.requires_grad:
+            return True
+        return all(part is None for part in torch.autograd.grad(outputs.sum(), chosen, allow_unused=True))
 
     def _loss_of(self, point: EvaluationPoint, *, once: bool = False) -> tuple[Tensor, list[Tensor]]:
         outputs, chosen = self._outputs_of(point, once=once)
