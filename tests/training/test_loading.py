@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,11 +20,14 @@ from sharpness.data import originals
 from sharpness.measurements.landscape import landscape_of
 from sharpness.measurements.measuring import Part, measure
 from sharpness.measurements.spectrum import Spectrum
+from sharpness.runtime import closure, own
+from sharpness.runtime.definitions import OwnError
 from sharpness.runtime.sealed import DamagedError
 from sharpness.stages.prepare_data import prepare_data
 from sharpness.stages.train import Job, train
 from sharpness.study.paths import prepared
 from sharpness.study.records import read_rows
+from sharpness.training.checkpoints import load_checkpoints
 
 STEPS = [0, 2, 5]
 
@@ -103,39 +107,53 @@ def focal(outputs, targets):
 """
 
 
+BLOBS = {"data": "blobs.npz", "num_training": 40, "batch_size": 10, "epochs": 2}
+
+
+@pytest.fixture
+def train_own(own_folder, monkeypatch):
+    """Train a run as a job of the study mine/mine.yaml does, in the project's folder; returns the folder of the run."""
+
+    def trained(small):
+        (own_folder / "mine").mkdir(exist_ok=True)
+        (own_folder / "mine" / "mine.yaml").touch()
+        generator = np.random.default_rng(0)
+        targets = generator.integers(3, size=60)
+        inputs = generator.normal(size=(60, 6)) + targets[:, None]
+        np.savez(own_folder / "mine" / "blobs.npz", inputs=inputs.astype(np.float32), targets=targets)
+        place = own_folder / "results" / "mine" / "runs" / small.name
+        kept = place / "checkpoints"
+        with monkeypatch.context() as job_alone:
+            job_alone.chdir(own_folder)
+            job_alone.setenv("SHARPNESS_STUDY_FOLDER", "mine")
+            data = Path(prepared(small.data))
+            prepare_data("blobs.npz", data)
+            job = Job(
+                data, [0, 4, 8], 40, [], 1, own_folder / "state", 60.0, False, [kept / "0.safetensors"],
+                kept / "best.safetensors", kept / "last.safetensors", place / "history.csv", place / "run.yaml",
+            )  # fmt: skip
+            train(small, job)
+        monkeypatch.delenv("SHARPNESS_STUDY_FOLDER")
+        return place
+
+    return trained
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw", "rmsprop"])
 def test_a_run_of_ones_own_network_data_and_loss_opens_from_any_folder(
-    run, own_folder, tmp_path_factory, monkeypatch, optimizer
+    run, own_folder, train_own, tmp_path_factory, monkeypatch, optimizer
 ):
-    project = own_folder
-    (project / "mine").mkdir()
-    (project / "mine" / "nets.py").write_text(NETWORK)
-    generator = np.random.default_rng(0)
-    targets = generator.integers(3, size=60)
-    inputs = generator.normal(size=(60, 6)) + targets[:, None]
-    np.savez(project / "mine" / "blobs.npz", inputs=inputs.astype(np.float32), targets=targets)
+    write(own_folder / "mine" / "nets.py", NETWORK)
     small = replace(
-        run, data="blobs.npz", num_training=40, batch_size=10, epochs=2, model="nets.py:build", loss="nets.py:focal",
-        model_args='{"width": 5}', optimizer=f'{{"name": "{optimizer}"}}' if optimizer != "sgd" else "{}",
+        run, **BLOBS, model="nets.py:build", loss="nets.py:focal", model_args='{"width": 5}',
+        optimizer=f'{{"name": "{optimizer}"}}' if optimizer != "sgd" else "{}",
     )  # fmt: skip
-    # As a job is told, in the project's folder.
-    monkeypatch.chdir(project)
-    monkeypatch.setenv("SHARPNESS_STUDY_FOLDER", "mine")
-    data = Path(prepared(small.data))
-    prepare_data("blobs.npz", data)
-    place = project / "results" / "mine" / "runs" / small.name
-    kept = place / "checkpoints"
-    job = Job(
-        data, [0, 4, 8], 40, [], 1, project / "state", 60.0, False, [kept / "0.safetensors"],
-        kept / "best.safetensors", kept / "last.safetensors", place / "history.csv", place / "run.yaml",
-    )  # fmt: skip
-    train(small, job)
+    place = train_own(small)
 
-    monkeypatch.delenv("SHARPNESS_STUDY_FOLDER")
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     with pytest.raises(FileNotFoundError, match="is missing: give study=, the study's file, beside which its data are"):
         load_run(place)
-    loaded = load_run(place, study=project / "mine" / "mine.yaml")
+    loaded = load_run(place, study=own_folder / "mine" / "mine.yaml")
     examples = loaded.dataset.training
     with (place / "history.csv").open() as file:
         told = [float(row["training_loss"]) for row in csv.DictReader(file)]
@@ -144,6 +162,108 @@ def test_a_run_of_ones_own_network_data_and_loss_opens_from_any_folder(
             logits = loaded.model(epoch=epoch)(examples.inputs)
         losses = functional.cross_entropy(logits, examples.targets, reduction="none")
         assert float(((1 - (-losses).exp()) * losses).mean()) == pytest.approx(expected, rel=1e-5)
+
+
+def write(path, text):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "edited"), [("nets.py", "GELU()"), ("nets.py", "(1 - "), ("parts.py", "SIZE = 5")], ids=lambda text: text
+)
+def test_code_of_ones_own_that_has_changed_since_is_refused(run, own_folder, train_own, monkeypatch, name, edited):
+    file, study = own_folder / "mine" / name, own_folder / "mine" / "mine.yaml"
+    write(own_folder / "mine" / "parts.py", "SIZE = 5\n")
+    write(own_folder / "mine" / "nets.py", "from parts import SIZE\n" + NETWORK.replace("width=4", "width=SIZE"))
+    place = train_own(replace(run, **BLOBS, model="nets.py:build", loss="nets.py:focal"))
+    theirs = load_checkpoints(place / "checkpoints" / "last.safetensors", device=torch.device("cpu")).environment
+    loaded, was = load_run(place, study=study), file.read_text()
+    weights = loaded.model().state_dict()
+
+    file.write_text(was.replace(edited, {"GELU()": "ReLU()", "(1 - ": "(2 - ", "SIZE = 5": "SIZE = 6"}[edited]))
+    with monkeypatch.context() as job:
+        job.chdir(own_folder)
+        job.setenv("SHARPNESS_STUDY_FOLDER", "mine")
+        job.setattr("sharpness.runtime.closure._at_start", {})
+        ours = own.version("nets.py:build", "nets.py:focal")
+    monkeypatch.chdir(own_folder / "mine")
+    says = (
+        f"was trained with the version {theirs['own_code']} of nets.py and what they import, here it is {ours}: "
+        "put the files of that version back, as version control has them, and restart Python"
+    )
+    for load in (loaded.model, lambda: load_run(place, study="mine.yaml")):
+        with pytest.raises(DamagedError, match=re.escape(says)):
+            load()
+    file.write_text(was)
+    assert all(torch.equal(value, weights[key]) for key, value in loaded.model().state_dict().items())
+
+
+LOADING = """
+import sys
+from sharpness import load_run
+load_run(sys.argv[1], study=sys.argv[2]).model("last")
+"""
+
+
+def test_a_fresh_python_refuses_a_network_with_another_activation(run, own_folder, train_own):
+    file, study = own_folder / "mine" / "nets.py", own_folder / "mine" / "mine.yaml"
+    write(file, NETWORK)
+    place = train_own(replace(run, **BLOBS, model="nets.py:build"))
+    file.write_text(NETWORK.replace("GELU", "ReLU"))
+    command = [sys.executable, "-c", LOADING, str(place), str(study)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(sharpness.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert "DamagedError" in done.stderr
+    assert "nets.py and what they import" in done.stderr
+
+
+def test_code_that_this_python_has_imported_is_compared_too(run, own_folder, train_own, monkeypatch):
+    """Files put back do not help where Python goes on with what it has imported."""
+    file, study = own_folder / "mine" / "nets.py", own_folder / "mine" / "mine.yaml"
+    write(file, NETWORK)
+    place = train_own(replace(run, **BLOBS, model="nets.py:build"))
+    monkeypatch.setattr("sharpness.runtime.closure._at_start", {})
+    file.write_text(NETWORK.replace("GELU", "ReLU"))
+    closure.remember_files([str(file)])
+    file.write_text(NETWORK)
+    with pytest.raises(DamagedError, match="put the files of that version back"):
+        load_run(place, study=study)
+
+
+def test_files_beside_and_outside_the_folder_of_the_study_are_found_unchanged_from_any_folder(
+    run, own_folder, train_own, monkeypatch
+):
+    write(own_folder / "mine" / "losses.py", NETWORK)
+    write(own_folder / "shared" / "nets.py", NETWORK + "from sharpness.training.models import ResidualBlock\n")
+    place = train_own(replace(run, **BLOBS, model="../shared/nets.py:build", loss="losses.py:focal"))
+    for folder in (own_folder, own_folder / "mine", own_folder / "shared", place, Path("/")):
+        monkeypatch.chdir(folder)
+        assert load_run(place, study=own_folder / "mine" / "mine.yaml").model().training is False
+
+
+def test_a_network_with_another_number_of_weights_is_refused(run, train_own, tmp_path, monkeypatch):
+    """That of an installed package, whose files have no version."""
+    (tmp_path / "site").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    write(tmp_path / "site" / "installed_nets.py", NETWORK)
+    place = train_own(replace(run, **BLOBS, model="installed_nets:build"))
+    loaded = load_run(place, study=tmp_path / "mine" / "mine.yaml")
+    write(tmp_path / "site" / "installed_nets.py", NETWORK.replace("width=4", "width=41"))
+    del sys.modules["installed_nets"]
+    # 6 w + w + 3 w + 3 weights and biases
+    says = r"has weights \[43\] of torch.float32, its network \[413\] of torch.float32"
+    with pytest.raises(DamagedError, match=says):
+        loaded.model()
+
+
+def test_where_files_of_ones_own_are_not_found_the_studys_file_is_asked_for(run, own_folder, train_own, monkeypatch):
+    write(own_folder / "mine" / "nets.py", NETWORK)
+    place = train_own(replace(run, **BLOBS, model="nets.py:build"))
+    (data,) = (own_folder / "results" / "data").rglob("*.safetensors")
+    monkeypatch.chdir(own_folder)
+    with pytest.raises(OwnError, match=r"nets\.py, which does not exist; .*: give study=, the study's file$"):
+        load_run(place, data=data)
 
 
 def test_what_is_no_run_is_refused(folder, tmp_path):

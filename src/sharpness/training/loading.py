@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from sharpness.data.datasets import Dataset
     from sharpness.study.run import Run
-    from sharpness.training.checkpoints import Checkpoints, Snapshot
+    from sharpness.training.checkpoints import Checkpoints
 
 Checkpoint = int | Literal["best", "last"]
 
@@ -49,16 +50,21 @@ class LoadedRun:
 
         Raises:
             ValueError: there is no such checkpoint.
-            DamagedError: its file is damaged, or of another training or data set.
+            DamagedError: its file is damaged, or of another training, data set or network, or code of one's own has
+                changed since.
         """
         if epoch is not None:
             checkpoint = self._step_at(epoch)
         from sharpness.hessian.layout import Layout
+        from sharpness.hessian.loss import flatten
+        from sharpness.training import belonging
         from sharpness.training.initialisation import model_of
 
-        snapshot = self._snapshot(checkpoint)
+        loaded = self._loaded(checkpoint)
+        (snapshot,) = loaded.snapshots
         with _beside(self._study):
             model = model_of(self.run, self.dataset).to(snapshot.weights.device)
+        belonging.check_network(loaded, self.files[checkpoint], flatten(model))
         weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
         buffers = {name: buffer for name, buffer in model.named_buffers() if buffer.is_floating_point()}
         for tensors, flat in ((weights, snapshot.weights), (buffers, snapshot.buffers)):
@@ -74,14 +80,14 @@ class LoadedRun:
         has = ", ".join(f"{at:g}" for at in self.epochs) or "none"
         raise ValueError(f"{self.run.name} has no checkpoint at epoch {epoch:g}, it has {has}")
 
-    def _snapshot(self, checkpoint: Checkpoint) -> Snapshot:
+    def _loaded(self, checkpoint: Checkpoint) -> Checkpoints:
+        """Load this checkpoint alone."""
         if checkpoint not in self.files:
             has = ", ".join(map(str, self.files)) or "none"
             raise ValueError(f"{self.run.name} has no checkpoint {checkpoint!r}, it has {has}")
         steps = [checkpoint] if isinstance(checkpoint, int) else None
         device = self.dataset.training.inputs.device
-        loaded = _checked(self.files[checkpoint], self._folder, self.dataset, device, steps)
-        return loaded.snapshots[0]
+        return _checked(self.files[checkpoint], self._folder, self.dataset, device, steps, study=self._study)
 
 
 def load_run(
@@ -102,7 +108,7 @@ def load_run(
     Raises:
         ModuleNotFoundError: what the pipeline needs is not installed.
         FileNotFoundError: it is no run's folder, or its data are missing.
-        DamagedError: a file is damaged, or belongs to another run or data set.
+        DamagedError: a file is damaged, or belongs to another run or data set, or code of one's own has changed since.
     """
     try:
         from sharpness.training.initialisation import dataset_of
@@ -127,8 +133,9 @@ def load_run(
         dataset = dataset_of(run, prepared, device)
     files: dict[Checkpoint, Path] = _planned(folder)
     files |= {name: file for name, file in checkpoints.items() if file.is_file()}  # type: ignore[misc]
-    _checked(checkpoints["last"], folder, dataset, device, [])
-    return LoadedRun(run, dataset, files, folder, None if study is None else Path(study))
+    place = None if study is None else Path(study)
+    _checked(checkpoints["last"], folder, dataset, device, [], study=place)
+    return LoadedRun(run, dataset, files, folder, place)
 
 
 def _lacking(run: Run, study: str | os.PathLike[str] | None) -> str:
@@ -160,15 +167,59 @@ def _prepared(run: Run, folder: Path) -> Path:
     return project / prepared(run.data, project)
 
 
-def _checked(path: Path, folder: Path, dataset: Dataset, device: torch.device, steps: list[int] | None) -> Checkpoints:
-    """Load checkpoints, and check that they belong to the run in ``folder`` and to its data."""
+def _checked(
+    path: Path, folder: Path, dataset: Dataset, device: torch.device, steps: list[int] | None, *, study: Path | None
+) -> Checkpoints:
+    """Load checkpoints, and check that they belong to the run in ``folder``, to its data and to the user's code."""
     from sharpness.training import belonging
     from sharpness.training.checkpoints import load_checkpoints
 
     loaded = load_checkpoints(path, device=device, steps=steps)
     belonging.check_training(loaded, path, run=loaded.run.name, record=folder / "run.yaml")
     belonging.check_data(loaded, path, digest=dataset.digest, data=folder.absolute().parents[2] / "data")
+    if loaded.run.own_code:
+        _check_own_code(loaded, path, folder=folder, study=study)
     return loaded
+
+
+def _check_own_code(checkpoints: Checkpoints, path: Path, *, folder: Path, study: Path | None) -> None:
+    """Check that checkpoints were trained with the user's own code as it is now.
+
+    Raises:
+        DamagedError: it has changed since.
+        OwnError: a file does not exist or cannot be parsed.
+    """
+    from sharpness.runtime import own
+    from sharpness.runtime.definitions import OwnError
+    from sharpness.runtime.sealed import DamagedError
+
+    references = checkpoints.run.own_code
+    theirs = checkpoints.environment.get("own_code", "unknown")
+    try:
+        with _beside(study):
+            named = dict.fromkeys(str(own.path_of(each) or each) for each in references)
+            versions = _versions(references, project=folder.absolute().parents[3].resolve())
+    except OwnError as error:
+        raise OwnError(f"{error}: give study=, the study's file") if study is None else error from None
+    for ours in versions:
+        if ours != theirs:
+            raise DamagedError(
+                f"{path} was trained with the version {theirs} of {', '.join(named)} and what they import, here it is "
+                f"{ours}: put the files of that version back, as version control has them, and restart Python"
+            )
+
+
+def _versions(references: tuple[str, ...], *, project: Path) -> tuple[str, str]:
+    """The version of the user's code that this Python has imported, if it has, and that of the files as they are."""
+    from sharpness.runtime import closure, own
+
+    def as_in_a_job(file: str) -> str:
+        return file if Path(file).is_absolute() else os.path.relpath(file, project)
+
+    # Jobs hash files in the order of their paths, which are from the project's folder on.
+    files = sorted(own.sources(*references), key=as_in_a_job)
+    digests = (hashlib.sha256(Path(file).read_bytes()).digest() for file in files)
+    return closure.digest_of_files(files)[:12], hashlib.sha256(b"".join(digests)).hexdigest()[:12]
 
 
 @contextmanager
