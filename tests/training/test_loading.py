@@ -85,6 +85,31 @@ def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(folder):
         load_run(folder).model(3)
 
 
+def test_a_checkpoint_is_named_once_by_a_whole_number_a_word_or_an_epoch(folder):
+    loaded = load_run(folder)
+    both = "give a checkpoint or an epoch, not both, got checkpoint {} and epoch 1"
+    for checkpoint in (0, "last"):
+        with pytest.raises(ValueError, match=both.format(repr(checkpoint))):
+            loaded.model(checkpoint, epoch=1)
+    for checkpoint in (2.0, True, [0]):
+        says = f'checkpoint must be a whole number, "best" or "last", got {checkpoint!r}'
+        with pytest.raises(TypeError, match=re.escape(says)):
+            loaded.model(checkpoint)
+    with pytest.raises(TypeError, match="epoch must be a number, got '1'"):
+        loaded.model(epoch="1")
+    with pytest.raises(ValueError, match="epoch must be finite and not negative, got nan"):
+        loaded.model(epoch=float("nan"))
+    # Steps of a table that numpy or pandas has read.
+    by_numpy, by_step = loaded.model(np.int64(2)).state_dict(), loaded.model(2).state_dict()
+    assert all(torch.equal(value, by_step[name]) for name, value in by_numpy.items())
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "", None])
+def test_a_device_that_is_not_there_is_refused(folder, device):
+    with pytest.raises(ValueError, match=f"device must be one that torch has here, such as 'cpu', got {device!r}$"):
+        load_run(folder, device=device)
+
+
 def test_a_checkpoint_may_be_named_by_its_epoch(folder):
     loaded = load_run(folder)
     assert loaded.epochs == [0, 0.4, 1]
@@ -269,6 +294,11 @@ def test_where_files_of_ones_own_are_not_found_the_studys_file_is_asked_for(run,
 def test_what_is_no_run_is_refused(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="is no folder of a run that has been trained"):
         load_run(tmp_path)
+    for study in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(
+            FileNotFoundError, match=f"study must be the study's file, .*, got {study}, which is no file"
+        ):
+            load_run(folder, study=study)
     with pytest.raises(FileNotFoundError, match=r"the prepared data of .* is missing: give data=, its path"):
         load_run(folder, data=tmp_path / "absent.safetensors")
 

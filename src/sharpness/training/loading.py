@@ -7,11 +7,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+
+from sharpness.runtime import checks
 
 if TYPE_CHECKING:
     from sharpness.data.datasets import Dataset
@@ -41,20 +44,20 @@ class LoadedRun:
         """The same in epochs: passes over the training examples before them."""
         return [step / self.run.steps_per_epoch for step in self.steps]
 
-    def model(self, checkpoint: Checkpoint = "last", *, epoch: float | None = None) -> nn.Module:
+    def model(self, checkpoint: Checkpoint | None = None, *, epoch: float | None = None) -> nn.Module:
         """Build its network with the weights and buffers of a checkpoint, in evaluation mode.
 
         Args:
-            checkpoint: one of ``steps``, "best" or "last".
+            checkpoint: one of ``steps``, "best" or "last"; None is "last".
             epoch: one of ``epochs``, in place of a checkpoint.
 
         Raises:
-            ValueError: there is no such checkpoint.
+            TypeError: a checkpoint is no whole number and no word, or an epoch no number.
+            ValueError: there is no such checkpoint, or both a checkpoint and an epoch are given.
             DamagedError: its file is damaged, or of another training, data set or network, or code of one's own has
                 changed since.
         """
-        if epoch is not None:
-            checkpoint = self._step_at(epoch)
+        checkpoint = self._named(checkpoint, epoch)
         from sharpness.hessian.layout import Layout
         from sharpness.hessian.loss import flatten
         from sharpness.training import belonging
@@ -73,7 +76,26 @@ class LoadedRun:
                 tensor.copy_(views[name])
         return model.eval()
 
+    def _named(self, checkpoint: Checkpoint | None, epoch: float | None) -> Checkpoint:
+        """The key of a checkpoint in ``files``."""
+        if epoch is not None:
+            if checkpoint is not None:
+                raise ValueError(
+                    f"give a checkpoint or an epoch, not both, got checkpoint {checkpoint!r} and epoch {epoch!r}"
+                )
+            return self._step_at(epoch)
+        if checkpoint is None:
+            return "last"
+        is_step = isinstance(checkpoint, Integral) and not isinstance(checkpoint, bool)
+        if not is_step and not isinstance(checkpoint, str):
+            raise TypeError(f'checkpoint must be a whole number, "best" or "last", got {checkpoint!r}')
+        if checkpoint not in self.files:
+            has = ", ".join(map(str, self.files)) or "none"
+            raise ValueError(f"{self.run.name} has no checkpoint {checkpoint!r}, it has {has}")
+        return checkpoint if isinstance(checkpoint, str) else int(checkpoint)
+
     def _step_at(self, epoch: float) -> int:
+        checks.factor("epoch", epoch)
         for step, at in zip(self.steps, self.epochs, strict=True):
             if abs(at - epoch) < 0.5 / self.run.steps_per_epoch:
                 return step
@@ -82,9 +104,6 @@ class LoadedRun:
 
     def _loaded(self, checkpoint: Checkpoint) -> Checkpoints:
         """Load this checkpoint alone."""
-        if checkpoint not in self.files:
-            has = ", ".join(map(str, self.files)) or "none"
-            raise ValueError(f"{self.run.name} has no checkpoint {checkpoint!r}, it has {has}")
         steps = [checkpoint] if isinstance(checkpoint, int) else None
         device = self.dataset.training.inputs.device
         return _checked(self.files[checkpoint], self._folder, self.dataset, device, steps, study=self._study)
@@ -107,7 +126,8 @@ def load_run(
 
     Raises:
         ModuleNotFoundError: what the pipeline needs is not installed.
-        FileNotFoundError: it is no run's folder, or its data are missing.
+        ValueError: torch has no such device here.
+        FileNotFoundError: it is no run's folder, or its data or the study's file are missing.
         DamagedError: a file is damaged, or belongs to another run or data set, or code of one's own has changed since.
     """
     try:
@@ -117,11 +137,15 @@ def load_run(
             f"load_run needs {error.name}: run pip install '.[workflow]' in the project's folder",
             name=error.name,
         ) from None
-    folder, device = Path(path), torch.device(device)
+    folder, device = Path(path), _device(device)
     checkpoints = {name: folder / "checkpoints" / f"{name}.safetensors" for name in ("best", "last")}
     if not (folder / "run.yaml").is_file() or not checkpoints["last"].is_file():
         raise FileNotFoundError(
             f"{folder} is no folder of a run that has been trained: it lacks run.yaml or checkpoints"
+        )
+    if study is not None and not Path(study).is_file():
+        raise FileNotFoundError(
+            f"study must be the study's file, such as mine/study.yaml, got {study}, which is no file"
         )
     run = _run_of(checkpoints["last"])
     with _beside(None if study is None else Path(study)):
@@ -136,6 +160,15 @@ def load_run(
     place = None if study is None else Path(study)
     _checked(checkpoints["last"], folder, dataset, device, [], study=place)
     return LoadedRun(run, dataset, files, folder, place)
+
+
+def _device(given: torch.device | str) -> torch.device:
+    try:
+        device = torch.device(given)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, TypeError, AssertionError):  # the last where torch was built without CUDA
+        raise ValueError(f"device must be one that torch has here, such as 'cpu', got {given!r}") from None
+    return device
 
 
 def _lacking(run: Run, study: str | os.PathLike[str] | None) -> str:
