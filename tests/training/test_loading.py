@@ -73,6 +73,14 @@ def test_every_checkpoint_becomes_a_network(folder):
     assert top_eigenpairs(HessianOperator(loaded.model(), inputs, targets), 1).converged
 
 
+def test_it_is_shown_in_one_line_without_its_data(folder):
+    loaded = load_run(folder)
+    places = f"in {folder / 'checkpoints'}>"
+    assert repr(loaded) == f"<LoadedRun {folder.name}: 0, 2, 5, best, last {places}"
+    many = replace(loaded, files=dict.fromkeys([*range(0, 5000, 10), "best", "last"], folder))
+    assert repr(many) == f"<LoadedRun {folder.name}: 0, 10, 20, 30, ..., 4980, 4990, best, last {places}"
+
+
 def test_the_page_on_it_runs_as_it_stands_there(folder, monkeypatch):
     monkeypatch.chdir(folder.parents[3])
     names = run_page("loading.md")

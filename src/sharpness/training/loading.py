@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sharpness.training.checkpoints import Checkpoints
 
 Checkpoint = int | Literal["best", "last"]
+_SHOWN = 8  # checkpoints in a line
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class LoadedRun:
     files: Mapping[Checkpoint, Path]  # of every checkpoint that it reached: by step, in order, then best and last
     _folder: Path
     _study: Path | None
+
+    def __repr__(self) -> str:
+        """One line, without its data: name, checkpoints, and where their files are."""
+        names = [str(name) for name in self.files]
+        if len(names) > _SHOWN:
+            names[_SHOWN // 2 : -_SHOWN // 2] = ["..."]
+        return f"<{type(self).__name__} {self.run.name}: {', '.join(names)} in {self._folder / 'checkpoints'}>"
 
     @property
     def steps(self) -> list[int]:
