@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,7 @@ from torch.nn import functional
 import sharpness
 from sharpness import HessianOperator, load_pairs, load_run, top_eigenpairs
 from sharpness.data import originals
+from sharpness.data.datasets import Split
 from sharpness.measurements.landscape import landscape_of
 from sharpness.measurements.measuring import Part, measure
 from sharpness.measurements.spectrum import Spectrum
@@ -81,11 +83,74 @@ def test_it_is_shown_in_one_line_without_its_data(folder):
     assert repr(many) == f"<LoadedRun {folder.name}: 0, 10, 20, 30, ..., 4980, 4990, best, last {places}"
 
 
+SPECTRUM = Spectrum(
+    num_examples=16, tolerance=1e-3, max_products=60, bracket=0.2, num_eigenvalues=2, resample=False,
+    augment=False, parameters="*", precision="float32", probe_products=0, frobenius_products=0, keep_vectors=True,
+)  # fmt: skip
+
+
+def keep_vectors(settings, folder, output):
+    """Measure the first two checkpoints of the run in ``folder``; returns the folder of the eigenvectors."""
+    place, data = folder / "checkpoints", folder.parents[2] / "data" / "digits.safetensors"
+    part = Part(
+        data, [place / "0.safetensors"], STEPS[:2], [], [], folder.name, folder / "run.yaml", [], "mine", 1, output
+    )  # fmt: skip
+    measure(settings, part)
+    return output.with_name(f"{output.stem}-vectors")
+
+
 def test_the_page_on_it_runs_as_it_stands_there(folder, monkeypatch):
+    kept = keep_vectors(SPECTRUM, folder, folder / "spectrum" / "mine-0.csv")
     monkeypatch.chdir(folder.parents[3])
     names = run_page("loading.md")
+    shutil.rmtree(kept.parent)
     assert names["run"].run.name == folder.name
-    assert float(names["operator"].value()) > 0
+    product = names["operator"] @ names["vector"]
+    kept_value = float(names["pairs"].eigenvalues[0])
+    assert float((product - kept_value * names["vector"]).norm()) <= 2e-3 * kept_value
+
+
+def flat(tensors):
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+@pytest.mark.parametrize(("resample", "augment"), [(False, False), (True, False), (True, True)])
+def test_the_examples_of_kept_eigenvectors_are_drawn_again(folder, tmp_path, resample, augment):
+    """Products by torch's own double backward pass, on the examples drawn again and on the first ones."""
+    settings = replace(SPECTRUM, resample=resample, augment=augment)
+    kept, loaded = keep_vectors(settings, folder, tmp_path / "spectrum" / "mine-0.csv"), load_run(folder)
+    for step in STEPS[:2]:
+        pairs, model = load_pairs(kept / f"{step}.safetensors"), loaded.model(step)
+        parameters = list(model.parameters())
+
+        def residual(inputs, targets, pairs=pairs, model=model, parameters=parameters):
+            value, vector = pairs.eigenvalues[0], pairs.eigenvectors[0]
+            loss = functional.cross_entropy(model(inputs), targets)
+            gradient = flat(torch.autograd.grad(loss, parameters, create_graph=True))
+            product = flat(torch.autograd.grad(gradient @ vector, parameters))
+            return float((product - value * vector).norm() / value)
+
+        examples = loaded.drawn_examples(
+            pairs.provenance["num_examples"], step=step if resample else None, augment=augment
+        )
+        assert residual(*examples) <= 2e-3
+        training = loaded.dataset.training
+        assert residual(training.inputs[:16], training.targets[:16]) > 0.02
+
+
+def test_numbers_of_examples_that_cannot_be_drawn_are_refused(folder):
+    loaded = load_run(folder)
+    assert len(loaded.drawn_examples(40)[0]) == 40
+    with pytest.raises(ValueError, match=r"num_examples must be at most 40, the training examples of .*, got 41"):
+        loaded.drawn_examples(41)
+    with pytest.raises(ValueError, match="num_examples must be at least 1, got 0"):
+        loaded.drawn_examples(0)
+    with pytest.raises(TypeError, match="step must be a whole number, got 'last'"):
+        loaded.drawn_examples(4, step="last")
+    flattened = Split(loaded.dataset.training.inputs.flatten(1), loaded.dataset.training.targets)
+    of_numbers = replace(loaded, dataset=replace(loaded.dataset, training=flattened))
+    with pytest.raises(ValueError, match=re.escape("augment must be False for inputs [4, 64], which are no images")):
+        of_numbers.drawn_examples(4, augment=True)
 
 
 def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(folder):
@@ -321,16 +386,11 @@ def test_other_data_are_refused(folder, tmp_path):
 
 
 def test_kept_eigenvectors_are_those_of_the_opened_network(folder, tmp_path):
-    settings = Spectrum(
-        num_examples=16, tolerance=1e-3, max_products=60, bracket=0.2, num_eigenvalues=2, resample=False,
-        augment=False, parameters="*", precision="float32", probe_products=0, frobenius_products=0, keep_vectors=True,
-    )  # fmt: skip
-    place, data = folder / "checkpoints", folder.parents[2] / "data" / "digits.safetensors"
+    data = folder.parents[2] / "data" / "digits.safetensors"
     output, stale = tmp_path / "spectrum" / "mine-0.csv", tmp_path / "spectrum" / "mine-0-vectors" / "9.safetensors"
     stale.parent.mkdir(parents=True)
     stale.touch()
-    files, record = [place / "0.safetensors"], folder / "run.yaml"
-    measure(settings, Part(data, files, STEPS[:2], [], [], folder.name, record, [], "mine", 1, output))
+    keep_vectors(SPECTRUM, folder, output)
 
     assert sorted(path.name for path in stale.parent.iterdir()) == ["0.safetensors", "2.safetensors"]
     rows = [row for row in read_rows(output, "spectrum") if row["which"] == "largest"]

@@ -84,6 +84,45 @@ class LoadedRun:
                 tensor.copy_(views[name])
         return model.eval()
 
+    def drawn_examples(
+        self, num_examples: int, *, step: int | None = None, augment: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Draw the training examples on which measurements take the Hessian: those of kept eigenvectors.
+
+        Args:
+            num_examples: how many, from 1 to all; eigenpairs that were kept have it as
+                ``provenance["num_examples"]``.
+            step: of the checkpoint, where the measurement's settings say ``resample: true``.
+            augment: as its settings say.
+
+        Returns:
+            Inputs [n, ...] and targets [n, ...].
+
+        Raises:
+            TypeError: ``num_examples`` or ``step`` is no whole number.
+            ValueError: there are fewer training examples, ``step`` is negative, or inputs are no images to augment.
+        """
+        from sharpness.data import datasets
+        from sharpness.runtime.streams import stream
+
+        training = self.dataset.training
+        if checks.whole_number("num_examples", num_examples, least=1) > len(training.targets):
+            raise ValueError(
+                f"num_examples must be at most {len(training.targets)}, the training examples of {self.run.name}, "
+                f"got {num_examples}"
+            )
+        purpose = "examples of the Hessian"
+        if step is not None:
+            purpose += f" at step {checks.whole_number('step', step, least=0)}"
+        order = torch.randperm(len(training.targets), generator=stream(self.run.seed, purpose))
+        chosen = order[:num_examples].to(training.targets.device)
+        inputs = training.inputs[chosen]
+        if augment:
+            if inputs.dim() != 4:
+                raise ValueError(f"augment must be False for inputs {list(inputs.shape)}, which are no images")
+            inputs = datasets.augment(inputs, generator=stream(self.run.seed, f"augmentation of the {purpose}"))
+        return inputs, training.targets[chosen]
+
     def _named(self, checkpoint: Checkpoint | None, epoch: float | None) -> Checkpoint:
         """The key of a checkpoint in ``files``."""
         if epoch is not None:
