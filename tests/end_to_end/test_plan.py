@@ -109,6 +109,49 @@ def test_two_study_files_are_refused_in_one_sentence(tmp_path):
     assert done.returncode != 0
 
 
+NETWORK = """from torch import nn
+
+
+def build(data):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+"""
+DATA = """import torch
+
+
+def load():
+    return {"inputs": torch.zeros(200, 64), "targets": torch.zeros(200, dtype=torch.int64)}
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "own", "is_refused"),
+    [
+        ("b{r}ce", {"model": "own.py:build"}, True),
+        ("b{run}ce", {"data": "own.py:load"}, True),  # a wildcard that the rules have
+        ("b{r}ce", {}, False),
+        ("b{ce", {"model": "own.py:build"}, False),
+    ],
+)
+def test_a_file_of_ones_own_in_whose_path_snakemake_sees_a_wildcard_is_refused_in_one_sentence(
+    tmp_path, folder, own, is_refused
+):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "own.py").write_text(DATA if "data" in own else NETWORK)
+    study = {
+        "study": "braces",
+        "defaults": {"data": "digits", "num_training": 100, "epochs": 1, **own},
+        "experiments": {"rates": {"kind": "eigenvalues", "grids": {"rates": [{"learning_rate": [0.1]}]}}},
+    }
+    (tmp_path / folder / "study.yaml").write_text(yaml.safe_dump(study))
+    done = snakemake(tmp_path, "-n", "--configfile", f"{folder}/study.yaml")
+    if is_refused:
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"{folder}/own.py: Snakemake takes a name in braces in a path for a wildcard; give ")
+        assert done.returncode == 1
+    else:
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
 def test_a_data_folder_that_is_not_there_is_refused_in_one_sentence(results):
     missing = results / "nowhere"
     assert_refused(results, fashion(), ("SHARPNESS_DATA", str(missing)), SHARPNESS_DATA=str(missing))

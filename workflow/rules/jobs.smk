@@ -2,6 +2,8 @@
 
 from shlex import quote
 
+from snakemake.io import contains_wildcard
+
 from sharpness.workflow import failures, forkserver, jobserver
 from sharpness.workflow.listing import listing
 
@@ -9,6 +11,16 @@ if set("{}") & set(str(INSTALLED_IN)):
     sys.exit(
         f"{INSTALLED_IN}: Snakemake takes braces in the path of a project for wildcards; give its folder another name"
     )
+OWN_CODE = {
+    *filter(arrays.is_function, PREPARED),
+    *(code for run in STUDY.runs.values() for code in run.own_code),
+    *(code for each in STUDY.experiments.values() for code in (*each.own_measurements, *each.own_drawings.values())),
+}
+for file in own.sources(*sorted(OWN_CODE)):
+    if contains_wildcard(file):
+        sys.exit(
+            f"{file}: Snakemake takes a name in braces in a path for a wildcard; give the file or its folder another name"
+        )
 if ":" in str(PROJECT):
     sys.exit(f"{PROJECT}: Python takes a colon for the end of a path; call snakemake in the project's own folder")
 

@@ -73,7 +73,7 @@ rule report:
         folder=lambda wildcards, output: str(Path(output.page).parent),
         captions=lambda wildcards, input: str(Path(input.captions[0]).parent),
         rules=[word for path in RULES_OF_CLAIMS for word in ("--rules", str(path))],
-        file=str(FILE_OF_STUDY),
+        file=lambda wildcards: str(FILE_OF_STUDY),  # by a function: braces in it are no wildcards
         results=lambda wildcards, output: str(Path(output.page).parents[1 if ROOT else 0]),
     shell:
         "python -m sharpness.stages.report --folders {params.folder:q} --results {params.results:q} --digest={params.digest}"
