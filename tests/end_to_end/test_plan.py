@@ -102,6 +102,15 @@ def test_a_bad_study_is_refused_in_one_sentence(results, name):
     assert_refused(results, study, (str(results / "study.yaml"), *words))
 
 
+@pytest.mark.parametrize("given", [["defaults={seed: 1, seed: 3}"], ["defaults={seed: 1}", "defaults={seed: 3}"]])
+def test_a_key_given_twice_after_config_is_refused_in_one_sentence(tmp_path, given):
+    done = snakemake(tmp_path, "-n", "--configfile", str(SMALL), "--config", *given)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"--config {given[-1]}: the key ")
+    assert line.endswith("as 1 and as 3")
+    assert done.returncode != 0
+
+
 def test_two_study_files_are_refused_in_one_sentence(tmp_path):
     done = snakemake(tmp_path, "-n", "--configfile", str(SMALL), str(ROOT / "config.yaml"))
     (line,) = done.stderr.splitlines()

@@ -50,6 +50,12 @@ def test_a_key_given_twice_is_refused_with_both_lines(tmp_path, text, key, first
     assert message_of(tmp_path / "study.yaml", text) == expected
 
 
+def test_a_key_given_twice_in_one_line_is_refused_with_both_values(tmp_path):
+    text = "study: é\nb: {seed: 'é', c: 1, seed: [1, 2]}\n"
+    expected = "the key 'seed' is given twice in line 2, as 'é' and as [1, 2]"
+    assert message_of(tmp_path / "study.yaml", text) == expected
+
+
 def test_what_is_merged_may_be_replaced(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text("x: &x { a: 1, b: 2 }\ny: { <<: *x, a: 3 }\n")

@@ -18,6 +18,7 @@ SOURCE = PROJECT / "src" if IS_CHECKOUT else PROJECT.parents[1]
 
 sys.path.insert(0, str(SOURCE.absolute()))
 
+from sharpness.command.overrides import overrides
 from sharpness.data import arrays, catalogue
 from sharpness.runtime import files, own
 from sharpness.study import planned
@@ -39,6 +40,8 @@ if ROOT:
     del config["root"]
 try:
     only_study(workflow.configfiles)
+    if workflow.is_main_process:
+        overrides(workflow.config_settings.config_args)  # of a key that is given twice, Snakemake keeps the last
     # What a study names as its own is relative to its file.
     for file in workflow.configfiles:
         os.environ[own.VARIABLE] = os.path.relpath(Path(file).parent)

@@ -52,11 +52,26 @@ def parse_study(path: Path) -> Parsed:
         line = error.object[: error.start].count(b"\n") + 1
         raise StudyError(f"{path}: line {line} is not text in UTF-8; save the file in that encoding") from None
     try:
-        return _parsed(text)
+        return parse(text)
     except yaml.YAMLError as error:
         return _as_json(text, path, error)
     except (ValueError, RecursionError) as error:  # a date that is none, or too many brackets
         raise StudyError(f"{path}: is not valid YAML ({_one_line(error)})") from None
+
+
+def parse(text: str) -> Parsed:
+    """Read a text of YAML.
+
+    Raises:
+        yaml.YAMLError: it is no YAML.
+        ValueError: a date in it is none.
+        RecursionError: it has too many brackets.
+    """
+    loader = _Loader(text)
+    try:
+        return Parsed(loader.get_single_data(), loader.twice)
+    finally:
+        loader.dispose()
 
 
 def only_study(paths: Sequence[str | Path]) -> None:
@@ -109,14 +124,6 @@ def key_lines(path: Path) -> dict[tuple[str | int, ...], int]:
         loader.dispose()
 
 
-def _parsed(text: str) -> Parsed:
-    loader = _Loader(text)
-    try:
-        return Parsed(loader.get_single_data(), loader.twice)
-    finally:
-        loader.dispose()
-
-
 def _lines(loader: _Loader, node: yaml.Node | None, path: tuple[str | int, ...]) -> Iterator[tuple[Any, int]]:
     """Path and line of every key below a node whose merged keys are among its own."""
     pairs: list[tuple[Any, yaml.Node, yaml.Node]] = []
@@ -133,7 +140,7 @@ def _as_json(text: str, path: Path, error: yaml.YAMLError) -> Parsed:
     """Parse JSON that is not YAML (indented by tabs), which Snakemake reads too."""
     try:
         study = json.loads(text)
-        parsed = _parsed(text.expandtabs())
+        parsed = parse(text.expandtabs())
     except (ValueError, RecursionError, yaml.YAMLError):
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f"line {mark.line + 1} "
@@ -161,6 +168,7 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
+        self._text = stream
         self.twice: list[str] = []
         self._checked: set[yaml.Node] = set()
 
@@ -177,15 +185,20 @@ class _Loader(yaml.SafeLoader):
         if node in self._checked:
             return
         self._checked.add(node)
-        lines: dict[Any, int] = {}
-        for key_node, _ in node.value:
+        first: dict[Any, tuple[int, str]] = {}  # line and value
+        for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 continue  # refused when it is constructed, or by the schema
             key = "<<" if key_node.tag == _MERGE else self.construct_object(key_node)
             line = key_node.start_mark.line + 1
-            if key in lines:
-                self.twice.append(f"the key {key!r} is given twice, in line {lines[key]} and in line {line}")
-            lines[key] = line
+            value = self._text[value_node.start_mark.index : value_node.end_mark.index]
+            if key in first:
+                other_line, other = first[key]
+                places = f", in line {other_line} and in line {line}"
+                if line == other_line:
+                    places = f" in line {line}, as {other} and as {value}"
+                self.twice.append(f"the key {key!r} is given twice{places}")
+            first[key] = (line, value)
 
 
 if __name__ == "__main__":
