@@ -28,6 +28,7 @@ from sharpness.study.plan import study_of
 from sharpness.study.planned import check_finished, digest, wanted
 from sharpness.study.published import Published
 from sharpness.study.records import (
+    TOLD_BY,
     RecordError,
     Wanted,
     check,
@@ -173,6 +174,11 @@ def with_value(name, value):
     return spoil
 
 
+def with_a_row_twice(path):
+    *rows, _ = csv.DictReader(path.read_text().splitlines())
+    write_table([*rows, rows[0]], path)
+
+
 SPOILT = {
     "emptied": (lambda path: path.write_text(""), "is empty"),
     "one empty line": (lambda path: path.write_text("\n"), "is empty"),
@@ -188,6 +194,10 @@ SPOILT = {
         "line 2: eigenvalue is nan, and nothing says that the run",
     ),
     "no number": (with_value("eigenvalue", ""), "line 2: eigenvalue is empty, and nothing says that the run"),
+    "a row twice and another lost": (
+        with_a_row_twice,
+        r"lines 2 and \d+: both are of .*step 0, .*which 1\.5, rank 1\.5: ",
+    ),
     "another run": (with_value("run", "another"), "is of the run another, not of"),
     "other settings": (with_value("settings_digest", "ffff"), "was measured with other settings than the study's"),
     "another step": (with_value("step", "3"), "lacks the steps 0, which the study plans"),
@@ -216,6 +226,27 @@ def test_a_collected_table_that_lost_something_is_refused_too(study, written, na
     reason = "is damaged or empty" if name in ("emptied", "one empty line", "no text") else reason
     with pytest.raises(RecordError, match=reason):
         read(study, path)
+
+
+def test_rows_of_every_measurement_are_told_apart_by_columns_that_it_has():
+    assert {"history", *MEASUREMENTS} == {*TOLD_BY, "density"}
+    for measurement, columns in TOLD_BY.items():
+        assert set(columns) <= set(columns_of(measurement))
+
+
+@pytest.mark.parametrize("measurement", TOLD_BY)
+def test_a_row_twice_is_refused_of_every_measurement_and_another_of_the_same_checkpoint_is_not(
+    study, tmp_path, measurement
+):
+    path, run = tmp_path / "table.csv", next(iter(study.runs.values()))
+    asked = Wanted(run.name, measurement, "some", "0a", [10], *OF_RUN[0])
+    (row,) = rows_of(run, asked)
+    others = [{**row, column: "7"} for column in (*TOLD_BY[measurement], "step")]
+    write_table(sized([row, *others]), path)
+    assert len(read_rows(path, measurement)) == len(others) + 1
+    write_table(sized([row, *others, {**row, "torch": "2.15.0"}]), path)
+    with pytest.raises(RecordError, match=rf"table\.csv, lines 2 and {len(others) + 3}: both are of run {run.name}, "):
+        read_rows(path, measurement)
 
 
 def test_a_run_that_diverged_or_stopped_says_so_and_needs_no_later_step(study, tmp_path):

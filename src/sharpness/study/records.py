@@ -41,6 +41,19 @@ PLACE_IN_A_HISTORY = ("run", "step", "epoch", "diverged")
 # Behind them: what computed them, and of what.
 MADE_BY = ("settings_digest", "code", "torch", "device", "threads", "kernels", "data_digest")
 
+# By which columns one row of a checkpoint, or of a history, is told from the others. Of a density, eigenvalues may be
+# equal in every digit; what the user's own code measures may have any rows.
+TOLD_BY: Mapping[str, Sequence[str]] = {
+    "history": (),
+    "spectrum": ("which", "rank"),
+    "slices": ("k", "distance"),
+    "steps": ("direction", "alpha", "batch"),
+    "variants": ("start_step",),
+    "gradients": (),
+    "gradient_step": (),
+}
+_OF_A_CHECKPOINT = ("experiment", "grid", "run", "settings", "checkpoint", "step", "epoch")
+
 NOTHING = "nothing_measured"  # in its place where a collected table has no rows, since every run had stopped before
 
 
@@ -138,7 +151,8 @@ def read_rows(path: Path, measurement: str) -> list[dict[str, str]]:
     """Read the rows of a table, as text.
 
     Raises:
-        RecordError: it is empty, cut short, lacks a column, or a number in it is none and its run has not diverged.
+        RecordError: it is empty, cut short, lacks a column, has a row twice, or a number in it is none and its run
+            has not diverged.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -165,7 +179,20 @@ def read_rows(path: Path, measurement: str) -> list[dict[str, str]]:
                 f"{path}, line {number}: {found} is {row[found] or 'empty'}, and nothing says that the run diverged: "
                 f"{_ADVICE}"
             )
+    if measurement in TOLD_BY:
+        _check_rows_differ(rows, (*_OF_A_CHECKPOINT, *TOLD_BY[measurement]), path)
     return rows
+
+
+def _check_rows_differ(rows: Iterable[Mapping[str, str]], columns: Sequence[str], path: Path) -> None:
+    """Check that no two rows are of the same: where a row stands twice, another may have been lost."""
+    lines: dict[tuple[str, ...], int] = {}
+    for number, row in enumerate(rows, start=2):
+        key = tuple(row.get(column, "") for column in columns)
+        if key in lines:
+            told = ", ".join(f"{column} {value}" for column, value in zip(columns, key, strict=True) if value)
+            raise RecordError(f"{path}, lines {lines[key]} and {number}: both are of {told}: {_ADVICE}")
+        lines[key] = number
 
 
 def check(rows: Sequence[Mapping[str, str]], wanted: Wanted, path: Path) -> None:
