@@ -92,3 +92,29 @@ def test_a_table_of_runs_that_lacks_a_field_is_refused_by_its_name(trained, tmp_
     path.write_text(as_csv(trained.values()).replace(",momentum,", ",momentu,"))
     with pytest.raises(RecordError, match=r"runs\.csv lacks the column momentum"):
         read_runs(path)
+
+
+def without_line(number):
+    return lambda text: "".join(line for index, line in enumerate(text.splitlines(keepends=True)) if index != number)
+
+
+EDITED = {
+    "another rate": (lambda text: text.replace(",0.1,", ",0.07,", 1), "has the learning_rate 0.07 for the run"),
+    "no number": (lambda text: text.replace(",20,", ",twenty,", 1), "has the batch_size twenty for the run"),
+    "an emptied cell": (lambda text: text.replace(",float32,", ",,", 1), "has the precision none for the run"),
+    "a run lost": (without_line(1), "lacks the run"),
+    "a run twice": (lambda text: text + text.splitlines()[1], "2 times, which the study plans once"),
+}
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_a_table_of_runs_that_is_not_the_plans_is_refused_by_file_run_and_field(trained, tmp_path, name):
+    change, reason = EDITED[name]
+    path, plan = tmp_path / "runs.csv", as_csv(trained.values())
+    path.write_text(plan)
+    assert list(read_runs(path, plan)["run"]) == list(trained)
+    path.write_text(change(plan))
+    with pytest.raises(RecordError, match=reason) as refused:
+        read_runs(path, plan)
+    assert str(refused.value).startswith(str(path))
+    assert any(run in str(refused.value) for run in trained)

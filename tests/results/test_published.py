@@ -191,3 +191,16 @@ def test_a_table_of_verdicts_that_was_cut_short_is_not_reported(folder, tmp_path
     table.iloc[:-1].to_csv(copied / "tables" / "claims.csv", index=False)
     with pytest.raises(RecordError, match=r"claims\.csv has other verdicts than .*claims\.md: remove both"):
         report([copied], ROOT / "workflow/report", ROOT / "CITATION.cff", tmp_path / "report.html")
+
+
+def test_a_table_of_runs_that_was_edited_is_not_reported(tmp_path):
+    copied = shutil.copytree(ROOT / "results" / "digits" / "published", tmp_path / "digits" / "published")
+    path = copied / "tables" / "runs.csv"
+    whole = path.read_text()
+    for text, reason in (
+        (whole.replace(",0.05,", ",0.07,", 1), "has the learning_rate 0.07 for the run "),
+        ("".join(whole.splitlines(keepends=True)[:-1]), "lacks the run "),
+    ):
+        path.write_text(text)
+        with pytest.raises(RecordError, match=rf"runs\.csv {reason}.*: remove it, and it is made anew"):
+            report([copied], ROOT / "workflow/report", ROOT / "CITATION.cff", tmp_path / "report.html")

@@ -4,12 +4,14 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from claims.invented import whole_study
 
 from sharpness.analysis.claims.collected import collected
 from sharpness.analysis.claims.deciding import as_markdown, decide
 from sharpness.runtime.closure import sources
 from sharpness.stages.claims import claims
+from sharpness.study.records import RecordError
 from sharpness.study.runs import FIELDS
 
 
@@ -62,6 +64,25 @@ def test_a_study_that_no_claim_is_about_has_a_table_without_rows_that_is_known_f
     assert written.empty
     assert "0123456789ab" in written
     assert set(decide(collected([]))) < set(written)
+
+
+def test_a_table_of_runs_that_was_edited_decides_nothing(tmp_path):
+    planned = whole_study()[0][2].drop_duplicates("run").reindex(columns=["run", *FIELDS])
+    planned.assign(learning_rate=0.07).to_csv(tmp_path / "runs.csv", index=False)
+    with pytest.raises(
+        RecordError, match=rf"runs\.csv has the learning_rate 0\.07 for the run {planned['run'].iloc[0]}"
+    ):
+        claims(
+            kinds=[],
+            measurements=[],
+            tables=[],
+            runs=tmp_path / "runs.csv",
+            settings="{}",
+            markdown=tmp_path / "claims.md",
+            csv=tmp_path / "claims.csv",
+            planned=planned.to_csv(index=False),
+        )
+    assert not (tmp_path / "claims.csv").exists()
 
 
 def test_the_claims_depend_on_no_module_that_imports_torch_or_draws():

@@ -122,9 +122,10 @@ rule claims:
         kinds=[STUDY.experiments[name].kind for name, _ in collected_tables()],
         measurements=[measurement for _, measurement in collected_tables()],
         settings=STUDY.settings_of_spectra,
+        planned=lambda wildcards: pack(["--planned", as_csv(STUDY.runs.values())]),
         study=DIGEST,
     shell:
         "python -m sharpness.stages.claims --kinds {params.kinds} --measurements {params.measurements}"
-        " --tables {input.tables:q} --runs {input.runs:q} --settings {params.settings:q}"
+        " --tables {input.tables:q} --runs {input.runs:q} --settings {params.settings:q} {params.planned}"
         " --markdown {output.markdown:q} --csv {output.csv:q} --study={params.study}"
         " --benchmark {output.cost:q} 2> {log:q}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import csv
+from collections.abc import Container, Iterable
 from io import StringIO
 from pathlib import Path
 
@@ -28,13 +29,40 @@ def read_table(path: Path) -> pd.DataFrame:
         raise RecordError(f"{path} is damaged or empty ({' '.join(str(error).split())})") from None
 
 
-def read_runs(path: Path) -> pd.DataFrame:
+def read_runs(path: Path, plan: str = "") -> pd.DataFrame:
     """The table of a study's runs: the name of each and its fields; a batch size is a number or "full".
 
+    Args:
+        path: the table.
+        plan: what ``sharpness.study.runs`` makes of the runs that the study plans; empty: they are not at hand.
+
     Raises:
-        RecordError: it is damaged or lacks a field.
+        RecordError: it is damaged, lacks a field or a run, or has another value of a field than the plan.
     """
-    return _as_runs(read_table(path), path)
+    table = read_table(path)
+    if plan:
+        _check_as_planned(path, plan)
+    return _as_runs(table, path)
+
+
+def _check_as_planned(path: Path, plan: str) -> None:
+    """Check that every run that a study plans has a row in the table of runs, with the fields that the plan has."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [*csv.DictReader(file)]
+    names = [row.get("run") for row in rows]
+    for planned in csv.DictReader(StringIO(plan)):
+        run = planned["run"]
+        if names.count(run) != 1:
+            told = f"has the run {run} {names.count(run)} times" if run in names else f"lacks the run {run}"
+            raise RecordError(f"{path} {told}, which the study plans once: {_ADVICE}")
+        row = rows[names.index(run)]
+        for field, value in planned.items():
+            _require(path, row, field)
+            if row[field] != value:
+                raise RecordError(
+                    f"{path} has the {field} {row[field] or 'none'} for the run {run}, the study {value or 'none'}: "
+                    f"{_ADVICE}"
+                )
 
 
 def planned_runs(text: str) -> pd.DataFrame:
@@ -94,7 +122,7 @@ def with_runs(table: pd.DataFrame, runs: pd.DataFrame, path: Path) -> pd.DataFra
 _ADVICE = "remove it, and it is made anew"
 
 
-def _require(path: Path, table: pd.DataFrame, *columns: str) -> None:
+def _require(path: Path, table: Container[str] | pd.DataFrame, *columns: str) -> None:
     for column in columns:
         if column not in table:
             raise RecordError(f"{path} lacks the column {column}: {_ADVICE}")

@@ -21,6 +21,7 @@ def claims(
     settings: str,
     markdown: Path,
     csv: Path,
+    planned: str = "",
     study: str = "",
 ) -> None:
     """Decide every claim of the poster that the experiments of a study are about.
@@ -33,9 +34,10 @@ def claims(
         settings: of the spectra, by name, in JSON.
         markdown: output.
         csv: output.
+        planned: the runs again, as ``sharpness.study.runs`` makes a table of them; empty: they are not at hand.
         study: a digest of it, by which its verdicts are known where nobody has a record of them; empty: none is kept.
     """
-    trained = read_runs(runs)
+    trained = read_runs(runs, planned)
     frames = [read_measured(path, name, trained) for path, name in zip(tables, measurements, strict=True)]
     check_origins(zip(measurements, tables, frames, strict=True))
     of_study = collected(zip(kinds, measurements, frames, strict=True), json.loads(settings))

@@ -34,7 +34,7 @@ from sharpness.study.jobs import jobs
 from sharpness.study.paths import StudyFolder
 from sharpness.study.plan import Experiment, Study, study_in
 from sharpness.study.records import RecordError
-from sharpness.study.runs import RUNS, is_the_posters
+from sharpness.study.runs import RUNS, as_csv, is_the_posters
 
 Content = TypeVar("Content")
 CLAIMS_COLUMNS = (
@@ -95,7 +95,7 @@ def _chapter(root: Path, results: Path, file: str, captions: Path, output: Path)
     folder = StudyFolder(str(root))
     plan = _read(Path(folder.study), str)
     study = study_in(Path(folder.study))
-    of_study = read_runs(Path(folder.table(RUNS)))
+    of_study = read_runs(Path(folder.table(RUNS)), as_csv(study.runs.values()))
     tables = {
         (experiment.name, measurement): read_measured(Path(folder.table(name)), measurement, of_study)
         for experiment in study.experiments.values()
