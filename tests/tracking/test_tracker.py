@@ -152,6 +152,46 @@ def test_groups_with_rates_of_their_own_are_tracked_by_the_hessian_that_their_st
     assert record.rate_limit == pytest.approx(2 if kind is torch.optim.SGD else 38)
 
 
+def dense_hessian_of_batch_statistics(model, inputs, targets):
+    """Of the loss with batch norm in training mode, without dropout, by torch alone in double precision."""
+    model = copy.deepcopy(model).double().train()
+    for layer in model.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.eval()
+    names, start = zip(*model.named_parameters(), strict=True)
+
+    def loss(*weights):
+        state = dict(zip(names, weights, strict=True))
+        return functional.cross_entropy(torch.func.functional_call(model, state, inputs.double()), targets)
+
+    blocks = torch.autograd.functional.hessian(loss, start)
+    rows = [
+        torch.cat([block.reshape(weight.numel(), -1) for block in row], dim=1)
+        for row, weight in zip(blocks, start, strict=True)
+    ]
+    return torch.cat(rows)
+
+
+def test_batch_statistics_are_those_of_the_training_that_adam_divides_by(examples):
+    """A bias before batch norm has no gradient in training, so that D is almost zero there."""
+    model, (inputs, targets) = network(), examples
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    settings = {**CAREFUL, "precision": "float64"}
+    tracker = CurvatureTracker(model, examples, None, optimizer, batch_statistics=True, **settings)
+    train(model, examples, optimizer, 20, tracker.step)
+
+    record = tracker.measure()
+
+    squares = [optimizer.state[weight]["exp_avg_sq"].double() / (1 - 0.999**20) for weight in model.parameters()]
+    root = torch.cat([(square.sqrt() + 1e-8).rsqrt().reshape(-1) for square in squares])
+    dense = dense_hessian_of_batch_statistics(model, inputs, targets) * root * root[:, None]
+    values = torch.linalg.eigvalsh(dense).flip(0)
+    assert record.eigenvalues == pytest.approx(values[:2].tolist(), rel=1e-3)
+    assert record.rate_times_eigenvalue < record.rate_limit
+    in_evaluation = CurvatureTracker(model, examples, None, optimizer, **settings).measure()
+    assert in_evaluation.rate_times_eigenvalue > 10 * in_evaluation.rate_limit
+
+
 def test_the_limit_of_rates_by_group_is_where_full_batch_steps_begin_to_grow(examples):
     """On a quadratic, linear regression, at 0.98 and 1.02 times the limit."""
     inputs = examples[0].flatten(1)[:, :4].double()

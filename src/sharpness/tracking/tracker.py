@@ -69,6 +69,8 @@ class CurvatureTracker:
         memory_budget: as for ``HessianOperator``.
         parameters: as for ``HessianOperator``; those that require a gradient, unless others are named.
         precision: as for ``HessianOperator``.
+        batch_statistics: as for ``HessianOperator``: batch norm is that of a training on all of the data at once, or on
+            the mini-batch for Batch Sharpness.
         process_group: as for ``HessianOperator``. Each process has its part of the examples, and draws its part of each
             mini-batch from them; the first one writes the records.
 
@@ -107,6 +109,7 @@ class CurvatureTracker:
         memory_budget: int = 4 * 2**30,
         parameters: str | Sequence[str] = "trained",
         precision: Precision = "float32",
+        batch_statistics: bool = False,
         process_group: ProcessGroup | Literal[False] | None = None,
     ) -> None:
         self._every = checks.whole_number("every", every, least=1)
@@ -124,6 +127,7 @@ class CurvatureTracker:
                     loss=loss,
                     parameters=parameters,
                     precision=precision,
+                    batch_statistics=batch_statistics,
                     chunk_size=chunk_size,
                     memory_budget=memory_budget,
                     process_group=process_group,
