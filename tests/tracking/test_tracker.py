@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sharpness import load_pairs
 from sharpness.tracking.tracker import CurvatureTracker
 
 NUM_EXAMPLES, CLASSES = 60, 3
@@ -287,6 +288,23 @@ def test_batch_sharpness_is_the_mean_curvature_along_the_batches_own_gradients(e
     assert record.batch_sharpness == pytest.approx(np.mean(curvatures), rel=1e-4)
     assert record.batch_sharpness_error == pytest.approx(np.std(curvatures, ddof=1) / math.sqrt(3), rel=1e-3)
     assert record.num_products == other.history[0].num_products + 3
+
+
+def test_followed_pairs_say_what_they_are_of_as_searched_ones_do(tmp_path, examples):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tracker = CurvatureTracker(model, examples, None, optimizer, every=1)
+    of_search = [tracker.measure(), tracker.pairs.provenance][1]
+
+    record = tracker.measure()
+
+    assert record.found_by == "followed"
+    tracker.pairs.save(tmp_path / "pairs.safetensors")
+    kept = load_pairs(tmp_path / "pairs.safetensors").provenance
+    assert kept == of_search
+    assert kept["parameters"] == {name: list(weight.shape) for name, weight in model.named_parameters()}
+    assert kept["num_examples"] == NUM_EXAMPLES
+    assert kept["versions"]["torch"] == torch.__version__
 
 
 class Scalars:

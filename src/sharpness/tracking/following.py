@@ -13,6 +13,7 @@ from sharpness.eigen.eigenpairs import Eigenpairs
 from sharpness.eigen.lanczos import follow_eigenpairs, top_eigenpairs
 from sharpness.eigen.operators import SymmetricOperator
 from sharpness.eigen.refinement import Refined
+from sharpness.eigen.saving import provenance_of
 from sharpness.eigen.vectors import along_rows, subspace_overlap
 
 # Why the pairs were found by a fresh search; "followed" if they were not.
@@ -100,7 +101,7 @@ class Follower:
                 reason = "search: probe"
         if reason is not None and self.saved >= self.search_cost:
             return self._search(operator, reason, before, beyond, spent)
-        return Followed(_as_pairs(found, self.tolerance), "followed", self.overlap, beyond, spent)
+        return Followed(_as_pairs(found, operator, self.tolerance), "followed", self.overlap, beyond, spent)
 
     def _follow(self, operator: SymmetricOperator, before: Tensor) -> Refined:
         # The sum of the vectors is one vector of a Krylov space; it has lost what turned little.
@@ -191,7 +192,7 @@ def _unit(rows: Tensor) -> Tensor:
     return torch.nn.functional.normalize(rows, dim=-1)
 
 
-def _as_pairs(found: Refined, tolerance: float) -> Eigenpairs:
+def _as_pairs(found: Refined, operator: SymmetricOperator, tolerance: float) -> Eigenpairs:
     """Followed pairs say nothing of the other end of the spectrum, nor of pairs that were missed."""
     return Eigenpairs(
         eigenvalues=found.eigenvalues,
@@ -205,4 +206,5 @@ def _as_pairs(found: Refined, tolerance: float) -> Eigenpairs:
         converged=bool((found.residuals <= tolerance).all()),
         complete=None,
         complete_beyond=math.inf,
+        provenance=provenance_of(operator),
     )
