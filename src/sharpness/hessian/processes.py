@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, Literal
 
 import torch
@@ -34,13 +35,13 @@ class Processes:
         self._device = device
         self._group = None if given is False else given
         self.number = distributed.get_world_size(self._group) if is_on and given is not False else 1
-        self.is_first = self.number == 1 or distributed.get_rank(self._group) == 0
+        self.rank = 0 if self.number == 1 else distributed.get_rank(self._group)
+        self.is_first = self.rank == 0
+        self._adds_zeros = False
 
     def add(self, tensor: Tensor) -> Tensor:
         """Sum ``tensor`` over the processes, in place; the result has the same bits in each."""
-        if self.number > 1:
-            distributed.all_reduce(tensor, group=self._group)
-        return tensor
+        return self._sum(tensor.zero_() if self._adds_zeros else tensor)
 
     def add_number(self, number: float) -> float:
         """Sum a number over the processes."""
@@ -48,9 +49,26 @@ class Processes:
             return number
         return float(self.add(torch.tensor(number, dtype=torch.float64, device=self._device)))
 
+    def numbers(self, number: int) -> list[int]:
+        """Return the number that each process gives, by rank."""
+        if self.number == 1:
+            return [number]
+        given = torch.zeros(self.number, dtype=torch.int64, device=self._device)
+        given[self.rank] = number
+        return list(map(int, self._sum(given).tolist()))
+
+    def without_this(self) -> Processes:
+        """Return the same processes, to whose sums this one adds zeros."""
+        others = copy(self)
+        others._adds_zeros = True
+        return others
+
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self, what: str = "the operator could not be built") -> Iterator[None]:
         """Let no process go on alone if the block fails in another one.
+
+        Args:
+            what: happened then; the beginning of the error's sentence.
 
         Raises:
             RuntimeError: it did.
@@ -67,7 +85,7 @@ class Processes:
         failed, overflown = self._failures(0, False)
         if failed:
             kind = FloatingPointError if failed == overflown else RuntimeError
-            raise kind(f"the operator could not be built in {failed} of {self.number} processes, which say why")
+            raise kind(f"{what} in {failed} of {self.number} processes, which say why")
 
     def check_same(self, weights: Tensor) -> None:
         """Check that all processes have the same weights [P].
@@ -107,4 +125,9 @@ class Processes:
 
     def _failures(self, failed: int, overflown: bool) -> list[int]:
         """Number of processes that failed, and of those whose numbers overflowed."""
-        return list(map(int, self.add(torch.tensor([failed, int(overflown)], device=self._device)).tolist()))
+        return list(map(int, self._sum(torch.tensor([failed, int(overflown)], device=self._device)).tolist()))
+
+    def _sum(self, tensor: Tensor) -> Tensor:
+        if self.number > 1:
+            distributed.all_reduce(tensor, group=self._group)
+        return tensor

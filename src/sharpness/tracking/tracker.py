@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sharpness.eigen.eigenpairs import Eigenpairs
 from sharpness.eigen.estimators import Estimate, mean_of
+from sharpness.hessian import arguments
 from sharpness.hessian.moving import MovingHessian
 from sharpness.hessian.operator import HessianOperator
 from sharpness.hessian.preconditioner import StepsOf
@@ -25,6 +27,8 @@ from sharpness.tracking.limits import StabilityLimit, stability_limit
 from sharpness.tracking.randomness import unchanged_randomness
 from sharpness.tracking.record import CurvatureRecord
 from sharpness.tracking.writers import Target, writers
+
+_NOT_MADE = "the tracker could not be made"
 
 
 class CurvatureTracker:
@@ -52,7 +56,7 @@ class CurvatureTracker:
             several of these.
         batch_sharpness: number of random mini-batches of the data on which Batch Sharpness is measured: the mean
             curvature of a mini-batch along its own gradient (Andreyev and Beneventano, 2024); 0 for none.
-        batch_size: examples in each of them.
+        batch_size: examples in each of them, over all processes.
         tolerance: residual at which a search or following stops, relative to the largest magnitude.
         products: Hessian-vector products per measurement on average, in the long run and the first search apart:
             searches and probes wait until enough have been saved, and records say the residuals meanwhile. None is
@@ -71,8 +75,8 @@ class CurvatureTracker:
         precision: as for ``HessianOperator``.
         batch_statistics: as for ``HessianOperator``: batch norm is that of a training on all of the data at once, or on
             the mini-batch for Batch Sharpness.
-        process_group: as for ``HessianOperator``. Each process has its part of the examples, and draws its part of each
-            mini-batch from them; the first one writes the records.
+        process_group: as for ``HessianOperator``. Each process has its part of the examples. Mini-batches are drawn
+            from all parts, and the first process writes the records.
 
     Attributes:
         history: all records.
@@ -112,13 +116,15 @@ class CurvatureTracker:
         batch_statistics: bool = False,
         process_group: ProcessGroup | Literal[False] | None = None,
     ) -> None:
-        self._every = checks.whole_number("every", every, least=1)
         self._model, self._optimizer = model, optimizer
-        if optimizer is not None:
-            stability_limit(optimizer)  # where it is known
-        # Of several processes, which all measure the same, one writes.
-        self._write = writers(to) if Processes(process_group, torch.device("cpu")).is_first else []
-        self._generator = torch.Generator().manual_seed(checks.whole_number("seed", seed))
+        processes = Processes(process_group, arguments.device_of(model))
+        with processes.together(_NOT_MADE):
+            self._every = checks.whole_number("every", every, least=1)
+            if optimizer is not None:
+                stability_limit(optimizer)  # where it is known
+            # Of several processes, which all measure the same, one writes.
+            self._write = writers(to) if processes.is_first else []
+            self._generator = torch.Generator().manual_seed(checks.whole_number("seed", seed))
         with unchanged_randomness():
             self._hessian = MovingHessian.of(
                 HessianOperator(
@@ -133,19 +139,23 @@ class CurvatureTracker:
                     process_group=process_group,
                 )
             )
-        self._num_batches, self._batch_size = _batches(batch_sharpness, batch_size, self._hessian)
-        self._follower = _follower(
-            generator=self._generator,
-            num_pairs=num_pairs,
-            tolerance=tolerance,
-            products=products,
-            follow_products=follow_products,
-            renew_residual=renew_residual,
-            renew_overlap=renew_overlap,
-            probe_every=probe_every,
-            probe_products=probe_products,
-            max_products=max_products,
-        )
+        self._parts = processes.numbers(self._hessian.num_examples)
+        with processes.together(_NOT_MADE):
+            self._num_batches, self._batch_size = _batches(
+                batch_sharpness, batch_size, self._hessian.can_choose, sum(self._parts)
+            )
+            self._follower = _follower(
+                generator=self._generator,
+                num_pairs=num_pairs,
+                tolerance=tolerance,
+                products=products,
+                follow_products=follow_products,
+                renew_residual=renew_residual,
+                renew_overlap=renew_overlap,
+                probe_every=probe_every,
+                probe_products=probe_products,
+                max_products=max_products,
+            )
         self._num_steps = 0
         self.history: list[CurvatureRecord] = []
         self.pairs: Eigenpairs | None = None
@@ -188,12 +198,23 @@ class CurvatureTracker:
     def _batch_sharpness(self) -> Estimate:
         curvatures = []
         for _ in range(self._num_batches):
-            chosen = torch.randperm(self._hessian.num_examples, generator=self._generator)[: self._batch_size]
-            of_batch = self._hessian.at_present(self._model, chosen=chosen)
+            chosen = torch.randperm(sum(self._parts), generator=self._generator)[: self._batch_size]
+            of_batch = self._on(chosen)
             gradient = of_batch.gradient()
             along = (of_batch @ gradient).double()
             curvatures.append(float(gradient.double() @ along) / float(gradient.double().square().sum()))
         return mean_of(torch.tensor(curvatures, dtype=torch.float64), len(curvatures))
+
+    def _on(self, chosen: Tensor) -> HessianOperator:
+        """The operator on the ``chosen`` examples, numbered over the parts of all processes."""
+        processes = self._hessian.processes
+        first = sum(self._parts[: processes.rank])
+        own = chosen[(first <= chosen) & (chosen < first + self._hessian.num_examples)] - first
+        if len(own):
+            return self._hessian.at_present(self._model, chosen=own)
+        # An operator needs an example: one that does not count.
+        others = replace(self._hessian, processes=processes.without_this())
+        return others.at_present(self._model, chosen=torch.tensor([0]))
 
     def _record(
         self,
@@ -230,7 +251,7 @@ def _preconditioner(optimizer: Optimizer | None, limit: StabilityLimit | None) -
     return StepsOf(optimizer) if optimizer is not None and limit is not None and limit.is_preconditioned else None
 
 
-def _batches(number: int, size: int | None, hessian: MovingHessian) -> tuple[int, int]:
+def _batches(number: int, size: int | None, can_choose: bool, num_examples: int) -> tuple[int, int]:
     checks.whole_number("batch_sharpness", number, least=0)
     if not number:
         return 0, 0
@@ -238,10 +259,10 @@ def _batches(number: int, size: int | None, hessian: MovingHessian) -> tuple[int
         raise ValueError(f"batch_sharpness must be at least 2 mini-batches, which have a standard error, got {number}")
     if size is None:
         raise ValueError("batch_sharpness needs batch_size, the examples in each mini-batch")
-    if not hessian.can_choose:
+    if not can_choose:
         raise ValueError("batch_sharpness draws single examples: give the data as (inputs, targets), in memory")
-    if checks.whole_number("batch_size", size, least=1) > hessian.num_examples:
-        raise ValueError(f"batch_size must be at most {hessian.num_examples}, the examples in the data, got {size}")
+    if checks.whole_number("batch_size", size, least=1) > num_examples:
+        raise ValueError(f"batch_size must be at most {num_examples}, the examples in the data, got {size}")
     return number, size
 
 
