@@ -83,7 +83,7 @@ def test_the_limit_follows_a_schedule_and_is_infinite_without_steps():
     assert stability_limit(optimizer).eigenvalue == pytest.approx(200)
 
     still = stability_limit(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.0))
-    assert (still.learning_rate, still.eigenvalue) == (0, math.inf)
+    assert (still.learning_rate, still.eigenvalue, still.rate_times_eigenvalue) == (0, math.inf, None)
 
 
 def test_groups_may_differ_in_weight_decay_of_which_the_strongest_counts():

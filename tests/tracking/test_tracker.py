@@ -397,3 +397,12 @@ def test_an_existing_file_is_not_written_over(tmp_path, examples):
     with pytest.raises(FileExistsError, match="exists, perhaps from another training"):
         CurvatureTracker(network(), examples, to=path)
     assert path.read_text(encoding="utf-8") == "mine\n"
+
+
+def test_at_a_rate_of_zero_there_is_no_limit_of_the_rate_times_the_eigenvalue(tmp_path, examples):
+    model = network()
+    path = tmp_path / "curvature.csv"
+    record = CurvatureTracker(model, examples, None, torch.optim.SGD(model.parameters(), lr=0.0), to=path).measure()
+    assert (record.learning_rate, record.rate_times_eigenvalue, record.rate_limit) == (0, 0, None)
+    with path.open(encoding="utf-8") as file:
+        assert next(csv.DictReader(file))["rate_limit"] == ""

@@ -40,9 +40,9 @@ class StabilityLimit:
     is_preconditioned: bool  # whether the eigenvalues are those of the preconditioned Hessian
 
     @property
-    def rate_times_eigenvalue(self) -> float:
-        """The limit of η λ."""
-        return self.learning_rate * self.eigenvalue if self.learning_rate else math.nan
+    def rate_times_eigenvalue(self) -> float | None:
+        """The limit of η λ; None at a learning rate of 0, which is stable whatever the eigenvalue."""
+        return self.learning_rate * self.eigenvalue if self.learning_rate else None
 
 
 def stability_limit(optimizer: Optimizer) -> StabilityLimit:

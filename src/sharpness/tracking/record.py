@@ -18,7 +18,7 @@ class CurvatureRecord:
     complete: bool | None  # True: a search missed none of them (99.9 %); None: unknown, as after following
     learning_rate: float | None  # η of the next step; None without an optimizer
     rate_times_eigenvalue: float | None  # η times the largest eigenvalue
-    rate_limit: float | None  # the stability limit of η λ, such as 2 for SGD
+    rate_limit: float | None  # the stability limit of η λ, such as 2 for SGD; None where η is 0
     stable_below: float | None  # the same limit as an eigenvalue
     batch_sharpness: float | None  # mean curvature of mini-batches along their own gradients
     batch_sharpness_error: float | None  # its standard error
