@@ -370,6 +370,7 @@ def test_a_diverged_training_is_recorded_and_a_later_measurement_starts_anew(exa
         ({"every": 0}, ValueError, "every must be at least 1, got 0"),
         ({"every": 2.5}, TypeError, "every must be a whole number, got 2.5"),
         ({"num_pairs": 0}, ValueError, "num_pairs must be at least 1"),
+        ({"num_pairs": 64}, ValueError, "num_pairs must be at most 63, the number of weights that have rows, got 64"),
         ({"follow_products": 1}, ValueError, "follow_products must be at least 2"),
         ({"products": 1.5}, ValueError, "products must be a number of at least num_pairs=2, got 1.5"),
         ({"batch_sharpness": 4}, ValueError, "batch_sharpness needs batch_size"),
@@ -397,6 +398,15 @@ def test_an_existing_file_is_not_written_over(tmp_path, examples):
     with pytest.raises(FileExistsError, match="exists, perhaps from another training"):
         CurvatureTracker(network(), examples, to=path)
     assert path.read_text(encoding="utf-8") == "mine\n"
+
+
+def test_data_in_two_arguments_are_refused_in_a_sentence(examples):
+    model, (inputs, targets) = network(), examples
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    said = r"data is one argument, \(inputs, targets\): give CurvatureTracker\(model, \(inputs, targets\), loss, optim"
+    for given in ((), (nn.CrossEntropyLoss(),), (nn.CrossEntropyLoss(), optimizer)):
+        with pytest.raises(TypeError, match=said):
+            CurvatureTracker(model, inputs, targets, *given)
 
 
 def test_at_a_rate_of_zero_there_is_no_limit_of_the_rate_times_the_eigenvalue(tmp_path, examples):

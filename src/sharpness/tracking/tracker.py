@@ -9,6 +9,7 @@ from dataclasses import replace
 from numbers import Real
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -47,7 +48,8 @@ class CurvatureTracker:
 
     Args:
         model: that is trained.
-        data: as for ``HessianOperator``: the examples of the Hessian; a few hundred are usual.
+        data: as for ``HessianOperator``, (inputs, targets) as one argument: the examples of the Hessian; a few hundred
+            are usual.
         loss: as for ``HessianOperator``; None is the cross-entropy.
         optimizer: that trains it; None tracks the eigenvalues without a limit.
         every: steps from one measurement to the next.
@@ -94,7 +96,7 @@ class CurvatureTracker:
         data: Any,
         loss: Any = None,
         optimizer: Optimizer | None = None,
-        *,
+        *others: Any,
         every: int = 50,
         num_pairs: int = 2,
         to: Target | Iterable[Target] = (),
@@ -116,6 +118,12 @@ class CurvatureTracker:
         batch_statistics: bool = False,
         process_group: ProcessGroup | Literal[False] | None = None,
     ) -> None:
+        if others or isinstance(loss, Tensor | np.ndarray):
+            got = f"{4 + len(others)} arguments by position" if others else "an array as the loss"
+            raise TypeError(
+                "data is one argument, (inputs, targets): give CurvatureTracker(model, (inputs, targets), loss, "
+                f"optimizer) and the other arguments by name, got {got}"
+            )
         self._model, self._optimizer = model, optimizer
         processes = Processes(process_group, arguments.device_of(model))
         with processes.together(_NOT_MADE):
@@ -146,6 +154,7 @@ class CurvatureTracker:
             )
             self._follower = _follower(
                 generator=self._generator,
+                size=self._hessian.layout.size,
                 num_pairs=num_pairs,
                 tolerance=tolerance,
                 products=products,
@@ -269,6 +278,7 @@ def _batches(number: int, size: int | None, can_choose: bool, num_examples: int)
 def _follower(
     *,
     generator: torch.Generator,
+    size: int,
     num_pairs: int,
     tolerance: float,
     products: float | None,
@@ -279,7 +289,8 @@ def _follower(
     probe_products: int,
     max_products: int | None,
 ) -> Follower:
-    checks.whole_number("num_pairs", num_pairs, least=1)
+    if checks.whole_number("num_pairs", num_pairs, least=1) > size:
+        raise ValueError(f"num_pairs must be at most {size}, the number of weights that have rows, got {num_pairs}")
     checks.tolerance(tolerance)
     checks.factor("renew_residual", renew_residual)
     checks.factor("renew_overlap", renew_overlap)
