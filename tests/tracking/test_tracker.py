@@ -416,3 +416,67 @@ def test_at_a_rate_of_zero_there_is_no_limit_of_the_rate_times_the_eigenvalue(tm
     assert (record.learning_rate, record.rate_times_eigenvalue, record.rate_limit) == (0, 0, None)
     with path.open(encoding="utf-8") as file:
         assert next(csv.DictReader(file))["rate_limit"] == ""
+
+
+KINDS = [torch.optim.SGD, torch.optim.Adam]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_optimizer_of_other_weights_than_those_with_rows_is_refused_by_name(examples, kind):
+    model = network()
+    of_last, of_all = kind(model[4].parameters(), lr=0.1), kind(model.parameters(), lr=0.1)
+    for optimizer, parameters, said in (
+        (of_last, "trained", "does not train 0.weight, which has rows: give parameters .* such as '4.bias'"),
+        (of_last, ["1.*", "4.*"], "does not train 1.weight, which has rows"),
+        (of_all, "4.*", "trains 0.weight, which has no rows: give parameters='trained'"),
+        (
+            kind(network().parameters(), lr=0.1),
+            "trained",
+            r"of shape \[6, 4\] that the model does not have",
+        ),
+    ):
+        with pytest.raises(ValueError, match=said):
+            CurvatureTracker(model, examples, None, optimizer, parameters=parameters)
+    CurvatureTracker(model, examples, None, of_last, parameters="4.*")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("parameters", ["trained", "4.*"])
+def test_frozen_weights_in_the_optimizer_have_no_part_in_it(examples, kind, parameters):
+    model = network()
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name.startswith("4."))
+    optimizer = kind(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"0\.weight has rows but requires no gradient: give parameters='trained'"):
+        CurvatureTracker(model, examples, None, optimizer, parameters="*")
+    tracker = CurvatureTracker(model, examples, None, optimizer, **CAREFUL, parameters=parameters)
+    train(model, examples, optimizer, 3, tracker.step)
+
+    record = tracker.measure()
+
+    dense = dense_hessian(model, *examples)[-21:, -21:]
+    if kind is torch.optim.Adam:
+        squares = [optimizer.state[weight]["exp_avg_sq"].double() / (1 - 0.999**3) for weight in model[4].parameters()]
+        root = torch.cat([(square.sqrt() + 1e-8).rsqrt().reshape(-1) for square in squares])
+        dense = dense * root * root[:, None]
+    values = torch.linalg.eigvalsh(dense).flip(0)
+    assert record.eigenvalues == pytest.approx(values[:2].tolist(), rel=2e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_are_trained_or_frozen_later_are_refused_by_name(examples, kind):
+    model = network()
+    model[0].requires_grad_(False)
+    optimizer = kind([weight for weight in model.parameters() if weight.requires_grad], lr=0.1)
+    tracker = CurvatureTracker(model, examples, None, optimizer)
+    train(model, examples, optimizer, 1, tracker.measure)
+    model[0].requires_grad_(True)
+    tracker.measure()  # still not trained
+    optimizer.add_param_group({"params": [model[0].weight]})
+    with pytest.raises(ValueError, match=r"trains 0\.weight, which has no rows: .* make a new tracker"):
+        tracker.measure()
+    model[0].requires_grad_(False)
+    tracker.measure()
+    model[4].bias.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"4\.bias has rows but requires no gradient: .* make a new tracker"):
+        tracker.measure()

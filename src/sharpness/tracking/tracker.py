@@ -27,6 +27,7 @@ from sharpness.tracking.following import Followed, Follower
 from sharpness.tracking.limits import StabilityLimit, stability_limit
 from sharpness.tracking.randomness import unchanged_randomness
 from sharpness.tracking.record import CurvatureRecord
+from sharpness.tracking.trained import check_trained
 from sharpness.tracking.writers import Target, writers
 
 _NOT_MADE = "the tracker could not be made"
@@ -51,7 +52,7 @@ class CurvatureTracker:
         data: as for ``HessianOperator``, (inputs, targets) as one argument: the examples of the Hessian; a few hundred
             are usual.
         loss: as for ``HessianOperator``; None is the cross-entropy.
-        optimizer: that trains it; None tracks the eigenvalues without a limit.
+        optimizer: that trains the weights with rows, and no others; None tracks the eigenvalues without a limit.
         every: steps from one measurement to the next.
         num_pairs: k, how many of the largest eigenvalues.
         to: where records go: a path that ends in .csv (a new file), a ``SummaryWriter``, a function of a record, or
@@ -86,7 +87,8 @@ class CurvatureTracker:
 
     Raises:
         TypeError: an argument has the wrong type, or no limit is known for the optimizer.
-        ValueError: an argument is out of range; more as for ``HessianOperator``.
+        ValueError: an argument is out of range, or the optimizer trains other weights than those with rows; more as
+            for ``HessianOperator``.
         FileExistsError: the CSV file exists.
     """
 
@@ -149,6 +151,7 @@ class CurvatureTracker:
             )
         self._parts = processes.numbers(self._hessian.num_examples)
         with processes.together(_NOT_MADE):
+            self._check_trained()
             self._num_batches, self._batch_size = _batches(
                 batch_sharpness, batch_size, self._hessian.can_choose, sum(self._parts)
             )
@@ -184,8 +187,10 @@ class CurvatureTracker:
         A training that has diverged is recorded as such, with eigenvalues that are NaN.
 
         Raises:
-            ValueError: Adam or RMSprop has not made its first step.
+            ValueError: Adam or RMSprop has not made its first step, or the optimizer no longer trains just the weights
+                that have rows.
         """
+        self._check_trained()
         cpu, clock = time.process_time(), time.perf_counter()
         limit = None if self._optimizer is None else stability_limit(self._optimizer)
         found, sharpness = None, None
@@ -203,6 +208,10 @@ class CurvatureTracker:
         for write in self._write:
             write(record)
         return record
+
+    def _check_trained(self) -> None:
+        if self._optimizer is not None:
+            check_trained(self._optimizer, self._model, self._hessian.layout)
 
     def _batch_sharpness(self) -> Estimate:
         curvatures = []
