@@ -139,6 +139,10 @@ def test_every_optimizer_of_torch_has_a_limit_or_a_sentence():
     [
         (lambda w: torch.optim.SGD(w, lr=0.1, maximize=True), ValueError, "SGD maximises"),
         (lambda w: torch.optim.Adam(w, weight_decay=0.1), ValueError, "weight decay of 0.1 as part of the gradient"),
+        (lambda w: torch.optim.Adam(w, weight_decay=0.1), ValueError, "give AdamW, or weight_decay=0 and a loss"),
+        (lambda w: torch.optim.NAdam(w, weight_decay=0.1), ValueError, "give decoupled_weight_decay=True, or weight_"),
+        (lambda w: torch.optim.RMSprop(w, weight_decay=0.1), ValueError, "give weight_decay=0 and a loss with the pen"),
+        (lambda w: torch.optim.Adagrad(w, weight_decay=0.1), ValueError, "give weight_decay=0 and a loss with the pen"),
         (
             lambda w: torch.optim.SGD(
                 [{"params": w}, {"params": [nn.Parameter(torch.zeros(1))], "momentum": 0.5}], lr=0.1

@@ -129,6 +129,50 @@ def test_adaptive_optimizers_are_tracked_by_their_preconditioned_hessian(example
         assert record.rate_limit == pytest.approx(38 * (1 - decay / 2))
 
 
+DIVIDED_DECAY = [torch.optim.Adam, torch.optim.NAdam, torch.optim.RMSprop, torch.optim.Adagrad]
+
+
+@pytest.mark.parametrize("kind", DIVIDED_DECAY)
+def test_a_decay_that_is_divided_is_tracked_as_a_penalty_of_the_loss(examples, kind):
+    """As the refusal advises: the steps are the same, and the eigenvalues those that they see."""
+    decay, (inputs, targets) = 0.3, examples
+
+    def penalised(model, batch):
+        values, classes = batch["inputs"], batch["classes"]
+        penalty = decay / 2 * sum(weight.square().sum() for weight in model.parameters())
+        return functional.cross_entropy(model(values), classes, reduction="sum") + len(classes) * penalty, len(classes)
+
+    decayed, model = network().double(), network().double()
+    with pytest.raises(ValueError, match=r"weight_decay=0 and a loss with the penalty 0\.3 / 2 Σ w², in the tracker"):
+        CurvatureTracker(decayed, examples, None, kind(decayed.parameters(), lr=0.01, weight_decay=decay))
+    optimizers = [kind(decayed.parameters(), lr=0.01, weight_decay=decay), kind(model.parameters(), lr=0.01)]
+    batch = {"inputs": inputs.double(), "classes": targets}
+    tracker = CurvatureTracker(model, batch, penalised, optimizers[1], **CAREFUL, precision="float64")
+    for _ in range(10):
+        for network_, optimizer in zip((decayed, model), optimizers, strict=True):
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(network_.eval()(batch["inputs"]), targets)
+            (loss if network_ is decayed else penalised(model, batch)[0] / NUM_EXAMPLES).backward()
+            optimizer.step()
+    for one, other in zip(decayed.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+    record = tracker.measure()
+
+    diagonal = []
+    for weight in decayed.parameters():
+        state = optimizers[0].state[weight]
+        if kind is torch.optim.Adagrad:
+            diagonal.append(state["sum"].sqrt().reshape(-1) + 1e-10)
+            continue
+        square = state["square_avg"] if kind is torch.optim.RMSprop else state["exp_avg_sq"] / (1 - 0.999**10)
+        diagonal.append(square.sqrt().reshape(-1) + 1e-8)
+    root = torch.cat(diagonal).rsqrt()
+    dense = dense_hessian(decayed, inputs, targets)
+    dense = (dense + decay * torch.eye(len(dense), dtype=torch.float64)) * root * root[:, None]
+    assert record.eigenvalues == pytest.approx(torch.linalg.eigvalsh(dense).flip(0)[:2].tolist(), rel=1e-3)
+
+
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
 @pytest.mark.parametrize("share", [0.25, 0.0])
 def test_groups_with_rates_of_their_own_are_tracked_by_the_hessian_that_their_steps_see(examples, kind, share):

@@ -96,14 +96,23 @@ def _check(optimizer: Optimizer, groups: Sequence[_Group]) -> None:
     if not isinstance(optimizer, SGD):
         for group in groups:
             if group["weight_decay"] and not _is_decoupled(optimizer, group):
+                decay, decoupled = group["weight_decay"], _decoupled(optimizer, group)
                 raise ValueError(
-                    f"{name} divides its weight decay of {group['weight_decay']:g} as part of the gradient, which has "
-                    "no limit of its own: use AdamW, or add the penalty to the loss"
+                    f"{name} divides its weight decay of {decay:g} as part of the gradient, so that the limit is one "
+                    f"of loss and penalty together: give {decoupled}weight_decay=0 and a loss with the penalty "
+                    f"{decay:g} / 2 Σ w², in the tracker too, or optimizer=None to follow the eigenvalues alone"
                 )
 
 
 def _is_decoupled(optimizer: Optimizer, group: _Group) -> bool:
     return isinstance(optimizer, AdamW) or bool(group.get("decoupled_weight_decay"))
+
+
+def _decoupled(optimizer: Optimizer, group: _Group) -> str:
+    """Beginning of a list of what to use instead of weight decay that is part of the gradient."""
+    if isinstance(optimizer, Adam):
+        return "AdamW, or "
+    return "decoupled_weight_decay=True, or " if "decoupled_weight_decay" in group else ""
 
 
 def _of_sgd(group: _Group, rate: float) -> float:
