@@ -351,6 +351,19 @@ def test_followed_pairs_say_what_they_are_of_as_searched_ones_do(tmp_path, examp
     assert kept["versions"]["torch"] == torch.__version__
 
 
+def test_batch_sharpness_takes_one_batch_for_a_loss_of_ones_own(examples):
+    def own(model, batch):
+        return functional.cross_entropy(model(batch["inputs"]), batch["classes"], reduction="sum"), batch[
+            "inputs"
+        ].shape[0]
+
+    batch = dict(zip(("inputs", "classes"), examples, strict=True))
+    settings = {"batch_sharpness": 3, "batch_size": 20, "precision": "float64"}
+    one = CurvatureTracker(network(), examples, **settings).measure()
+    other = CurvatureTracker(network(), batch, own, **settings).measure()
+    assert other.batch_sharpness == pytest.approx(one.batch_sharpness, rel=1e-9)
+
+
 class Scalars:
     """A writer with TensorBoard's method, which keeps what it is told."""
 
@@ -426,7 +439,7 @@ def test_a_diverged_training_is_recorded_and_a_later_measurement_starts_anew(exa
         (
             {"data": [EXAMPLES, EXAMPLES], "loss": own_loss, "batch_sharpness": 2, "batch_size": 4},
             ValueError,
-            "in memory",
+            "or for a loss of one's own as one batch of tensors, in memory",
         ),
         ({"renew_residual": -1}, ValueError, "renew_residual must be finite and not negative"),
     ],

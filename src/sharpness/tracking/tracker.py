@@ -278,7 +278,10 @@ def _batches(number: int, size: int | None, can_choose: bool, num_examples: int)
     if size is None:
         raise ValueError("batch_sharpness needs batch_size, the examples in each mini-batch")
     if not can_choose:
-        raise ValueError("batch_sharpness draws single examples: give the data as (inputs, targets), in memory")
+        raise ValueError(
+            "batch_sharpness draws single examples: give the data as (inputs, targets), or for a loss of one's own as "
+            "one batch of tensors, in memory"
+        )
     if checks.whole_number("batch_size", size, least=1) > num_examples:
         raise ValueError(f"batch_size must be at most {num_examples}, the examples in the data, got {size}")
     return number, size
