@@ -177,6 +177,24 @@ def test_without_an_optimizer_there_is_no_limit_and_without_records_nothing(prob
     assert [line.get_label() for line in plot_spectrum(tracker).lines] == ["λ₁", "λ₂"]
 
 
+@pytest.mark.parametrize(
+    ("written", "missing"),
+    [
+        (b"", "step"),
+        (b"epoch,loss\n1,0.5\n", "step"),
+        (b"step,loss\n1,0.5,7\n", "eigenvalue_0"),
+        (b"step,eigenvalue_1,residual_1,stable_below\n1,2,0.1,20\n", "eigenvalue_0"),
+        (b"step,eigenvalue_0,stable_below\n1,2,20\n", "residual_0"),
+        (b"\xff\xfe\x00\x01", "step"),
+    ],
+)
+def test_a_file_that_is_not_a_trackers_is_refused_in_a_sentence(tmp_path, written, missing):
+    path = tmp_path / "b.csv"
+    path.write_bytes(written)
+    with pytest.raises(ValueError, match=rf"b\.csv has no column '{missing}': give the CSV file that a Curvature"):
+        plot_spectrum(path)
+
+
 def test_a_density_is_drawn_with_the_leading_eigenvalues(problem):
     operator = HessianOperator(*problem)
     pairs = top_eigenpairs(operator, 2)

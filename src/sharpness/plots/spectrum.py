@@ -37,7 +37,7 @@ def plot_spectrum(history: History, axes: Axes | None = None) -> Axes:
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
-        ValueError: nothing was measured.
+        ValueError: nothing was measured, or the file is not one that a tracker wrote.
     """
     rows = _rows(history)
     if not rows:
@@ -107,12 +107,22 @@ def plot_density(
 def _rows(history: History) -> Sequence[Mapping[str, float]]:
     """Numbers by column; NaN where there are none."""
     if isinstance(history, str | os.PathLike):
-        with Path(history).open(encoding="utf-8", newline="") as file:
-            rows: list[Mapping[str, object]] = list(csv.DictReader(file))
+        rows = _read(Path(history))
     else:
         records = history.history if isinstance(history, CurvatureTracker) else history
         rows = [record.columns() for record in records]
     return [{name: _number(value) for name, value in row.items()} for row in rows]
+
+
+def _read(path: Path) -> list[Mapping[str, object]]:
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        reader = csv.DictReader(file, restkey="more")
+        columns = list(reader.fieldnames or ())
+        ranks = max(1, sum(name.startswith("eigenvalue_") for name in columns))
+        of_pairs = [f"{name}_{rank}" for rank in range(ranks) for name in ("eigenvalue", "residual")]
+        if missing := [name for name in ("step", *of_pairs, "stable_below") if name not in columns]:
+            raise ValueError(f"{path} has no column {missing[0]!r}: give the CSV file that a CurvatureTracker wrote")
+        return list(reader)
 
 
 def _number(value: object) -> float:
