@@ -127,6 +127,7 @@ class CurvatureTracker:
                 f"optimizer) and the other arguments by name, got {got}"
             )
         self._model, self._optimizer = model, optimizer
+        self._all_trained = isinstance(parameters, str) and parameters == "trained"
         processes = Processes(process_group, arguments.device_of(model))
         with processes.together(_NOT_MADE):
             self._every = checks.whole_number("every", every, least=1)
@@ -211,7 +212,7 @@ class CurvatureTracker:
 
     def _check_trained(self) -> None:
         if self._optimizer is not None:
-            check_trained(self._optimizer, self._model, self._hessian.layout)
+            check_trained(self._optimizer, self._model, self._hessian.layout, all_trained=self._all_trained)
 
     def _batch_sharpness(self) -> Estimate:
         curvatures = []

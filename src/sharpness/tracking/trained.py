@@ -8,8 +8,14 @@ from torch.optim import Optimizer
 from sharpness.hessian.layout import Layout
 
 
-def check_trained(optimizer: Optimizer, model: nn.Module, rows: Layout) -> None:
-    """Check that an optimizer trains the weights that have rows, and no others; it may hold frozen ones too.
+def check_trained(optimizer: Optimizer, model: nn.Module, rows: Layout, *, all_trained: bool) -> None:
+    """Check that an optimizer trains the weights that have rows; it may hold frozen ones too.
+
+    Args:
+        optimizer: beside whose limit the eigenvalues stand.
+        model: whose curvature is followed.
+        rows: the weights that have rows.
+        all_trained: whether these must be all that it trains, and not a block that was asked for.
 
     Raises:
         ValueError: it does not.
@@ -26,7 +32,7 @@ def check_trained(optimizer: Optimizer, model: nn.Module, rows: Layout) -> None:
                 f"the optimizer trains a parameter of shape {list(parameter.shape)} that the model does not have: give "
                 "an optimizer of this model's parameters, or optimizer=None to follow the eigenvalues alone"
             )
-        if name not in rows.names:
+        if all_trained and name not in rows.names:
             raise ValueError(
                 f"the optimizer trains {name}, which has no rows: give parameters='trained', and make a new tracker "
                 "once weights have been unfrozen"
