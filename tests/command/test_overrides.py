@@ -65,6 +65,7 @@ def test_what_is_not_given_stays_and_what_is_given_is_there(study, given_values)
         (["defaults={epochs: 1}", "defaults={epochs: 3}"], "the key 'defaults.epochs' is given twice, as 1 and as 3"),
         (["defaults={epochs: 1, epochs: 3}"], "the key 'epochs' is given twice in line 1, as 1 and as 3"),
         (["defaults={data: a, optimizer: {x: [1], x: {y: 2}}}"], "twice in line 1, as [1] and as {y: 2}"),
+        (["defaults.seed=010"], "010 in line 1 has a leading zero, by which YAML reads it as 8: write 10 or 8"),
         (["study=2020-13-45"], "the value is not valid YAML (month must be in 1..12)"),
         (["defaults.epochs=[3"], "the value is not valid YAML"),
     ],

@@ -56,6 +56,27 @@ def test_a_key_given_twice_in_one_line_is_refused_with_both_values(tmp_path):
     assert message_of(tmp_path / "study.yaml", text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("study: a\nseed: 010\n", "010 in line 2 has a leading zero, by which YAML reads it as 8: write 10 or 8"),
+        ("a:\n- [1, -0_17]\n", "-0_17 in line 2 has a leading zero, by which YAML reads it as -15: write -17 or -15"),
+        (
+            "x: &x { a: 010 }\ny: { <<: *x }\n",
+            "010 in line 1 has a leading zero, by which YAML reads it as 8: write 10 or 8",
+        ),
+    ],
+)
+def test_an_integer_with_a_leading_zero_is_refused_with_its_line(tmp_path, text, said):
+    assert message_of(tmp_path / "study.yaml", text) == said
+
+
+def test_other_numbers_with_zeros_and_texts_are_what_they_are(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("[0, -0, 00, 07, 10, 0.5, 0x10, 0b11, '010', 1e-05, 2020-01-02]")
+    assert read_study(path)[:-1] == [0, 0, 0, 7, 10, 0.5, 16, 3, "010", "1e-05"]
+
+
 def test_what_is_merged_may_be_replaced(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text("x: &x { a: 1, b: 2 }\ny: { <<: *x, a: 3 }\n")

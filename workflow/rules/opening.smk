@@ -49,7 +49,7 @@ try:
         with_types(config, workflow.config_settings.config or {}),
         source=", ".join(map(str, workflow.configfiles)) or "--config",
         # Snakemake has read it already: of a key that is given twice it keeps the last, unseen.
-        known=[sentence for file in workflow.configfiles for sentence in parse_study(Path(file)).twice],
+        known=[sentence for file in workflow.configfiles for sentence in parse_study(Path(file)).wrong],
     )
     FOLDER = StudyFolder(ROOT) if ROOT else StudyFolder.of(STUDY.name)
     PREPARED = {run.data: prepared(run.data) for run in STUDY.runs.values()}

@@ -22,7 +22,7 @@ def overrides(given: Sequence[str]) -> dict[str, Any]:
         given: ``KEY=VALUE``, the value in YAML.
 
     Raises:
-        StudyError: one has no such form, or a key is given twice.
+        StudyError: one has no such form, a key is given twice, or an integer is another for its leading zero.
     """
     found: dict[str, Any] = {}
     for words in given:
@@ -36,8 +36,8 @@ def overrides(given: Sequence[str]) -> dict[str, Any]:
             raise StudyError(
                 f"--config {words}: the value is not valid YAML ({' '.join(str(error).split())})"
             ) from None
-        if parsed.twice:
-            raise StudyError(f"--config {words}: {parsed.twice[0]}")
+        if parsed.wrong:
+            raise StudyError(f"--config {words}: {parsed.wrong[0]}")
         value = parsed.study
         for key in reversed(keys):
             value = {key: value}

@@ -1,4 +1,4 @@
-"""A study's file, read strictly: in UTF-8, one mapping, and no key given twice.
+"""A study's file, read strictly: in UTF-8, one mapping, no key given twice, and no integer that a leading zero changes.
 
 Free of torch and pandas: the workflow imports it each time it plans.
 """
@@ -6,6 +6,7 @@ Free of torch and pandas: the workflow imports it each time it plans.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,18 +24,19 @@ class Parsed:
     """What a study's file says."""
 
     study: Any
-    twice: list[str]  # a sentence for each key that a mapping has twice
+    wrong: list[str]  # a sentence for each key that a mapping has twice, and each integer that a leading zero changes
 
 
 def read_study(path: Path) -> Any:
     """Read a study's file as plain YAML (or JSON) values; ``study_of`` checks them.
 
     Raises:
-        StudyError: as ``parse_study``, or a key is given twice, of which YAML keeps the last.
+        StudyError: as ``parse_study``, or a key is given twice, of which YAML keeps the last, or an integer is
+            another for its leading zero, by which YAML takes it for octal.
     """
     parsed = parse_study(path)
-    if parsed.twice:
-        raise StudyError.of(str(path), parsed.twice)
+    if parsed.wrong:
+        raise StudyError.of(str(path), parsed.wrong)
     return parsed.study
 
 
@@ -69,7 +71,7 @@ def parse(text: str) -> Parsed:
     """
     loader = _Loader(text)
     try:
-        return Parsed(loader.get_single_data(), loader.twice)
+        return Parsed(loader.get_single_data(), loader.wrong)
     finally:
         loader.dispose()
 
@@ -164,12 +166,12 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes down the keys that a mapping gives twice; what it merges (``<<``) it may replace."""
+    """Takes down keys that a mapping gives twice, and octal integers; what it merges (``<<``) it may replace."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._text = stream
-        self.twice: list[str] = []
+        self.wrong: list[str] = []
         self._checked: set[yaml.Node] = set()
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -180,6 +182,18 @@ class _Loader(yaml.SafeLoader):
         # A mapping is flattened before it is constructed, and after that its own keys look like merged ones.
         self._check_keys(node)
         super().flatten_mapping(node)
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        """Take down an integer with a leading zero: in YAML 1.1 it is octal, which hardly anybody means."""
+        value = int(super().construct_yaml_int(node))
+        found = re.fullmatch(r"([-+]?)0+(\d+)", node.value.replace("_", ""))
+        if found and int(found[1] + found[2]) != value:
+            line = node.start_mark.line + 1
+            self.wrong.append(
+                f"{node.value} in line {line} has a leading zero, by which YAML reads it as {value}: "
+                f"write {found[1]}{found[2]} or {value}"
+            )
+        return value
 
     def _check_keys(self, node: yaml.MappingNode) -> None:
         if node in self._checked:
@@ -197,8 +211,11 @@ class _Loader(yaml.SafeLoader):
                 places = f", in line {other_line} and in line {line}"
                 if line == other_line:
                     places = f" in line {line}, as {other} and as {value}"
-                self.twice.append(f"the key {key!r} is given twice{places}")
+                self.wrong.append(f"the key {key!r} is given twice{places}")
             first[key] = (line, value)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
 
 
 if __name__ == "__main__":

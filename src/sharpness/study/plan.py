@@ -293,7 +293,7 @@ def study_in(path: Path, change: Callable[[Any], Any] = lambda study: study) -> 
     """
     parsed = parse_study(path)
     with own.beside(path):
-        return study_of(change(parsed.study), source=str(path), known=parsed.twice)
+        return study_of(change(parsed.study), source=str(path), known=parsed.wrong)
 
 
 def study_of(config: Any, *, source: str, known: Sequence[str] = ()) -> Study:
