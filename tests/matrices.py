@@ -149,6 +149,15 @@ def _skewed(matrix):
     return matrix + 0.3 * float(np.linalg.norm(matrix, 2)) / len(matrix) ** 0.5 * torch.from_numpy(skew - skew.T)
 
 
+class Overwriting(Faulty):
+    """An operator that leaves zeros in the place of the vector."""
+
+    def __matmul__(self, vector):
+        image = super().__matmul__(vector)
+        vector.zero_()
+        return image
+
+
 def not_operators(matrix):
     """What a user may take for an operator with the spectrum of ``matrix`` [P, P], float64: each with the error."""
     shape = rf"product 1 with the operator must have the shape \[{len(matrix)}\]"
@@ -174,6 +183,7 @@ def not_operators(matrix):
             FloatingPointError,
             "product 3 .* not finite",
         ),
+        (Overwriting(matrix, lambda image, _: image), ValueError, "changes the vector that it is given"),
         (_skewed(matrix), ValueError, "must be symmetric"),
         (_skewed(matrix).numpy(), ValueError, "must be symmetric"),
         (Faulty(matrix, noisy), ValueError, "must be symmetric and the same at each product"),

@@ -127,6 +127,10 @@ def test_planning_sees_what_a_file_lacks(folder, kind, found, said):
             {"inputs": np.where(INPUTS > 1, np.nan, INPUTS), "targets": TARGETS},
             "values of inputs are not finite numbers",
         ),
+        (
+            {"inputs": INPUTS.astype(np.float64) * np.where(INPUTS > 1, 1e300, 1), "targets": TARGETS},
+            "values of inputs are not finite numbers in float32, as which they are trained on",
+        ),
         ({"inputs": INPUTS, "targets": TARGETS - 1}, "targets has the class -1"),
         ({"inputs": INPUTS * 1j, "targets": TARGETS}, "inputs is of complex128"),
         ({"inputs": INPUTS.astype(object), "targets": TARGETS}, "inputs cannot be read"),
@@ -140,6 +144,18 @@ def test_arrays_that_nothing_could_be_trained_on_are_refused(folder, found, said
     data = write(folder, "npz", **found)
     with pytest.raises(ValueError, match=said):
         prepare_data(data, folder / "prepared.safetensors")
+
+
+def test_bytes_may_be_in_any_order_and_a_mask_is_not_dropped(folder):
+    for name, inputs in (("plain", INPUTS), ("swapped", INPUTS.astype(INPUTS.dtype.newbyteorder(">")))):
+        data = write(folder, "npz", inputs=inputs, targets=TARGETS.astype(">i4"))
+        prepare_data(data, folder / f"{name}.safetensors")
+    assert (folder / "plain.safetensors").read_bytes() == (folder / "swapped.safetensors").read_bytes()
+    (folder / "load.py").write_text(
+        "import numpy as np\n\ndef load():\n    return np.ma.masked_greater(np.ones((9, 2)), 0), np.zeros(9, int)\n"
+    )
+    with pytest.raises(ValueError, match="inputs is a masked array: leave out what is masked"):
+        prepare_data("load.py:load", folder / "prepared.safetensors")
 
 
 def test_a_function_that_returns_something_else_is_named_with_its_line(folder):

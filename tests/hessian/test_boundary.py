@@ -196,6 +196,7 @@ def test_inputs_of_another_kind_are_converted_or_refused(problem):
         (plain.inputs.tolist(), "inputs .*list"),
         (plain.inputs.to("meta"), "inputs are on meta, but the network on cpu"),
         (plain.inputs.to_sparse(), "inputs must be dense"),
+        (np.ma.masked_array(plain.inputs.numpy()), "inputs must be a plain array, got a masked one"),
         (plain.inputs[0, 0, 0, 0], "got 7 and a single number"),
     ):
         with pytest.raises((ValueError, TypeError), match=sentence):

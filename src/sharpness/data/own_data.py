@@ -107,8 +107,14 @@ def _pixels(file: Path) -> Any:
 
 
 def _tensor(array: Any, name: str, place: str) -> Tensor:
+    if isinstance(array, np.ma.MaskedArray):
+        raise DataError(f"{place}: {name} is a masked array: leave out what is masked, or give .filled(value)")
     try:
-        tensor = array.detach().cpu() if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
+        if isinstance(array, Tensor):
+            tensor = array.detach().cpu()
+        else:
+            given = np.asarray(array)
+            tensor = torch.from_numpy(given.astype(given.dtype.newbyteorder("=")))
     except (TypeError, ValueError) as error:
         raise DataError(f"{place}: {name} is no array of numbers ({' '.join(str(error).split())})") from None
     if tensor.is_complex() or (tensor.dtype == torch.bool and "targets" not in name):
@@ -116,10 +122,14 @@ def _tensor(array: Any, name: str, place: str) -> Tensor:
     if not tensor.dim() or not tensor.numel():
         raise DataError(f"{place}: {name} has the shape {list(tensor.shape)}, must have at least one example")
     if tensor.is_floating_point():
-        if not bool(torch.isfinite(tensor).all()):
-            number = int((~torch.isfinite(tensor)).sum())
-            raise DataError(f"{place}: {number:,} values of {name} are not finite numbers")
-        return tensor.float().contiguous()
+        stored = tensor.float().contiguous()
+        if not bool(torch.isfinite(stored).all()):
+            number, missing = int((~torch.isfinite(stored)).sum()), int((~torch.isfinite(tensor)).sum())
+            raise DataError(
+                f"{place}: {number:,} values of {name} are not finite numbers"
+                f"{'' if missing else ' in float32, as which they are trained on'}"
+            )
+        return stored
     is_image = tensor.dtype == torch.uint8 and "inputs" in name and tensor.dim() > 2
     return tensor.contiguous() if is_image else tensor.long().contiguous()
 

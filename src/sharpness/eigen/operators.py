@@ -79,14 +79,17 @@ class VectorProduct:
 
         Raises:
             TypeError: the product has the wrong type or dtype.
-            ValueError: the product has the wrong shape or device.
+            ValueError: the product has the wrong shape or device, or has changed the vector.
             FloatingPointError: the product is not finite.
         """
         self.num_products += 1
+        before = vector.clone() if self.num_products == 1 else None
         if self._in_torch:
             image = self._checked(self._operator @ vector.to(self._dtype)).detach().to(self.dtype)
         else:
             image = self._in_numpy(vector)
+        if before is not None and not torch.equal(before, vector):
+            raise ValueError("a product with the operator changes the vector that it is given: multiply a copy of it")
         if not math.isfinite(length(image)):
             raise FloatingPointError(f"product {self.num_products} with the operator is not finite")
         return image
