@@ -89,7 +89,21 @@ def refusals(rank, world, device):
     torn = network().to(device)
     if rank == 0:
         torn[0].weight.data[0, 0, 0, 0] = torch.nan
+    one_of = {
+        "loss": {"loss": nn.CrossEntropyLoss(label_smoothing=0.1 * rank)},
+        "curvature": {"curvature": ("hessian", "ggn")[rank]},
+        "l2": {"l2": 0.1 * rank},
+        "parameters": {"parameters": ("*", "3.*")[rank]},
+        "precision": {"precision": ("float32", "float64")[rank]},
+        "is_preconditioned": {"preconditioner": (None, torch.ones(96))[rank]},
+        "the preconditioner": {"preconditioner": torch.full((96,), 1.0 + rank, device=device)},
+    }
+    settings = {
+        name: said_by(lambda given=given: HessianOperator(model, inputs, classes, **given))
+        for name, given in one_of.items()
+    }
     return {
+        "settings": settings,
         "a label": said_by(lambda: HessianOperator(model, inputs, wrong)),
         "weights": said_by(lambda: HessianOperator(network(seed=rank).to(device), inputs, classes)),
         "a sampler": said_by(lambda: HessianOperator(model, loader)),

@@ -92,6 +92,14 @@ def test_no_process_goes_on_where_another_fails(found):
         assert said["a group"].startswith("TypeError: process_group must be None, False")
 
 
+def test_operators_of_other_settings_are_never_added_up(found):
+    for process in found:
+        said = process["refusals"]["settings"]
+        assert len(said) == 7
+        for name, words in said.items():
+            assert words.startswith(f"ValueError: {name} differs between the processes: give the same")
+
+
 def test_a_training_over_processes_is_tracked_and_written_once(found, folder, tmp_path):
     values, sharpnesses = child.tracked(0, 1, tmp_path / "curvature.csv")
     for process in found:

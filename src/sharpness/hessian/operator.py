@@ -212,7 +212,7 @@ class HessianOperator:
         """Sum over the processes what all products need."""
         self._processes = processes
         with self._undisturbed():
-            processes.check_same(self._state[0])
+            processes.check_same(self._state[0], self._inverse_root, self._settings)
             if processes.number > 1 and self._chunking.size is None and self._product.loss.batch_statistics:
                 raise ValueError("batch statistics need all examples in one process: give process_group=False")
             self._num_examples = int(processes.add_number(self._totals.num_examples))
@@ -395,14 +395,18 @@ class HessianOperator:
     @property
     def provenance(self) -> dict[str, Any]:
         """Of what the operator is, as eigenpairs keep it: parameters and their shapes, loss, examples, precision."""
+        return {**self._settings, "num_examples": self._num_examples}
+
+    @property
+    def _settings(self) -> dict[str, Any]:
         loss, precise = self._product.loss, "float64" if self.dtype == torch.float64 else "float32"
         return {
             "parameters": {n: list(shape) for n, shape in zip(self.layout.names, self.layout.shapes, strict=True)},
             "curvature": self._product.curvature,
             "is_preconditioned": self._inverse_root is not None,
+            "batch_statistics": loss.batch_statistics,
             "loss": loss.criterion.description,
             "l2": loss.l2,
-            "num_examples": self._num_examples,
             "precision": self._product.precision or precise,
         }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from typing import Any, Literal
+from zlib import crc32
 
 import torch
 from torch import Tensor, distributed
@@ -87,23 +88,41 @@ class Processes:
             kind = FloatingPointError if failed == overflown else RuntimeError
             raise kind(f"{what} in {failed} of {self.number} processes, which say why")
 
-    def check_same(self, weights: Tensor) -> None:
-        """Check that all processes have the same weights [P].
+    def check_same(self, weights: Tensor, preconditioner: Tensor | None, settings: Mapping[str, object]) -> None:
+        """Check that all processes have the same operator, but for its examples.
+
+        Args:
+            weights: [P].
+            preconditioner: [p], or None.
+            settings: by name; they are the same if they are written alike.
 
         Raises:
             ValueError: they have not.
         """
         if self.number == 1:
             return
-        exact = weights.double()
-        sums = torch.stack([exact.sum(), exact.square().sum()])
-        ends = torch.cat([sums, -sums])
-        distributed.all_reduce(ends, distributed.ReduceOp.MAX, group=self._group)
-        if not torch.equal(ends[:2], -ends[2:]):
+        # Functions of one script have another module in a process that it starts.
+        words = [repr(value).replace("__mp_main__", "__main__") for value in settings.values()]
+        written = torch.tensor([crc32(word.encode()) for word in words], dtype=torch.float64, device=self._device)
+        differing = [name for name, differs in zip(settings, self._differ(written), strict=True) if differs]
+        if differing:
+            raise ValueError(f"{differing[0]} differs between the processes: give the same in each")
+        if any(self._differ(_sums(weights))):
             raise ValueError(
                 "the weights differ between the processes: let DistributedDataParallel hold the model, or load the "
                 "same weights in each"
             )
+        if preconditioner is not None and any(self._differ(_sums(preconditioner))):
+            raise ValueError(
+                "the preconditioner differs between the processes: give the same one, or an optimizer that has made "
+                "the same steps, in each"
+            )
+
+    def _differ(self, numbers: Tensor) -> list[bool]:
+        """Which of these numbers [n], float64, are not the same in all processes."""
+        ends = torch.cat([numbers, -numbers])
+        distributed.all_reduce(ends, distributed.ReduceOp.MAX, group=self._group)
+        return [bool(differs) for differs in ends[: len(numbers)] != -ends[len(numbers) :]]
 
     def check_data(self, data: object) -> None:
         """Check that a loader of a part of the examples repeats none.
@@ -131,3 +150,8 @@ class Processes:
         if self.number > 1:
             distributed.all_reduce(tensor, group=self._group)
         return tensor
+
+
+def _sums(values: Tensor) -> Tensor:
+    exact = values.double()
+    return torch.stack([exact.sum(), exact.square().sum()])
