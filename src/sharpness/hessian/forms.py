@@ -104,8 +104,14 @@ class _Check:
 
     def form(self) -> Form:
         """Return a checked form of the Hessian, for the criterion of the loss."""
+        if all(self._chosen) and self._double_backward.is_apart(*self._full, self._inputs):
+            raise ValueError(
+                f"what {self._described()} does not depend on the weights of the model: it must come from the model "
+                "that is given, with its graph"
+            )
+        form = self._checked()
         self._check_slope()
-        return self._for_loss(self._checked())
+        return self._for_loss(form)
 
     def of_kind(self, form: Form, kind: CurvatureKind) -> Form:
         """Return a form of another kind of curvature, given that of the Hessian.
@@ -181,11 +187,6 @@ class _Check:
     def _check_slope(self) -> None:
         """Refuse a gradient that is not that of the loss, as where a path from the weights is cut off."""
         vector, weights = self._vectors[0], self._full[0]
-        if all(self._chosen) and self._double_backward.is_apart(weights, self._full[1], self._inputs):
-            raise ValueError(
-                f"what {self._described()} does not depend on the weights of the model: it must come from the model "
-                "that is given, with its graph"
-            )
         # As for ``_off``: no ReLU is at its kink at perturbed weights, and an embedding's padding row has no gradient.
         if self._slope_is_off(weights, vector) and self._slope_is_off(perturbed := self._perturbed(), vector):
             gradient = self._gradient(perturbed)

@@ -138,7 +138,7 @@ def _check_names(path: Path, node: ast.ImportFrom) -> None:
     module = _module_file(path, node.module or "", node.level)
     if module is None:
         return
-    text = module.read_text("utf-8", "replace")
+    text = module.read_text(encoding="utf-8", errors="replace")
     for name in (alias.name for alias in node.names if alias.name != "*"):
         is_module = _module_file(path, f"{node.module or ''}.{name}".lstrip("."), node.level) is not None
         # A name that the text has elsewhere may be made as it runs.
