@@ -201,7 +201,7 @@ def test_all_that_is_wrong_with_a_file_is_said_at_once_a_line_each(tmp_path):
         study_in(path)
     *lines, count = str(caught.value).splitlines()
     expected = [
-        "the key 'num_training' is given twice, in line 3 and in line 3",
+        "the key 'num_training' is given twice in line 3, as 100 and as 200",
         "study is 'Wrong', must match",
         "chunks_per_run is 0, must be at least 1",
         "unknown key 'learning_rat' in defaults",
