@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from sharpness.data.datasets import Dataset, Split
+from sharpness.data.datasets import EXAMPLES, Dataset, Split
 from sharpness.hessian.loss import Loss, flatten
 from sharpness.measurements import spectrum
-from sharpness.measurements.landscape import EXAMPLES, Landscape
+from sharpness.measurements.landscape import Landscape
 from sharpness.measurements.spectrum import Spectrum
 from sharpness.runtime.streams import stream
 from sharpness.stages.train_nudged import finder

@@ -16,6 +16,8 @@ from sharpness.runtime.device import to_device_async
 from sharpness.runtime.sealed import DamagedError, open_sealed
 from sharpness.runtime.streams import stream
 
+# The purpose of the examples on which curvature is measured at every checkpoint.
+EXAMPLES = "examples of the Hessian"
 MAX_SHIFT = 4  # pixels; the authors' 12.5 % of 32
 
 
@@ -25,6 +27,15 @@ class Split:
 
     inputs: Tensor  # [N, channels, H, W], float32; of one's own data [N, ...], float32 or int64
     targets: Tensor  # [N], int64; of one's own data [N, ...], float32 or int64
+
+
+def drawn(
+    split: Split, num_examples: int, *, seed: int, purpose: str = EXAMPLES, after: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Draw examples: of one random order of all, by seed and purpose, the first ones behind the first ``after``."""
+    order = torch.randperm(len(split.targets), generator=stream(seed, purpose))
+    chosen = order[after : after + num_examples].to(split.targets.device)
+    return split.inputs[chosen], split.targets[chosen]
 
 
 @dataclass(frozen=True)

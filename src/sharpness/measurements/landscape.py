@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sharpness.data import datasets
-from sharpness.data.datasets import Dataset
+from sharpness.data.datasets import EXAMPLES, Dataset
 from sharpness.eigen.lanczos import Eigenpairs, top_eigenpairs
 from sharpness.hessian.evaluation import rows_in
 from sharpness.hessian.layout import Layout
@@ -28,8 +28,6 @@ from sharpness.training.initialisation import dataset_of, loss_of
 from sharpness.training.rules import denominator
 
 _log = logging.getLogger(__name__)
-# The purpose of the examples on which curvature is measured at every checkpoint.
-EXAMPLES = "examples of the Hessian"
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,7 @@ class Landscape:
 
         Of one order of all training examples they are the first, or those behind the first ``after``.
         """
-        training = self.dataset.training
-        order = torch.randperm(len(training.targets), generator=stream(self.run.seed, purpose))
-        chosen = order[after : after + num_examples].to(training.targets.device)
-        return training.inputs[chosen], training.targets[chosen]
+        return datasets.drawn(self.dataset.training, num_examples, seed=self.run.seed, purpose=purpose, after=after)
 
     def batches(self, purpose: str, *, num_examples: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Random mini-batches of the run's size without end, from the first ``num_examples`` (None: all)."""

@@ -294,10 +294,10 @@ class Spectrum(OfHessian):
         self, landscape: Landscape, checkpoint: Snapshot, num_examples: int, *, after: int = 0
     ) -> tuple[Tensor, Tensor]:
         """Those of the Hessian at a checkpoint, or others, behind them in the same order."""
-        from sharpness.data.datasets import augment
+        from sharpness.data.datasets import EXAMPLES, augment
         from sharpness.runtime.streams import stream
 
-        purpose = "examples of the Hessian" + (f" at step {checkpoint.step}" if self.resample else "")
+        purpose = EXAMPLES + (f" at step {checkpoint.step}" if self.resample else "")
         inputs, targets = landscape.drawn_examples(num_examples, purpose, after=after)
         if self.augment:
             behind = f", behind {after}" if after else ""

@@ -111,17 +111,15 @@ class LoadedRun:
                 f"num_examples must be at most {len(training.targets)}, the training examples of {self.run.name}, "
                 f"got {num_examples}"
             )
-        purpose = "examples of the Hessian"
+        purpose = datasets.EXAMPLES
         if step is not None:
             purpose += f" at step {checks.whole_number('step', step, least=0)}"
-        order = torch.randperm(len(training.targets), generator=stream(self.run.seed, purpose))
-        chosen = order[:num_examples].to(training.targets.device)
-        inputs = training.inputs[chosen]
+        inputs, targets = datasets.drawn(training, num_examples, seed=self.run.seed, purpose=purpose)
         if augment:
             if inputs.dim() != 4:
                 raise ValueError(f"augment must be False for inputs {list(inputs.shape)}, which are no images")
             inputs = datasets.augment(inputs, generator=stream(self.run.seed, f"augmentation of the {purpose}"))
-        return inputs, training.targets[chosen]
+        return inputs, targets
 
     def _named(self, checkpoint: Checkpoint | None, epoch: float | None) -> Checkpoint:
         """The key of a checkpoint in ``files``."""
