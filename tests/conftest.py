@@ -83,9 +83,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long comes late: the workflow after all else, and a real Slurm last."""
+    """What takes long comes late: the workflow after all else, and a real Slurm last.
+
+    A worker that needs the finished small study while another computes it would wait: one test that needs it comes
+    first, and the others after those that do not.
+    """
     folders = ("end_to_end", "slurm")
-    items.sort(key=lambda item: folders.index(item.path.parent.name) if item.path.parent.name in folders else -1)
+    of_finished = [item for item in items if "finished" in getattr(item, "fixturenames", ())]
+
+    def place(item: pytest.Item) -> int:
+        if item in of_finished[:1]:
+            return -1
+        folder = item.path.parent.name
+        return 2 + folders.index(folder) if folder in folders else int(item in of_finished)
+
+    items.sort(key=place)
 
 
 def _on_cpu(model: nn.Module) -> nn.Module:
