@@ -1,4 +1,4 @@
-"""By what a table is known for what it is: the digest of the settings that it was measured with, and its own size."""
+"""By what a table is known for what it is: digests of its settings and of its cells, and its size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-SIZE = "table_size"  # rows x columns of the table as it was written, in every row: what is cut short is known by it
+# In every row of a table: rows x columns as it was written, and a digest of all other cells. By it we know a table that
+# was cut short or edited since.
+SIZE = "table_size"
 
 
 def settings_digest(settings: Mapping[str, Any], later: Mapping[str, Any] | None = None) -> str:
@@ -29,7 +31,18 @@ def _canonical(value: Any) -> str:
 
 
 def sized(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Add the size of the table to each row."""
+    """Add the size and the digest of the table to each row."""
     rows = list(rows)
-    columns = {column for row in rows for column in row} | {SIZE}
-    return [{**row, SIZE: f"{len(rows)}x{len(columns)}"} for row in rows]
+    columns = [column for column in dict.fromkeys(column for row in rows for column in row) if column != SIZE]
+    size = f"{len(rows)}x{len(columns) + 1} {cells_digest(rows, columns)}"
+    return [{**row, SIZE: size} for row in rows]
+
+
+def cells_digest(rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> str:
+    """Hash the cells of a table as CSV has them: a missing value is empty, the size itself is left out."""
+    columns = [column for column in columns if column != SIZE]
+    digest = hashlib.sha256("\x1f".join(columns).encode())
+    for row in rows:
+        cells = (row.get(column) for column in columns)
+        digest.update("\x1f".join(["\n", *("" if cell is None else str(cell) for cell in cells)]).encode())
+    return digest.hexdigest()[:8]

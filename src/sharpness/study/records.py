@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharpness.study.identity import SIZE
+from sharpness.study.identity import SIZE, cells_digest
 from sharpness.study.measurement import Column, finite, is_finite, is_lost, measurement, required
 
 # What a history has of an epoch.
@@ -151,8 +151,8 @@ def read_rows(path: Path, measurement: str) -> list[dict[str, str]]:
     """Read the rows of a table, as text.
 
     Raises:
-        RecordError: it is empty, cut short, lacks a column, has a row twice, or a number in it is none and its run
-            has not diverged.
+        RecordError: it is empty, cut short, lacks a column, has a row twice, a number in it is none and its run has
+            not diverged, or a cell is not as it was written.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -169,8 +169,10 @@ def read_rows(path: Path, measurement: str) -> list[dict[str, str]]:
         if column not in header and not (column == "stopped" and "experiment" in header):
             raise RecordError(f"{path} lacks the column {column}: {_ADVICE}")
     rows = [dict(zip(header, line, strict=False)) for line in lines if len(line) == len(header)]
-    if len(rows) < len(lines) or {row[SIZE] for row in rows} != {f"{len(rows)}x{len(header)}"}:
-        told = f", not {rows[0][SIZE]} as when it was written" if rows else ""
+    sizes = {row[SIZE] for row in rows}
+    size, _, digest = min(sizes, default="").partition(" ")
+    if len(rows) < len(lines) or len(sizes) != 1 or size != f"{len(rows)}x{len(header)}":
+        told = f", not {size} as when it was written" if rows else ""
         raise RecordError(f"{path} is not whole: {len(lines)} rows of {len(header)} columns{told}: {_ADVICE}")
     for number, row in enumerate(rows, start=2):
         if "True" not in (row["diverged"], row.get("stopped")) and is_lost(row, columns):
@@ -181,6 +183,9 @@ def read_rows(path: Path, measurement: str) -> list[dict[str, str]]:
             )
     if measurement in TOLD_BY:
         _check_rows_differ(rows, (*_OF_A_CHECKPOINT, *TOLD_BY[measurement]), path)
+    # An older version wrote no digest.
+    if digest and digest != cells_digest(rows, header):
+        raise RecordError(f"{path} was edited since it was written: {_ADVICE}")
     return rows
 
 
