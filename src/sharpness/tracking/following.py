@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ FoundBy = Literal["first search", "followed", "search: overlap", "search: residu
 
 # Overlap with the vectors of the update before from which on they turn slowly.
 _SLOW = 0.9
+# What one update leaves to the next.
+_STATE = ("vectors", "overlap", "outside", "since_look", "saved", "search_cost")
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,22 @@ class Follower:
     since_look: int = 0  # updates since the last look outside
     saved: float = 0.0  # products not spent so far
     search_cost: int = 0  # products of the last search
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next updates depend on."""
+        return {name: getattr(self, name) for name in _STATE} | {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, like: Tensor) -> None:
+        """Take up the state of another follower.
+
+        Args:
+            state: its ``state_dict``, tensors on any device.
+            like: a tensor with the type and on the device of the vectors.
+        """
+        for name in _STATE:
+            value = state[name]
+            setattr(self, name, value.to(like) if isinstance(value, Tensor) else value)
+        self.generator.set_state(state["generator"].cpu())
 
     def update(self, operator: SymmetricOperator) -> Followed:
         """Return the leading eigenpairs of the next operator.

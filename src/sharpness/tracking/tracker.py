@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from sharpness.tracking.following import Followed, Follower
 from sharpness.tracking.limits import StabilityLimit, stability_limit
 from sharpness.tracking.randomness import unchanged_randomness
 from sharpness.tracking.record import CurvatureRecord
+from sharpness.tracking.resuming import check_resumable, resumed, state_of
 from sharpness.tracking.trained import check_trained
 from sharpness.tracking.writers import Target, writers
 
@@ -80,6 +81,8 @@ class CurvatureTracker:
             the mini-batch for Batch Sharpness.
         process_group: as for ``HessianOperator``. Each process has its part of the examples. Mini-batches are drawn
             from all parts, and the first process writes the records.
+        resume: the ``state_dict()`` of a tracker of the same training, to go on from there with the same records as
+            without a stop. A CSV file is continued behind the records of that state.
 
     Attributes:
         history: all records.
@@ -89,7 +92,7 @@ class CurvatureTracker:
         TypeError: an argument has the wrong type, or no limit is known for the optimizer.
         ValueError: an argument is out of range, or the optimizer trains other weights than those with rows; more as
             for ``HessianOperator``.
-        FileExistsError: the CSV file exists.
+        FileExistsError: the CSV file exists, and does not begin with the records of ``resume``.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class CurvatureTracker:
         precision: Precision = "float32",
         batch_statistics: bool = False,
         process_group: ProcessGroup | Literal[False] | None = None,
+        resume: Mapping[str, Any] | None = None,
     ) -> None:
         if others or isinstance(loss, Tensor | np.ndarray):
             got = f"{4 + len(others)} arguments by position" if others else "an array as the loss"
@@ -129,12 +133,17 @@ class CurvatureTracker:
         self._model, self._optimizer = model, optimizer
         self._all_trained = isinstance(parameters, str) and parameters == "trained"
         processes = Processes(process_group, arguments.device_of(model))
+        self.history: list[CurvatureRecord] = []
+        self.pairs: Eigenpairs | None = None
+        self._num_steps = 0
         with processes.together(_NOT_MADE):
+            if resume is not None:
+                self._num_steps, self.history, self.pairs = resumed(resume)
             self._every = checks.whole_number("every", every, least=1)
             if optimizer is not None:
                 stability_limit(optimizer)  # where it is known
             # Of several processes, which all measure the same, one writes.
-            self._write = writers(to) if processes.is_first else []
+            self._write = writers(to, self.history) if processes.is_first else []
             self._generator = torch.Generator().manual_seed(checks.whole_number("seed", seed))
         with unchanged_randomness():
             self._hessian = MovingHessian.of(
@@ -169,9 +178,14 @@ class CurvatureTracker:
                 probe_products=probe_products,
                 max_products=max_products,
             )
-        self._num_steps = 0
-        self.history: list[CurvatureRecord] = []
-        self.pairs: Eigenpairs | None = None
+            if resume is not None:
+                check_resumable(resume, num_pairs, self._hessian.layout.size)
+                like = torch.empty(0, dtype=self._hessian.dtype, device=self._hessian.device)
+                self._follower.load_state_dict(resume["follower"], like=like)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what ``resume`` takes: tensors, numbers and text, which ``torch.save`` keeps in a checkpoint."""
+        return state_of(self._num_steps, self.history, self.pairs) | {"follower": self._follower.state_dict()}
 
     def step(self) -> CurvatureRecord | None:
         """Count one step of the training, and measure if it is time to.
