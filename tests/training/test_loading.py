@@ -99,6 +99,21 @@ def keep_vectors(settings, folder, output):
     return output.with_name(f"{output.stem}-vectors")
 
 
+def test_its_data_are_shown_by_their_shapes(folder):
+    shown = repr(load_run(folder).dataset)
+    assert "training=<Split: inputs [40, 1, 8, 8], targets [40]>" in shown
+    assert "tensor" not in shown
+
+
+def test_a_run_that_was_named_by_a_relative_path_stays_open_in_another_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    loaded = load_run(folder.name)
+    monkeypatch.chdir(tmp_path)
+    expected = load_run(folder).model("last").state_dict()
+    for name, tensor in loaded.model("last").state_dict().items():
+        assert torch.equal(tensor, expected[name])
+
+
 def test_the_page_on_it_runs_as_it_stands_there(folder, monkeypatch):
     kept = keep_vectors(SPECTRUM, folder, folder / "spectrum" / "mine-0.csv")
     monkeypatch.chdir(folder.parents[3])

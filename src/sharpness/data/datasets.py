@@ -28,6 +28,10 @@ class Split:
     inputs: Tensor  # [N, channels, H, W], float32; of one's own data [N, ...], float32 or int64
     targets: Tensor  # [N], int64; of one's own data [N, ...], float32 or int64
 
+    def __repr__(self) -> str:
+        """One line, without its data."""
+        return f"<{type(self).__name__}: inputs {list(self.inputs.shape)}, targets {list(self.targets.shape)}>"
+
 
 def drawn(
     split: Split, num_examples: int, *, seed: int, purpose: str = EXAMPLES, after: int = 0

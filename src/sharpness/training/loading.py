@@ -192,9 +192,12 @@ def load_run(
         raise FileNotFoundError(
             f"study must be the study's file, such as mine/study.yaml, got {study}, which is no file"
         )
+    # A notebook may move to another folder before it asks for a network.
+    folder, place = folder.absolute(), None if study is None else Path(study).absolute()
+    checkpoints = {name: path.absolute() for name, path in checkpoints.items()}
     run = _run_of(checkpoints["last"])
-    with _beside(None if study is None else Path(study)):
-        prepared = _prepared(run, folder) if data is None else Path(data)
+    with _beside(place):
+        prepared = _prepared(run, folder) if data is None else Path(data).absolute()
         if not prepared.is_file():
             raise FileNotFoundError(
                 f"{prepared}, the prepared data of {run.name}, is missing: give {_lacking(run, study)}"
@@ -202,7 +205,6 @@ def load_run(
         dataset = dataset_of(run, prepared, device)
     files: dict[Checkpoint, Path] = _planned(folder)
     files |= {name: file for name, file in checkpoints.items() if file.is_file()}  # type: ignore[misc]
-    place = None if study is None else Path(study)
     _checked(checkpoints["last"], folder, dataset, device, [], study=place)
     return LoadedRun(run, dataset, files, folder, place)
 
