@@ -214,6 +214,19 @@ def test_an_operator_that_is_not_square_is_refused(matrix):
         solve(matrix, num_pairs=1)
 
 
+def test_an_operator_whose_shape_is_of_no_whole_numbers_is_refused():
+    matrix = Counting(torch.eye(3))
+    matrix.shape = (3.0, 3.0)
+    with pytest.raises(TypeError, match=r"shape is \(P, P\), whole numbers, got \(3.0, 3.0\)"):
+        solve(matrix, num_pairs=1)
+
+
+@pytest.mark.parametrize("word", ["no", 0, None])
+def test_whether_to_certify_is_true_or_false(word):
+    with pytest.raises(TypeError, match=f"certify must be True or False, got {word!r}"):
+        solve(torch.eye(3), num_pairs=1, certify=word)
+
+
 @pytest.mark.parametrize("matrix", [np.eye(3, dtype=complex), torch.eye(3, dtype=torch.int64), torch.eye(3).cfloat()])
 def test_an_operator_that_is_not_real_is_refused(matrix):
     with pytest.raises(ValueError, match=r"dtype .*(complex|int64)"):

@@ -113,6 +113,10 @@ def test_a_second_derivative_that_does_not_exist_is_refused_by_name(problem):
         (lambda _: None, "Network gives a NoneType"),
         (lambda logits: logits.argmax(1), r"those of Network are of torch.int64"),
         (lambda logits: logits.mean(1), r"Network gives \[4\] for 4 examples"),
+        (
+            lambda logits: logits[:, :0],
+            r"need a tensor of logits, \[4, classes\]; Network gives \[4, 0\] for 4 examples",
+        ),
         (lambda logits: logits.mean(0, keepdim=True), r"Network gives \[1, 3\] for 4 examples"),
         (lambda logits: logits + torch.randn(3), "gives other logits when it is called again"),
     ],

@@ -88,7 +88,7 @@ def top_eigenpairs(
             or device; or an argument is out of range, such as a memory budget that is too small.
         FloatingPointError: a product is not finite.
     """
-    product = VectorProduct(operator, with_reference=certify)
+    product = VectorProduct(operator, with_reference=checks.flag("certify", certify))
     if not isinstance(which, str) or which not in _SIGNS:
         raise ValueError(f"which must be one of {', '.join(_SIGNS)}, got {which!r}")
     checks.whole_number("num_pairs", num_pairs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from inspect import getattr_static
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,6 +55,8 @@ class VectorProduct:
         if not isinstance(operator.shape, Sequence):
             raise TypeError(f"need an operator whose shape is (P, P), got {operator.shape!r}")
         shape = tuple(operator.shape)
+        if not all(isinstance(length, Integral) for length in shape):
+            raise TypeError(f"need an operator whose shape is (P, P), whole numbers, got {operator.shape!r}")
         if len(shape) != 2 or shape[0] != shape[1]:
             raise ValueError(f"need a square operator [P, P], got one of shape {list(shape)}")
         reference = getattr(operator, "reference", None) if with_reference else None

@@ -125,8 +125,7 @@ class HessianOperator:
         arguments.one_of("curvature", curvature, get_args(CurvatureKind))
         checks.factor("l2", l2)
         checks.whole_number("memory_budget", memory_budget, least=0)
-        if not isinstance(batch_statistics, bool):
-            raise TypeError(f"batch_statistics must be True or False, got {batch_statistics!r}")
+        checks.flag("batch_statistics", batch_statistics)
         device, dtype = arguments.device_of(model), torch.float64 if precision == "float64" else torch.float32
         processes = Processes(process_group, device)
         if data is not None and inputs is not None:
@@ -197,7 +196,8 @@ class HessianOperator:
         self._product = product
         self._inverse_root = inverse_root  # of the preconditioner, in the order of the layout
         self._default_dtype = torch.get_default_dtype()  # of tensors that the network creates in its forward
-        self._chunk_size = checks.whole_number("chunk_size", chunk_size, least=1)
+        # No more than torch can count.
+        self._chunk_size = min(checks.whole_number("chunk_size", chunk_size, least=1), 2**31)
         self._memory_budget = checks.whole_number("memory_budget", memory_budget, least=0) - examples.num_bytes
         self._reference: HessianOperator | None = None
         # Following eigenvectors along a trajectory takes fewer products per operator.

@@ -22,6 +22,17 @@ def whole_number(name: str, value: object, *, least: int | None = None) -> int:
     return int(value)
 
 
+def flag(name: str, value: object) -> bool:
+    """Check that ``value`` is True or False, and return it.
+
+    Raises:
+        TypeError: it is neither; "no" would count as True.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
 def factor(name: str, value: object) -> None:
     """Check that ``value`` is a finite number that is not negative.
 

@@ -63,7 +63,7 @@ class CrossEntropy(Criterion):
             check_labels(targets, outputs, self.ignored)
 
     def check_outputs(self, outputs: Tensor, num_examples: int) -> str | None:
-        is_right = outputs.dim() >= 2 and len(outputs) == num_examples
+        is_right = outputs.dim() >= 2 and len(outputs) == num_examples and outputs.numel() > 0
         return None if is_right else f"a tensor of logits, [{num_examples}, classes]"
 
     def weight(self, targets: Tensor) -> float | Tensor:

@@ -98,7 +98,7 @@ class Criterion(ABC):
 
     def check_outputs(self, outputs: Tensor, num_examples: int) -> str | None:
         """Return what is needed, as in "a tensor of logits, [4, classes]", if the outputs are not that; else None."""
-        if outputs.dim() and len(outputs) == num_examples:
+        if outputs.dim() and len(outputs) == num_examples and outputs.numel():
             return None
         return f"a tensor of outputs, [{num_examples}, ...]"
 
