@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,7 +83,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    _mark_slow(items)
+    _order(items)
+
+
+def _order(items: list[pytest.Item]) -> None:
     """What takes long comes late: the workflow after all else, and a real Slurm last.
 
     A worker that needs the finished small study while another computes it would wait: one test that needs it comes
@@ -90,14 +97,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     folders = ("end_to_end", "slurm")
     of_finished = [item for item in items if "finished" in getattr(item, "fixturenames", ())]
+    first = next((item for item in of_finished if not item.get_closest_marker("slow")), None)
 
     def place(item: pytest.Item) -> int:
-        if item in of_finished[:1]:
+        if item is first:
             return -1
         folder = item.path.parent.name
         return 2 + folders.index(folder) if folder in folders else int(item in of_finished)
 
     items.sort(key=place)
+
+
+def _mark_slow(items: list[pytest.Item]) -> None:
+    """Leave to ``make test-all`` most parameters of a test that has many: the same ones each time."""
+    of_function: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        of_function.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for group in of_function.values():
+        group.sort(key=lambda item: zlib.crc32(item.nodeid.encode()))
+        for item in group[max(5, len(group) // 8) :]:
+            item.add_marker(pytest.mark.slow)
 
 
 def _on_cpu(model: nn.Module) -> nn.Module:

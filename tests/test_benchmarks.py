@@ -391,6 +391,7 @@ def test_a_row_is_what_its_job_measured_here(monkeypatch, tmp_path):
     assert (row["training_loss"], row["threads"]) == (0.1, len(os.sched_getaffinity(0)))
 
 
+@pytest.mark.slow
 def test_the_table_the_page_and_the_figure_are_of_the_rows_that_there_are(monkeypatch, tmp_path):
     here = {"cpu": "a processor", "kind": "AVX-512, no AMX", "threads": 2, "versions": "torch 0"}
     done = [job for job in plan.jobs() if job.network == "simple_cnn"]
@@ -602,6 +603,7 @@ def test_runs_side_by_side_are_told_beside_a_floor_of_as_many(of_floor):
     assert ("the floor is 140 images/s" in line) == (of_floor == 2)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_tracking_compares_a_training_with_itself(tmp_path, monkeypatch):
     for name, small in {"EVERY": 2, "BATCH_SIZE": 4, "NUM_EXAMPLES": 8}.items():
         monkeypatch.setattr(tracking, name, small)

@@ -130,6 +130,7 @@ def imported_by(path):
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - ours
 
 
+@pytest.mark.slow
 def test_the_sources_import_what_the_project_declares():
     paths = list((ROOT / "src").rglob("*.py"))
     of_snakemake = {path.name for path in paths if any(name.startswith("snakemake") for name in imported_by(path))}

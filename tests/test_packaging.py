@@ -56,6 +56,7 @@ def command(installed, folder, *words):
     )
 
 
+@pytest.mark.slow
 def test_the_wheel_has_every_module_and_every_file_of_the_pipeline(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -84,6 +85,7 @@ def test_the_metadata_ask_for_torch_and_numpy_and_offer_the_command_and_the_extr
     assert "sharpness = sharpness.command.main:main" in entries
 
 
+@pytest.mark.slow
 def test_a_study_is_begun_and_planned_outside_of_the_checkout(installed, tmp_path):
     begun = command(installed, tmp_path, "new", "mine")
     planned = command(installed, tmp_path, "plan", "mine")

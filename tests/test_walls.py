@@ -98,6 +98,7 @@ for absent in ("pandas", "plotly", "jinja2", "snakemake", "safetensors", "yaml")
 """
 
 
+@pytest.mark.slow
 def test_the_library_certifies_an_eigenpair_where_there_is_nothing_but_torch_and_numpy(tmp_path):
     done = run(sys.executable, "-c", LIBRARY_ALONE, cwd=tmp_path, source=ROOT / "src")
 

@@ -32,6 +32,7 @@ def flat(value, path=()):
         yield from flat(inner, (*path, key))
 
 
+@pytest.mark.slow
 @given(st.dictionaries(KEYS, NESTED, max_size=4))
 def test_points_lead_into_mappings_and_snakemake_reads_the_same(values):
     words = [f"{path}={json.dumps(value)}" for path, value in flat(values)]

@@ -19,6 +19,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_finished_and_published_studies_stand_in_one_page(here):
     found = [commands._finished(study) for study in ("digits", "fashion_mnist_10000")]
     assert [folder for folder, _ in found] == [

@@ -92,6 +92,7 @@ def test_the_bound_of_an_invariant_subspace_is_its_largest_value():
     assert largest_eigenvalue(torch.tensor([2.0, 5.0]), [1.0, 0.0], dimension=90, failure=0.01) == 5
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -140,6 +141,7 @@ def test_the_copy_that_waits_to_be_multiplied_is_found_above_a_flat_bulk(gap, pr
         assert pairs.complete_beyond < 3 or probe_products == 2
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32 - 1),

@@ -79,6 +79,7 @@ EXACT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ESTIMATES)
 @pytest.mark.parametrize("spectrum", [FLAT, 0.9 ** np.arange(120.0)], ids=["flat", "decaying"])
 def test_error_bars_are_honest(name, spectrum):

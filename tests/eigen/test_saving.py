@@ -102,6 +102,7 @@ for call in (lambda: pairs.save("pairs"), lambda: sharpness.load_pairs("pairs"))
 """
 
 
+@pytest.mark.slow
 def test_without_safetensors_a_sentence_says_what_to_install(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(sharpness.__file__).parents[1])}
     command = [sys.executable, "-c", WITHOUT]

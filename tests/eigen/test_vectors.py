@@ -61,6 +61,7 @@ class Diagonal:
         return self.values * vector
 
 
+@pytest.mark.slow
 def test_eigenpairs_of_a_large_network_s_size_converge():
     """With sums from end to end, residuals stay at 3e-3 whatever the number of products."""
     largest = torch.tensor([52.0, 25.0, 19.0, 16.5, 15.5])

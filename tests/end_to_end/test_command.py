@@ -79,6 +79,7 @@ def test_a_run_can_be_stopped_while_it_is_planned_even_from_a_script_that_ignore
     assert not list((here / "results").rglob("*.csv"))
 
 
+@pytest.mark.slow
 def test_a_plan_fits_into_twenty_lines_and_a_typo_into_one(here):
     planned, typo = start(here, "plan", "paper"), start(here, "plan", "tini")
 

@@ -55,6 +55,7 @@ esac
 """
 
 
+@pytest.mark.slow
 def test_another_workflow_takes_the_rules_as_the_page_says(tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "Snakefile").write_text(
@@ -104,6 +105,7 @@ def test_snakemakes_report_has_the_figures_and_tables_with_their_captions(finish
     assert "Solid, the largest eigenvalue of the Hessian" in page
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_rules_is_that_of_the_demo(tmp_path):
     demo = ROOT / "workflow" / "studies" / "digits.yaml"
     graph = snakemake(tmp_path, "--rulegraph", "--configfile", str(demo)).stdout

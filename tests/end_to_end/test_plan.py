@@ -31,6 +31,7 @@ def test_every_study_is_planned(tmp_path, study):
     assert done.returncode == 0, done.stdout[-3000:]
 
 
+@pytest.mark.slow
 def test_planning_in_the_projects_own_folder_warns_of_nothing_and_is_of_this_study_alone(tmp_path):
     done = snakemake(copy_project(tmp_path), "-n", "--configfile", str(SMALL))
     said = done.stdout + done.stderr
@@ -39,12 +40,14 @@ def test_planning_in_the_projects_own_folder_warns_of_nothing_and_is_of_this_stu
     assert "cifar10" not in said  # the paper's, which a study replaces and never merges with
 
 
+@pytest.mark.slow
 def test_the_demo_has_at_most_120_jobs(tmp_path):
     done = snakemake(tmp_path, "-n", "--configfile", str(ROOT / "workflow" / "studies" / "digits.yaml"))
     total = next(line for line in done.stdout.splitlines() if line.startswith("total "))
     assert int(total.split()[1]) <= 120
 
 
+@pytest.mark.slow
 def test_the_workflow_passes_snakemakes_own_lint(tmp_path):
     done = snakemake(tmp_path, "--lint", "--configfile", str(SMALL))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -102,6 +105,7 @@ def test_a_bad_study_is_refused_in_one_sentence(results, name):
     assert_refused(results, study, (str(results / "study.yaml"), *words))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [["defaults={seed: 1, seed: 3}"], ["defaults={seed: 1}", "defaults={seed: 3}"]])
 def test_a_key_given_twice_after_config_is_refused_in_one_sentence(tmp_path, given):
     done = snakemake(tmp_path, "-n", "--configfile", str(SMALL), "--config", *given)
@@ -111,6 +115,7 @@ def test_a_key_given_twice_after_config_is_refused_in_one_sentence(tmp_path, giv
     assert done.returncode != 0
 
 
+@pytest.mark.slow
 def test_two_study_files_are_refused_in_one_sentence(tmp_path):
     done = snakemake(tmp_path, "-n", "--configfile", str(SMALL), str(ROOT / "config.yaml"))
     (line,) = done.stderr.splitlines()
@@ -132,6 +137,7 @@ def load():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "own", "is_refused"),
     [
@@ -161,11 +167,13 @@ def test_a_file_of_ones_own_in_whose_path_snakemake_sees_a_wildcard_is_refused_i
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_a_data_folder_that_is_not_there_is_refused_in_one_sentence(results):
     missing = results / "nowhere"
     assert_refused(results, fashion(), ("SHARPNESS_DATA", str(missing)), SHARPNESS_DATA=str(missing))
 
 
+@pytest.mark.slow
 def test_a_truncated_data_file_is_refused_in_one_sentence(results):
     folder = results / "raw"
     folder.mkdir()

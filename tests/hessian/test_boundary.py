@@ -419,6 +419,7 @@ SURROUNDINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])
 def test_the_callers_settings_change_no_bit(problem, form, precision):

@@ -50,6 +50,7 @@ def alone():
     return child.measured(child.network(), 0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", child.cases(0, 1))
 def test_two_processes_find_what_one_finds(found, alone, case):
     one = alone[case]
@@ -62,17 +63,20 @@ def test_two_processes_find_what_one_finds(found, alone, case):
         assert each["num_examples"] == 31
 
 
+@pytest.mark.slow
 def test_both_processes_have_the_same_bits(found):
     for case in child.cases(0, 1):
         one, other = (process["measured"][case] for process in found)
         assert torch.equal(one["eigenvectors"], other["eigenvectors"])
 
 
+@pytest.mark.slow
 def test_a_model_in_ddp_is_taken_as_it_is(found):
     for process in found:
         assert torch.equal(process["of DDP"]["eigenvectors"], process["measured"]["classes"]["eigenvectors"])
 
 
+@pytest.mark.slow
 def test_a_process_may_measure_alone(found):
     for rank, process in enumerate(found):
         operator = sharpness.HessianOperator(child.network(), *child.cases(rank, 2)["classes"]["data"])
@@ -80,6 +84,7 @@ def test_a_process_may_measure_alone(found):
     assert found[0]["alone"] != found[1]["alone"]
 
 
+@pytest.mark.slow
 def test_no_process_goes_on_where_another_fails(found):
     one, other = (process["refusals"] for process in found)
     assert other["a label"].startswith("ValueError: targets[7] is 3")
@@ -92,6 +97,7 @@ def test_no_process_goes_on_where_another_fails(found):
         assert said["a group"].startswith("TypeError: process_group must be None, False")
 
 
+@pytest.mark.slow
 def test_operators_of_other_settings_are_never_added_up(found):
     for process in found:
         said = process["refusals"]["settings"]
@@ -100,6 +106,7 @@ def test_operators_of_other_settings_are_never_added_up(found):
             assert words.startswith(f"ValueError: {name} differs between the processes: give the same")
 
 
+@pytest.mark.slow
 def test_a_training_over_processes_is_tracked_and_written_once(found, folder, tmp_path):
     values, sharpnesses = child.tracked(0, 1, tmp_path / "curvature.csv")
     for process in found:

@@ -408,6 +408,7 @@ def test_what_does_not_fit_is_read_again_for_each_product(regression, kind, num_
     assert data.passes - before == (2 if num_kept < 4 else 0)
 
 
+@pytest.mark.slow
 def test_linearisations_are_kept_beside_streamed_examples(regression, monkeypatch):
     """Some chunks cached, some recomputed, some read anew: the same products."""
     model, inputs, targets = regression

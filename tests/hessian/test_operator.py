@@ -87,6 +87,7 @@ assert torch.backends.mkldnn.enabled
 """
 
 
+@pytest.mark.slow
 def test_a_kernel_of_one_point_that_skips_pixels_without_avx512():
     """In a process of its own, whose oneDNN knows no more than AVX2: what it writes past its memory ends a process."""
     source = str(Path(sharpness.__file__).parents[1])
@@ -709,6 +710,7 @@ def test_the_mode_of_the_caller_makes_no_difference(problem, mode, layer, genera
         assert not product.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "budget_in_chunks"), [("conv", 1), ("conv", 1000), (nn.GELU, 1000), (nn.SiLU, 1000)]
 )

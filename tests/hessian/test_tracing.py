@@ -670,6 +670,7 @@ def test_a_custom_function_is_traced_where_its_forward_is_torchs(problem, caplog
     assert not caplog.records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "precision", "num_examples"),
     [
@@ -703,7 +704,7 @@ def test_every_network_of_the_experiments(name, precision, num_examples, generat
 
 
 def test_every_name_of_the_experiments_is_tested():
-    (mark,) = test_every_network_of_the_experiments.pytestmark
+    (mark,) = (mark for mark in test_every_network_of_the_experiments.pytestmark if mark.name == "parametrize")
     assert {name for name, *_ in mark.args[1]} == set(models.NAMES)
 
 

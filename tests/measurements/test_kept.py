@@ -98,6 +98,7 @@ def test_what_needs_them_measures_the_same_without_a_search(place, monkeypatch, 
         assert_similar(shared, anew, "overlap", by=0.02)
 
 
+@pytest.mark.slow
 def test_a_variant_starts_from_them_and_looks_for_others_later(place, monkeypatch):
     anew = rows_of("variants", OTHERS["variants"], place.part)
     searches = []

@@ -252,6 +252,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_without_matplotlib_a_sentence_says_what_to_install():
     environment = {**os.environ, "PYTHONPATH": str(Path(sharpness.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, env=environment, check=False)

@@ -369,6 +369,7 @@ def unpacked(text, name):
     return gzip.decompress(base64.b64decode(found)).decode()
 
 
+@pytest.mark.slow
 def test_the_library_of_the_interactive_figures_stands_once_packed_and_only_where_it_is_needed():
     still = Picture("peaks", PNG, "Dots", Caption("Peaks", "Look."), "", None)
 
@@ -477,6 +478,7 @@ def test_a_study_stands_in_a_page_once():
         page_of(chapter("same"), chapter("same"))
 
 
+@pytest.mark.slow
 def test_a_page_too_large_leaves_out_what_is_drawn_elsewhere_and_then_refuses(monkeypatch):
     whole = page()
     assert len(whole.encode()) < MOST_BYTES == 10_000_000

@@ -137,11 +137,8 @@ def test_claims_have_verdicts_once_every_experiment_is_published_and_those_witho
     assert claims.loc[undecided, "would_decide"].notna().all()
 
 
-@pytest.mark.parametrize(
-    "folder",
-    [pytest.param(folder, marks=[] if "digits" in folder.parts else pytest.mark.slow) for folder in PUBLISHED],
-    ids=lambda folder: folder.parent.name,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.parent.name)
 def test_what_stays_is_published_again_without_a_change_and_with_the_verdicts_of_its_tables(folder, tmp_path):
     copied = shutil.copytree(folder, tmp_path / folder.parent.name / "published")
     before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file() and path.name != "report.html"}
@@ -161,6 +158,7 @@ def verdicts_in(folder: Path) -> list[tuple[str, str, str]]:
 DECIDED = [folder for folder in PUBLISHED if (folder / "tables" / "claims.csv").exists()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", DECIDED, ids=lambda folder: folder.parent.name)
 def test_verdicts_and_their_tests_are_the_same_wherever_they_are_read(folder, tmp_path):
     expected = verdicts_in(folder)

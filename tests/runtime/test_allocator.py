@@ -71,6 +71,7 @@ def run(script, **variables):
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_operators_keep_freed_memory_by_one_setting_per_process():
     script = """
 import torch
@@ -84,6 +85,7 @@ print(calls)
     assert run(COUNTING + script) == f"[(-4, 0, True), (-1, {2**31 - 1}, True)]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variables",
     [
@@ -116,6 +118,7 @@ def test_without_glibc_nothing_happens(monkeypatch, answer):
     allocator.keep_freed_memory.__wrapped__()
 
 
+@pytest.mark.slow
 def test_products_hardly_take_new_pages_from_the_system():
     # 50 MB a tensor; each page of 4 kB that is taken anew is a fault. The fewest of some products: a kernel that is
     # short of memory takes pages of a process that waits.
@@ -125,6 +128,7 @@ def test_products_hardly_take_new_pages_from_the_system():
     assert given_back > 50e6 / resource.getpagesize()
 
 
+@pytest.mark.slow
 def test_an_operator_on_long_vectors_leaves_no_freed_memory_beside_them():
     # Of 600 MiB that are free, at least half are back, though the operator has some vectors of 33 MiB.
     assert int(run(FREED)) > 300

@@ -70,6 +70,7 @@ def modules_of(*modules: str) -> set[str]:
     return {".".join(part for part in path.parts if part != "__init__") for path in paths}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_closure_of_a_stage_holds_all_that_importing_it_loads(stage, stages_imported):
     files, _ = stages_imported[f"sharpness.stages.{stage}"]
@@ -83,6 +84,7 @@ def test_the_closure_of_a_stage_holds_all_that_importing_it_loads(stage, stages_
     assert files <= closure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("figure", FIGURES)
 def test_the_closure_of_a_figure_holds_all_that_importing_it_loads(figure, figures_imported):
     files, _ = figures_imported[f"sharpness.analysis.figures.{figure}"]
@@ -91,6 +93,7 @@ def test_the_closure_of_a_figure_holds_all_that_importing_it_loads(figure, figur
     assert files <= set(sources(f"sharpness.analysis.figures.{figure}"))
 
 
+@pytest.mark.slow
 def test_no_figure_and_no_stage_that_only_handles_tables_loads_torch(figures_imported, stages_imported):
     # Figures are imported in one interpreter: none in the last means none in any.
     assert "torch" not in figures_imported[f"sharpness.analysis.figures.{FIGURES[-1]}"][1]

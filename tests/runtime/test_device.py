@@ -76,6 +76,7 @@ print(hash(bits), environment(["sharpness.stages.collect"], device)["kernels"].s
 """
 
 
+@pytest.mark.slow
 def test_other_bits_come_with_another_record():
     said = []
     for variables in ({}, {"ONEDNN_MAX_CPU_ISA": "SSE41"}):

@@ -133,6 +133,7 @@ def run_slowly(tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edited", ["training/nudge.py", "__init__.py"])
 def test_a_job_whose_sources_are_edited_while_it_runs_fails_by_their_name(run_slowly, edited):
     status, said = run_slowly(edited, lambda text: text + "\n# Edited.\n")
@@ -141,10 +142,12 @@ def test_a_job_whose_sources_are_edited_while_it_runs_fails_by_their_name(run_sl
     assert said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_edit_of_what_a_job_does_not_run_is_not_its_affair(run_slowly):
     assert run_slowly("hessian/operator.py", lambda text: text + "\n# Edited.\n") == (0, "")
 
 
+@pytest.mark.slow
 def test_an_edit_between_the_beginning_of_a_job_and_its_imports_is_found_at_once(run_slowly):
     before = "import sharpness.stages, sharpness.runtime.closure\nfrom pathlib import Path\n"
     before += "path = Path(sharpness.runtime.closure.__file__).parents[1] / 'training' / 'nudge.py'\n"

@@ -15,6 +15,7 @@ from sharpness.study.records import RecordError
 from sharpness.study.runs import FIELDS
 
 
+@pytest.mark.slow
 def test_the_stage_reads_collected_tables_and_writes_the_same_verdicts(tmp_path):
     tables = whole_study()
     paths = [tmp_path / f"{index}.csv" for index in range(len(tables))]

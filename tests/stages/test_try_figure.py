@@ -108,6 +108,7 @@ def test_the_tables_are_of_all_members_and_hold_what_the_trial_of_a_measurement_
     ) == {"figure": "plot.py:draw", "tables": ["history", "spectrum", "probe"], "drawn": True}
 
 
+@pytest.mark.slow
 def test_an_experiment_without_a_measurement_of_ones_own_has_no_trial_of_one(tmp_path):
     (tmp_path / "plot.py").write_text("def draw(history):\n    return history\n")
     grids, members = zip(*STUDY.members, strict=True)

@@ -101,6 +101,7 @@ def test_hours_are_counts_times_rates(small):
     assert job.products[0] == Products(12, 40, 16, "float32")
 
 
+@pytest.mark.slow
 def test_the_command_prints_every_part_with_its_hours_and_runs_nothing(tmp_path):
     config = yaml.safe_load(SMALL.read_text())
     config["experiments"] = {name: config["experiments"][name] for name in ("first_layer", "gradient_step")}

@@ -612,6 +612,7 @@ def test_a_rule_that_fails_ends_publishing_with_what_its_job_said(tmp_path):
     assert image.read_bytes() == (ROOT / "results/digits/published/figures/steps.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_table_of_an_experiment_that_stays_is_of_the_epoch_of_its_study(tmp_path):
     epoch = 3
     path, published = published_of_digits(tmp_path, "results_table", validation_epoch=epoch)

@@ -91,6 +91,7 @@ def test_every_field_of_a_run_is_varied_in_the_tests_of_its_name():
     assert list(POSSIBLE) == FIELDS
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(neighbours())
 def test_two_canonical_runs_have_the_same_name_exactly_if_they_are_equal(pair):

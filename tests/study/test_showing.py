@@ -153,6 +153,7 @@ def test_settings_take_what_they_do_not_say_from_those_named_default():
     )
 
 
+@pytest.mark.slow
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists))
 def test_a_value_of_any_kind_is_shown_as_yaml(value):
     from sharpness.study.showing import _flow

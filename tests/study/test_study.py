@@ -594,6 +594,7 @@ def outcome_of(config) -> tuple[Study | None, str]:
         return None, str(error)
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_study_with_anything_anywhere_is_expanded_or_refused_a_line_for_each_thing(data):

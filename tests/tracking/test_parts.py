@@ -27,6 +27,7 @@ def found(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_mini_batches_are_drawn_from_the_parts_of_all_processes(found):
     one = child.measured(0, 1)
     assert found[0]["measured"] == found[1]["measured"]
@@ -35,6 +36,7 @@ def test_mini_batches_are_drawn_from_the_parts_of_all_processes(found):
         assert error == pytest.approx(one[case][1], rel=1e-9, abs=1e-12), case
 
 
+@pytest.mark.slow
 def test_what_is_wrong_in_one_process_is_said_in_both(found):
     first, second = (process["refusals"] for process in found)
     other = "RuntimeError: the tracker could not be made in 1 of 2 processes, which say why"

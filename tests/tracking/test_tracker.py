@@ -63,6 +63,7 @@ def own_loss(model, batch):
 CAREFUL = {"tolerance": 1e-3, "renew_residual": 0.01, "products": math.inf, "follow_products": 20, "probe_every": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, CAREFUL], ids=["as usual", "careful"])
 def test_tracked_eigenvalues_are_those_of_dense_hessians_along_a_training(examples, settings):
     model = network()

@@ -114,6 +114,7 @@ def test_a_run_that_was_named_by_a_relative_path_stays_open_in_another_folder(fo
         assert torch.equal(tensor, expected[name])
 
 
+@pytest.mark.slow
 def test_the_page_on_it_runs_as_it_stands_there(folder, monkeypatch):
     kept = keep_vectors(SPECTRUM, folder, folder / "spectrum" / "mine-0.csv")
     monkeypatch.chdir(folder.parents[3])
@@ -319,6 +320,7 @@ load_run(sys.argv[1], study=sys.argv[2]).model("last")
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_python_refuses_a_network_with_another_activation(run, own_folder, train_own):
     file, study = own_folder / "mine" / "nets.py", own_folder / "mine" / "mine.yaml"
     write(file, NETWORK)
@@ -436,6 +438,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_without_the_pipelines_packages_a_sentence_says_what_to_install():
     environment = {**os.environ, "PYTHONPATH": str(Path(sharpness.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, env=environment, check=False)

@@ -194,6 +194,7 @@ def said(caplog):
 # Going on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_stopped_at_any_update_goes_on_to_the_same_bits(job_of, kind):
     whole_run = job_of(KINDS[kind], network="batch_norm", place="whole")  # which has a convolution, too
@@ -206,6 +207,7 @@ def test_a_run_stopped_at_any_update_goes_on_to_the_same_bits(job_of, kind):
         assert job.num_pauses <= whole_run.num_pauses - moment + 2
 
 
+@pytest.mark.slow
 def test_a_run_that_is_evaluated_now_and_then_goes_on_to_the_same_bits(job_of):
     settings = {"changes": NUDGED | {"epochs": 4}, "evaluation_epochs": frozenset({2, 4})}
     whole_run = job_of(place="whole", **settings)
@@ -249,6 +251,7 @@ def test_directions_are_not_searched_again_in_the_epoch_for_which_they_were_foun
     assert job.num_searches == 2  # of the second and of the third epoch
 
 
+@pytest.mark.slow
 def test_the_epochs_waited_for_something_better_are_remembered(job_of):
     changes = {"learning_rate": 0.4, "momentum": 0.9, "epochs": 20, "plateau_patience": 2, "stop_patience": 6}
     whole_run = job_of(changes, place="whole", planned=range(0, 101, 4))

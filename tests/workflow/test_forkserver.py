@@ -84,6 +84,7 @@ def exists(number):
         return False
 
 
+@pytest.mark.slow
 def test_a_job_is_as_if_it_had_started_python_itself(start, tmp_path):
     code = """
 import sys
@@ -100,6 +101,7 @@ print("said", file=sys.stderr)
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 def test_what_a_job_leaves_for_its_end_is_done(start):
     code = """
 import atexit, threading, time
@@ -249,6 +251,7 @@ def test_of_a_job_that_is_killed_its_log_and_the_terminal_say_so_and_how_much_me
     assert 300 <= peak < 3000
 
 
+@pytest.mark.slow
 def test_where_nobody_can_listen_the_server_says_so_and_a_job_starts_python_itself(start):
     command = [sys.executable, "-P", PROGRAM, "--serve", "long" * 30]
     server = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
@@ -268,6 +271,7 @@ def test_what_is_no_module_is_pythons_own(server):
     assert done.stdout == "own\n"
 
 
+@pytest.mark.slow
 def test_the_server_ends_with_its_standard_input_and_a_job_goes_on(start):
     server = Server("that ends")
     process = start("print(input())", of=server)
@@ -291,6 +295,7 @@ def test_a_job_whose_fork_is_lost_fails_with_a_sentence(start):
     assert error.startswith("the process that forked for job was lost")
 
 
+@pytest.mark.slow
 def test_a_server_ends_with_the_process_that_started_it_and_its_time_counts(tmp_path):
     (tmp_path / "job.py").write_text(
         "import sys, time\nwhile time.process_time() < 1: pass\nprint('torch' in sys.modules)"
@@ -327,6 +332,7 @@ def test_a_server_ends_with_the_process_that_started_it_and_its_time_counts(tmp_
     assert float(seconds) > 1  # the job's own
 
 
+@pytest.mark.slow
 def test_nothing_stays_behind_whoever_is_killed(tmp_path):
     (tmp_path / "workflow.py").write_text(
         "import sys, time\n"

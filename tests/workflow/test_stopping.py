@@ -29,6 +29,7 @@ def test_a_signal_that_interrupts_who_holds_the_lock_stops_the_scheduler():
     assert (done.returncode, done.stdout) == (0, "graceful\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_snakemake_still_waits_for_itself_there():
     # Once it does not, this project need not replace its handler.
     with pytest.raises(subprocess.TimeoutExpired):

@@ -1,6 +1,7 @@
 """What the claims see of the collected tables."""
 
 import pandas as pd
+import pytest
 from claims.invented import (
     RATES,
     STRENGTHS,
@@ -36,6 +37,7 @@ def test_claims_go_by_the_kind_of_an_experiment():
     assert verdict_of(renamed, "b")["verdict"] == "holds"
 
 
+@pytest.mark.slow
 def test_tables_without_a_row_decide_nothing(tmp_path):
     """As a file has them where every run had stopped before its checkpoints: names of columns, of no type."""
     tables = []

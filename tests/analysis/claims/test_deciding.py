@@ -122,6 +122,7 @@ def test_one_seed_decides_nothing_and_shows_its_value(claim):
     assert row["seeds"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", ["b", "h", "q", "t"])
 def test_seeds_from_three_on_decide_and_what_the_others_say_stands_beside_it(claim):
     tables, _ = COMPARISONS[claim]
@@ -170,6 +171,7 @@ def with_elsewhere(tables, change):
     ]
 
 
+@pytest.mark.slow
 def test_a_claim_on_eigenvalues_is_decided_at_both_ends_of_the_bracket():
     tables = heights_along("learning_rate", RATES, STRENGTHS["holds"])
     alone = verdict_of(tables, "b")
@@ -190,6 +192,7 @@ def test_a_claim_on_eigenvalues_is_decided_at_both_ends_of_the_bracket():
     assert np.isnan(turned["seeds_needed"])
 
 
+@pytest.mark.slow
 def test_what_was_measured_on_all_examples_has_a_bracket_without_width():
     tables = heights_along("learning_rate", RATES, STRENGTHS["holds"])
     whole = [(kind, name, table.assign(elsewhere=np.nan, elsewhere_examples=0)) for kind, name, table in tables]
@@ -198,6 +201,7 @@ def test_what_was_measured_on_all_examples_has_a_bracket_without_width():
     assert verdict_of(whole, "b")["effect"] == verdict_of(tables, "b")["effect"]
 
 
+@pytest.mark.slow
 def test_a_study_without_experiments_has_a_table_without_rows():
     table = decide(collected([]))
 
@@ -207,6 +211,7 @@ def test_a_study_without_experiments_has_a_table_without_rows():
     assert as_markdown(table).count("\n| ") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [{"optimizer": '{"name": "adam"}'}, {"loss_function": "mse"}, {"schedule": '{"name": "cosine"}'}],
@@ -232,6 +237,7 @@ def test_claims_without_their_measurement_are_not_listed(measurement):
     assert found == set(LETTERS) - set(of[measurement])
 
 
+@pytest.mark.slow
 def test_names_of_grids_are_free():
     """A claim goes along what the runs of a grid differ in."""
     renamed = [
@@ -263,6 +269,7 @@ MEASURED = ("eigenvalue", "loss", "loss_before", "loss_after", "scale", "test_ac
 MEASURED += ("training_loss", "distance", "epoch")
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.data())
 def test_no_missing_or_diverged_value_stops_the_verdicts(data):
@@ -314,6 +321,7 @@ def test_a_run_that_diverged_never_makes_a_claim_hold_and_is_counted(claim):
     assert all_of_them["diverged"] == 3 * one["diverged"]
 
 
+@pytest.mark.slow
 def test_the_markdown_is_one_table_with_the_verdict_after_the_letter():
     table = decide(collected(whole_study()))
 

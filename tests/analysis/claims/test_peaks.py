@@ -51,6 +51,7 @@ def test_a_course_that_does_not_fall_peaks_after_the_end_and_is_followed_from_it
     assert course_of([10, 5, 4])["time"] == -math.inf
 
 
+@pytest.mark.slow
 def test_a_flat_and_noisy_plateau_does_not_decline():
     """The line begins behind the highest value: one from it would fall by itself."""
     generator = np.random.default_rng(0)
@@ -115,6 +116,7 @@ def test_equal_times_have_an_interval_as_wide_as_the_checkpoints_are_apart():
     assert row["effect"] - row["low"] == pytest.approx(row["high"] - row["effect"])
 
 
+@pytest.mark.slow
 def test_the_second_peaks_claim_has_four_parts_and_fails_if_one_is_reversed():
     good = second_peaks([1, 1.1, 0.9], ["learning_rate"])
     for strengths, answer in (

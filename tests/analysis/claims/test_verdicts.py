@@ -123,6 +123,7 @@ def tables_of_settings():
     )
 
 
+@pytest.mark.slow
 @given(tables_of_settings())
 def test_an_order_is_one_of_ranks_and_turns_with_its_settings(table):
     columns = 10.0 ** np.arange(table.shape[1])

@@ -184,6 +184,7 @@ def test_panels_of_a_model_that_was_lost_at_once_say_so_and_those_of_the_other_a
         assert len(labels) > 3
 
 
+@pytest.mark.slow
 def test_figures_of_a_single_checkpoint_can_be_saved():
     runs = [run_fields(grid="gamma")]
     frames = {
@@ -259,6 +260,7 @@ def test_a_value_of_a_setting_has_one_colour_in_all_figures():
             assert {line.get_color() for line in entries} == {colour_of(setting, value)}
 
 
+@pytest.mark.slow
 def test_drawing_needs_neither_torch_nor_pyplot():
     names = "\n".join(f"import sharpness.analysis.figures.{name}" for name in DRAWN)
     check = f"import sys\n{names}\nassert not {{'torch', 'matplotlib.pyplot'}} & set(sys.modules)"

@@ -38,6 +38,7 @@ def handles(labels):
     return [Line2D([], [], label=label) for label in labels]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(LABELS, st.sampled_from([2.0, 4.2, 7.0]))
 def test_a_legend_below_is_never_wider_than_its_figure(labels, width):
@@ -51,6 +52,7 @@ def test_a_legend_below_is_never_wider_than_its_figure(labels, width):
     assert [" ".join(text.split()) for text in shown] == [" ".join(label.split()) for label in labels]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(LABELS, st.text("abc d", min_size=1, max_size=90), st.sampled_from([legend_above, legend_under]), st.booleans())
 def test_nor_is_that_of_a_panel_or_its_title(labels, title, add, has_two):
