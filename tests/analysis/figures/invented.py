@@ -184,6 +184,7 @@ def variants_frame(runs, diverge_after=None):
                     {
                         **fields,
                         "settings": variant,
+                        "start_step": 160,
                         "step": step,
                         "loss": loss if step % 20 == 0 and not diverged else np.nan,
                         "eigenvalue": np.nan if diverged else largest,

@@ -37,6 +37,20 @@ def test_lines_are_means_over_seeds_of_what_was_measured():
     assert left.collections
 
 
+def test_every_checkpoint_from_which_variants_start_has_its_line():
+    first = variants_frame([run_fields(0), run_fields(1)])
+    later = first.assign(start_step=first["start_step"] + 1000, loss=first["loss"] + 3)
+
+    left, right = variants(pd.concat([first, later], ignore_index=True)).get_axes()
+
+    alone, _ = variants(first).get_axes()
+    for one, (early, late) in zip(lines(alone), zip(lines(left)[::2], lines(left)[1::2], strict=True), strict=True):
+        np.testing.assert_allclose(early.get_ydata(), one.get_ydata())
+        np.testing.assert_allclose(late.get_ydata(), one.get_ydata() + 3)
+        assert early.get_color() == late.get_color() == one.get_color()
+    assert len(lines(right)) == 2 * len(lines(alone))
+
+
 def test_divergence_is_marked_and_a_step_that_was_not_measured_is_not():
     figure = variants(variants_frame([run_fields()], diverge_after=400))
 

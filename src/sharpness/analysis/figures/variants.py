@@ -74,11 +74,12 @@ def _looks(variants: pd.DataFrame) -> dict[str, tuple[str, Any]]:
 
 def _draw_model(left: Axes, right: Axes, of_model: pd.DataFrame, looks: dict[str, tuple[str, Any]]) -> None:
     for variant, (colour, linestyle) in looks.items():
-        rows = of_model[of_model["settings"] == variant].drop_duplicates(["run", "step"])
+        rows = of_model[of_model["settings"] == variant].drop_duplicates(["run", "start_step", "step"])
         # Between two measurements there is no loss; where a run diverged there is none either, and it is shown.
         measured = rows[rows["loss"].notna() | rows["diverged"]]
-        draw_over_seeds(left, measured, x="step", y="loss", colour=colour, linestyle=linestyle)
-        draw_over_seeds(right, measured, x="step", y="eigenvalue", colour=colour, linestyle=linestyle)
+        for _, of_start in measured.groupby("start_step", dropna=False):
+            draw_over_seeds(left, of_start, x="step", y="loss", colour=colour, linestyle=linestyle)
+            draw_over_seeds(right, of_start, x="step", y="eigenvalue", colour=colour, linestyle=linestyle)
     left.set_ylabel("training loss")
     right.set_ylabel("largest eigenvalue")
     log_y(right)
