@@ -118,6 +118,33 @@ def test_a_file_of_another_training_is_not_continued(folders):
     assert rows(folders[1]) == before
 
 
+def test_a_refused_state_leaves_the_file_as_it_is(folders):
+    training = Training(folders[0]).steps(0, 4)
+    checkpoint = training.save(folders[0] / "checkpoint.pt")
+    training.steps(4, 20)
+    before = (folders[0] / "curvature.csv").read_bytes()
+    with pytest.raises(ValueError, match="num_pairs=3"):
+        Training(folders[0], checkpoint=checkpoint, num_pairs=3)
+    assert (folders[0] / "curvature.csv").read_bytes() == before
+
+
+def test_a_block_of_equal_size_is_another(folders):
+    model = nn.Sequential(nn.Linear(4, 2), nn.Tanh(), nn.Linear(2, 2))
+    tracker = CurvatureTracker(model, (inputs, targets), parameters="0.bias")
+    tracker.measure()
+    with pytest.raises(ValueError, match="resume is of another Hessian: its parameters differ"):
+        CurvatureTracker(model, (inputs, targets), parameters="2.bias", resume=tracker.state_dict())
+
+
+def test_pairs_are_in_the_precision_of_the_tracker_that_goes_on(folders):
+    state = Training(folders[0], precision="float64").steps(0, 4).tracker.state_dict()
+    tracker = CurvatureTracker(
+        nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)), (inputs, targets), resume=state
+    )
+    assert tracker.pairs.eigenvectors.dtype == torch.float32
+    assert tracker.pairs.eigenvalues.dtype == torch.float64
+
+
 def test_a_file_that_is_gone_is_written_anew(folders):
     checkpoint = Training(folders[0]).steps(0, 10).save(folders[0] / "checkpoint.pt")
     Training(folders[1], checkpoint=checkpoint)
@@ -140,7 +167,15 @@ def test_a_file_that_is_gone_is_written_anew(folders):
             r"resume must be what state_dict\(\) of a CurvatureTracker gave, got 'tracker.pt'",
         ),
         (None, {"num_pairs": 3}, ValueError, "resume is of a tracker of 2 eigenvalues, this one has num_pairs=3"),
-        (None, {"parameters": "0.*"}, ValueError, "resume has eigenvectors of 44 weights, here 30 have rows"),
+        ({"num_steps": 1, "history": [], "pairs": None, "follower": {}}, {}, TypeError, "got a mapping of num_steps, "),
+        (
+            {"num_steps": 1, "history": [{}], "pairs": None, "follower": {"vectors": None}},
+            {},
+            TypeError,
+            "must be what",
+        ),
+        (None, {"parameters": "0.*"}, ValueError, "resume is of another Hessian: its parameters differ"),
+        (None, {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)}, ValueError, "its loss differ: .*, here .*0.1"),
     ],
 )
 def test_another_state_is_refused_in_a_sentence(folders, resume, settings, kind, said):

@@ -335,6 +335,22 @@ def test_batch_sharpness_is_the_mean_curvature_along_the_batches_own_gradients(e
     assert record.num_products == other.history[0].num_products + 3
 
 
+def test_a_mini_batch_without_a_gradient_or_without_a_label_has_no_batch_sharpness():
+    inputs, zeros = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(40, 1)
+    fitted = nn.Linear(4, 1, bias=False)
+    nn.init.zeros_(fitted.weight)
+    settings = {"batch_sharpness": 4, "batch_size": 2, "num_pairs": 1}
+    record = CurvatureTracker(fitted, (inputs, zeros), nn.MSELoss(), **settings).measure()
+    assert math.isnan(record.batch_sharpness)
+    assert math.isfinite(record.eigenvalues[0])
+
+    labels = torch.full((40,), -100)
+    labels[:5] = torch.tensor([0, 1, 2, 0, 1])
+    record = CurvatureTracker(network(), (inputs, labels), **settings).measure()
+    assert math.isnan(record.batch_sharpness)
+    assert math.isfinite(record.eigenvalues[0])
+
+
 def test_followed_pairs_say_what_they_are_of_as_searched_ones_do(tmp_path, examples):
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

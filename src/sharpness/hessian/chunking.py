@@ -86,6 +86,10 @@ def bytes_of(batch: Batch) -> int:
     return sum(tensor.nbytes for tensor in tensors_of(batch[0]))
 
 
+class NoTermsError(ValueError):
+    """A loss has no terms on some examples, as where every label is ignored."""
+
+
 class Totals:
     """Sums over all batches, each of which is checked: numbers of terms and of examples."""
 
@@ -121,11 +125,11 @@ class Totals:
         """Return what sums over the terms of all processes are divided by.
 
         Raises:
-            ValueError: there is nothing to average over.
+            NoTermsError: there is nothing to average over.
         """
         weight = processes.add_number(self._weight if isinstance(self._weight, int) else float(self._weight))
         if not weight > 0:
-            raise ValueError(self._criterion.nothing)
+            raise NoTermsError(self._criterion.nothing)
         return self._criterion.divisor(weight)
 
     def _weight_of(self, batch: Batch) -> float | Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from numbers import Real
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 from sharpness.eigen.eigenpairs import Eigenpairs
 from sharpness.eigen.estimators import Estimate, mean_of
 from sharpness.hessian import arguments
+from sharpness.hessian.chunking import NoTermsError
 from sharpness.hessian.moving import MovingHessian
 from sharpness.hessian.operator import HessianOperator
 from sharpness.hessian.preconditioner import StepsOf
@@ -27,7 +29,7 @@ from sharpness.tracking.following import Followed, Follower
 from sharpness.tracking.limits import StabilityLimit, stability_limit
 from sharpness.tracking.randomness import unchanged_randomness
 from sharpness.tracking.record import CurvatureRecord
-from sharpness.tracking.resuming import check_resumable, resumed, state_of
+from sharpness.tracking.resuming import check_resumable, on_device, resumed, state_of
 from sharpness.tracking.trained import check_trained
 from sharpness.tracking.writers import Target, writers
 
@@ -142,23 +144,21 @@ class CurvatureTracker:
             self._every = checks.whole_number("every", every, least=1)
             if optimizer is not None:
                 stability_limit(optimizer)  # where it is known
-            # Of several processes, which all measure the same, one writes.
-            self._write = writers(to, self.history) if processes.is_first else []
             self._generator = torch.Generator().manual_seed(checks.whole_number("seed", seed))
         with unchanged_randomness():
-            self._hessian = MovingHessian.of(
-                HessianOperator(
-                    model,
-                    data,
-                    loss=loss,
-                    parameters=parameters,
-                    precision=precision,
-                    batch_statistics=batch_statistics,
-                    chunk_size=chunk_size,
-                    memory_budget=memory_budget,
-                    process_group=process_group,
-                )
+            operator = HessianOperator(
+                model,
+                data,
+                loss=loss,
+                parameters=parameters,
+                precision=precision,
+                batch_statistics=batch_statistics,
+                chunk_size=chunk_size,
+                memory_budget=memory_budget,
+                process_group=process_group,
             )
+            self._hessian, provenance = MovingHessian.of(operator), operator.provenance
+            del operator  # memory for those to come
         self._parts = processes.numbers(self._hessian.num_examples)
         with processes.together(_NOT_MADE):
             self._check_trained()
@@ -179,9 +179,12 @@ class CurvatureTracker:
                 max_products=max_products,
             )
             if resume is not None:
-                check_resumable(resume, num_pairs, self._hessian.layout.size)
+                check_resumable(resume, num_pairs, provenance)
                 like = torch.empty(0, dtype=self._hessian.dtype, device=self._hessian.device)
                 self._follower.load_state_dict(resume["follower"], like=like)
+                self.pairs = self.pairs and on_device(self.pairs, like)
+            # The last that may fail: it changes a file. Of several processes, which all measure the same, one writes.
+            self._write = writers(to, self.history) if processes.is_first else []
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``resume`` takes: tensors, numbers and text, which ``torch.save`` keeps in a checkpoint."""
@@ -229,14 +232,16 @@ class CurvatureTracker:
             check_trained(self._optimizer, self._model, self._hessian.layout, all_trained=self._all_trained)
 
     def _batch_sharpness(self) -> Estimate:
-        curvatures = []
-        for _ in range(self._num_batches):
+        """NaN where a mini-batch has no gradient: it is fitted perfectly, or all its labels are ignored."""
+        curvatures = torch.full([self._num_batches], math.nan, dtype=torch.float64)
+        for number in range(self._num_batches):
             chosen = torch.randperm(sum(self._parts), generator=self._generator)[: self._batch_size]
-            of_batch = self._on(chosen)
-            gradient = of_batch.gradient()
-            along = (of_batch @ gradient).double()
-            curvatures.append(float(gradient.double() @ along) / float(gradient.double().square().sum()))
-        return mean_of(torch.tensor(curvatures, dtype=torch.float64), len(curvatures))
+            with suppress(NoTermsError):
+                of_batch = self._on(chosen)
+                gradient = of_batch.gradient()
+                along = (of_batch @ gradient).double()
+                curvatures[number] = (gradient.double() @ along) / gradient.double().square().sum()
+        return mean_of(curvatures, len(curvatures))
 
     def _on(self, chosen: Tensor) -> HessianOperator:
         """The operator on the ``chosen`` examples, numbered over the parts of all processes."""
