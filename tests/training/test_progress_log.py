@@ -66,6 +66,13 @@ def test_the_line_of_an_epoch_has_the_losses_the_speed_and_the_time_left(run, cl
     ]
 
 
+def test_a_run_that_is_lost_at_the_step_where_it_began_is_told(run, clock, lines):
+    report = ProgressLog(run, START, None)
+    clock.seconds += 1
+    report(record_of(run, 0, diverged=True))
+    assert lines()[0].endswith("0 images/s, diverged")
+
+
 def test_the_speed_is_that_since_the_run_went_on(run, clock, lines):
     report = ProgressLog(run, SimpleNamespace(epoch=2, index=3), None)  # 8 of the 15 updates are done
     clock.seconds += 1

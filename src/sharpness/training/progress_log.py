@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from dataclasses import asdict
@@ -49,7 +50,8 @@ class ProgressLog:
         """Log an evaluated epoch."""
         run, seconds = self._run, time.monotonic() - self._began
         speed = (record.step - self._first_step) / seconds
-        left = (run.epochs * run.steps_per_epoch - record.step) / speed
+        # Of a run that ends at the step at which it began there is no speed.
+        left = (run.epochs * run.steps_per_epoch - record.step) / speed if speed else math.nan
         line = (
             f"{run.name}: epoch {record.epoch} of {run.epochs}, training loss {record.training_loss:.4f}, "
             f"validation accuracy {record.validation_accuracy:.1%}, {speed * run.examples_per_step:.0f} images/s, "
