@@ -89,16 +89,23 @@ def test_steps_along_an_eigenvector_change_a_quadratic_as_worked_out(eigenvalue,
     assert change == pytest.approx((0.1 * alpha * g) ** 2 * eigenvalue / 2 - 0.1 * alpha * g**2)
 
 
-def rows_of_slices(value, *, unit="step", outside=None):
+def rows_of_slices(value, *, unit="step", outside=None, examples_per_step=1, drawn_from=None):
     """The slice of a loss ``value(weights)`` whose gradient is one in the first direction, the sharpest."""
     loss = SimpleNamespace(
         gradient=lambda *_: torch.tensor([1.0, 0.0]), value=lambda weights, *_: torch.tensor(value(weights))
     )
     pairs = SimpleNamespace(eigenvectors=torch.eye(2), eigenvalues=torch.tensor([3.0]), residuals=torch.tensor([0.0]))
+
+    def batches(_, *, num_examples):
+        if drawn_from is not None:
+            drawn_from.append(num_examples)
+        return itertools.repeat(())
+
     landscape = SimpleNamespace(
+        run=SimpleNamespace(examples_per_step=examples_per_step),
         loss=loss,
         sharpest=lambda *_: pairs,
-        batches=lambda *_, **__: itertools.repeat(()),
+        batches=batches,
         first_examples=lambda _: (),
         elsewhere=lambda *_, **__: outside,
     )
@@ -113,6 +120,13 @@ def rows_of_slices(value, *, unit="step", outside=None):
         unit=unit,
     )
     return list(settings.rows(landscape, checkpoint, None))
+
+
+@pytest.mark.parametrize(("examples_per_step", "among"), [(1, 1), (3000, 3000)])
+def test_mini_batches_have_the_size_of_the_runs_even_where_the_loss_is_of_fewer_examples(examples_per_step, among):
+    drawn_from = []
+    rows_of_slices(lambda _: 1.0, examples_per_step=examples_per_step, drawn_from=drawn_from)
+    assert drawn_from == [among]
 
 
 def test_a_checkpoint_whose_own_loss_is_lost_is_lost_as_a_whole():

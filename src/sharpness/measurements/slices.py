@@ -73,7 +73,9 @@ class Slices(OfHessian):
 
         loss = landscape.loss
         pairs = landscape.sharpest(checkpoint, self)
-        batches = landscape.batches(f"slice at step {checkpoint.step}", num_examples=self.loss_examples)
+        # A mini-batch may have more examples than the loss is evaluated on.
+        among = max(self.loss_examples, landscape.run.examples_per_step)
+        batches = landscape.batches(f"slice at step {checkpoint.step}", num_examples=among)
         gradients = [
             loss.gradient(checkpoint.weights, checkpoint.buffers, *batch) for batch in islice(batches, self.num_batches)
         ]
