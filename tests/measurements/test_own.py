@@ -59,6 +59,14 @@ def test_an_object_of_a_class_lives_as_long_as_the_job(rows_of):
             "the column 'step' has a meaning in every table",
         ),
         (
+            "def probe(landscape, checkpoint):\n    return {'table_size': 3}\n",
+            "the column 'table_size' has a meaning in every table",
+        ),
+        (
+            "def probe(landscape, checkpoint):\n    return {'word': 'a\\rb'}\n",
+            "the column 'word' must hold no carriage return, got 'a\\rb'",
+        ),
+        (
             "def probe(landscape, checkpoint):\n    return {'w': checkpoint.weights}\n",
             "the column 'w' must hold numbers",
         ),

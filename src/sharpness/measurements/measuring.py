@@ -16,6 +16,7 @@ from sharpness.runtime.device import choose_device, environment
 from sharpness.runtime.files import write_table
 from sharpness.study.identity import settings_digest, sized
 from sharpness.study.measurement import Measurement, code_of, is_lost, name_of, required
+from sharpness.study.records import MADE_BY, NOTHING, PLACE
 from sharpness.study.run import Run
 from sharpness.training import belonging
 from sharpness.training.checkpoints import Checkpoints, Snapshot, load_checkpoints
@@ -99,7 +100,9 @@ def measure(settings: Measurement, part: Part) -> None:
             values = settings.when_diverged() if reason == "diverged" else {}
             rows.append({**where, **_at(run, lost[0]), **empty, **values, reason: True})
     closure.check_unchanged()
-    write_table(sized({**row, **made_by} for row in rows), part.output)
+    # What the user's own code measures may have no rows at any checkpoint.
+    names = [*PLACE, *required(settings.columns), *MADE_BY, NOTHING]
+    write_table(sized({**row, **made_by} for row in rows), part.output, otherwise=names)
 
 
 def _at(run: Run, step: int) -> dict[str, object]:

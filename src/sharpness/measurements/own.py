@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sharpness.runtime import own
 from sharpness.runtime.definitions import OwnError
+from sharpness.study.identity import SIZE
 from sharpness.study.measurement import Measurement
 from sharpness.study.records import MADE_BY, PLACE
 from sharpness.study.runs import FIELDS
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from sharpness.study.run import Run
     from sharpness.training.checkpoints import Snapshot
 
-_TAKEN = {*PLACE, *MADE_BY, *FIELDS, "own_code", "experiment", "grid"}
+_TAKEN = {*PLACE, *MADE_BY, SIZE, *FIELDS, "own_code", "experiment", "grid"}
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def _plain(value: Any, key: object, place: str) -> object:
     size = value.numel() if hasattr(value, "numel") else getattr(value, "size", 0)
     if hasattr(value, "item") and size == 1:
         value = value.item()
+    if isinstance(value, str) and "\r" in value:
+        raise OwnError(f"{place}: the column {key!r} must hold no carriage return, got {value!r}")
     if value is None or isinstance(value, str | bool | Number):
         return value
     raise OwnError(f"{place}: the column {key!r} must hold numbers or words, got {type(value).__name__}")
