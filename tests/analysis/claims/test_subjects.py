@@ -106,6 +106,20 @@ def test_a_diverged_run_of_one_setting_is_no_number_and_of_two_no_difference():
     assert cells.in_words("gamma", logs=False) == "gamma 0.1: 1.50 ± 0.71, 1: 3.00 (1 diverged)"
 
 
+@pytest.mark.parametrize("rises", [True, False])
+def test_in_an_order_a_diverged_run_lies_beyond_what_was_not_seen(rises):
+    # The second seed's first run peaks at or after the end, at whichever end that is; its last one diverged.
+    beyond = -np.inf if rises else np.inf
+    rows = pd.DataFrame(
+        [(0, 1, 1.0), (0, 2, 2.0), (0, 3, 2.0), (1, 1, beyond), (1, 2, 0.9), (1, 3, np.nan)],
+        columns=["seed", "batch_size", "value"],
+    ).assign(lost=[False] * 5 + [True])
+    ranks = over_settings(rows, "batch_size", "value").against(rises=rises)
+    assert ranks.loc[0].tolist() == [1.0, 2.5, 2.5]
+    order = ranks.loc[1].rank().tolist()
+    assert order == ([2.0, 3.0, 1.0] if rises else [2.0, 1.0, 3.0])
+
+
 def test_settings_with_neither_a_value_nor_a_diverged_run_are_left_out():
     rows = pd.DataFrame([(0, 0.1, 1.0, False), (0, 1.0, np.nan, False)], columns=["seed", "gamma", "value", "lost"])
     assert list(over_settings(rows, "gamma", "value").values) == [0.1]

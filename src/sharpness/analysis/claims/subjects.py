@@ -71,12 +71,15 @@ class Cells:
         return difference.mask(self.lost[setting] | self.lost[other], when_lost)
 
     def against(self, *, rises: bool) -> pd.DataFrame:
-        """The values, a diverged run at that end of the order that speaks against one that rises, or falls."""
-        filled = self.values.copy()
-        for place, column in enumerate(filled):
-            is_late = place > (len(filled.columns) - 1) / 2
-            filled[column] = filled[column].mask(self.lost[column], -np.inf if is_late == rises else np.inf)
-        return filled
+        """The rank of each value in its seed, a diverged run at that end which speaks against a rise, or a fall.
+
+        It lies beyond what was seen, too: an infinite value is no tie with it.
+        """
+        ranks = self.values.mask(self.lost).rank(axis="columns")
+        for place, column in enumerate(ranks):
+            is_late = place > (len(ranks.columns) - 1) / 2
+            ranks[column] = ranks[column].mask(self.lost[column], -np.inf if is_late == rises else np.inf)
+        return ranks
 
     def in_words(self, setting: str, *, logs: bool = True, beyond: str = "beyond") -> str:
         """What was measured at each setting; ``logs``: the values are logarithms."""
