@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from claims.invented import (
+    STRENGTHS,
     ends_of_runs,
+    final_eigenvalues,
     flat_runs_generalise,
     rows_of,
     spectrum_rows,
@@ -101,6 +103,17 @@ def test_the_rows_of_plain_sgd_in_a_table_of_results_are_ordered_and_no_others()
     assert row["effect"] == pytest.approx(np.mean(slopes))
     assert row["p"] == pytest.approx(2 / 216)
     assert "20" not in row["measured"].split(": ", 1)[0]
+
+
+def test_ends_by_eigenvalues_and_in_a_table_of_results_are_two_rows():
+    falling = {("sgd", 0.5): 1.0, ("sgd", 0.1): 3.0, ("sgd", 0.05): 9.0}
+    by_eigenvalues = final_eigenvalues(STRENGTHS["does not hold"])
+    alone = {row["configuration"]: row["verdict"] for row in rows_of(by_eigenvalues, "o")}
+
+    rows = rows_of([*by_eigenvalues, *table_of_results(falling)], "o")
+
+    assert {row["configuration"]: row["verdict"] for row in rows if "table" not in row["configuration"]} == alone
+    assert [row["verdict"] for row in rows if "table of results" in row["configuration"]] == ["holds"]
 
 
 def test_eigenvalues_of_one_hessian_are_correlated_together_and_of_two_apart():

@@ -21,7 +21,7 @@ from sharpness.study.kinds import kinds_for
 
 def ends(collected: Collected) -> Iterator[Finding]:
     """The claims on where runs end."""
-    rate = AXES[0]
+    rate, told = AXES[0], set[Subject]()
     spectrum = collected.rows("spectrum", "eigenvalues")
     largest = courses(spectrum[spectrum["axis"] == rate.setting], rank=0)
     for rows, quantity in ((largest, "end"), (last_norms(collected, "table"), "log_norm")):
@@ -29,6 +29,10 @@ def ends(collected: Collected) -> Iterator[Finding]:
             cells = over_settings(of_one_settings(runs) if quantity == "log_norm" else runs, rate.setting, quantity)
             words = cells.in_words(rate.setting)
             verdict = ordered(cells, rises=False, setting=rate.setting, measured=words)
+            if subject in told:  # by its eigenvalues
+                words = ", ".join(filter(None, [subject.configuration, "table of results"]))
+                subject = replace(subject, configuration=words)
+            told.add(subject)
             yield Finding("o", subject, verdict, num_lost(runs))
     yield from _flat_runs_generalise(collected)
 
