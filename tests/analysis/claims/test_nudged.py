@@ -95,6 +95,14 @@ def test_a_run_that_diverged_counts_as_no_change_of_the_norm():
     assert (row["effect"], row["low"]) == pytest.approx((np.mean(contrasts), interval.low))
 
 
+def test_a_run_on_the_other_side_of_sgd_is_not_counted_as_diverged():
+    (kind, name, spectrum), history = nudged_norms((0.01, 10.0), lambda s: 0.5 + s)(STRENGTHS["holds"])
+    hit = (spectrum["gamma"] == 10) & (spectrum["seed"] == 2) & (spectrum["epoch"] > 0)
+    lost = spectrum.assign(eigenvalue=spectrum["eigenvalue"].mask(hit), diverged=hit)
+    tables = [(kind, name, lost), history]
+    assert [verdict_of(tables, letter)["diverged"] for letter in "klmn"] == [0, 1, 0, 0]
+
+
 def test_an_accuracy_of_a_run_that_diverged_is_not_the_same():
     ((kind, name, history),) = nudged_accuracies()([0.0, 0.0, 0.0])
     hit = (history["gamma"] == 0.01) & (history["seed"] == 1) & (history["epoch"] == 10)

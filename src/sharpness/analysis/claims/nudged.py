@@ -25,11 +25,12 @@ def nudged(collected: Collected) -> Iterator[Finding]:
     for subject, rows in compared(norms, *fixed, varied=["gamma", "settings"], measured=()):
         if rows["gamma"].nunique() > 1:
             for letter, is_larger in (("k", False), ("l", True)):
-                yield Finding(letter, subject, _steered(of_one_settings(rows), is_larger=is_larger), num_lost(rows))
+                beside = rows[rows["gamma"] >= 1 if is_larger else rows["gamma"] <= 1]
+                yield Finding(letter, subject, _steered(of_one_settings(rows), is_larger=is_larger), num_lost(beside))
     for subject, runs in compared(_accuracies(history), *fixed, varied=["gamma"]):
         if runs["gamma"].nunique() > 1:
             for letter, verdict in (("m", _as_accurate(runs)), ("n", _faster(runs))):
-                yield Finding(letter, subject, verdict, num_lost(runs))
+                yield Finding(letter, subject, verdict, num_lost(runs[runs["gamma"] <= 1]))
 
 
 def _steered(rows: pd.DataFrame, *, is_larger: bool) -> Verdict:

@@ -12,6 +12,7 @@ from sharpness.analysis.claims.findings import Finding
 from sharpness.analysis.claims.intervals import mean_of
 from sharpness.analysis.claims.rules import AFTER_PEAK, DOUBLED
 from sharpness.analysis.claims.subjects import AXES, Axis, along, over_settings, subjects, with_fields
+from sharpness.analysis.claims.times import planned_times
 from sharpness.analysis.claims.verdicts import Verdict, all_of, differs, not_asked, ordered, undecided
 from sharpness.analysis.claims.wording import number, setting_text, spread
 from sharpness.analysis.peak import peak_of
@@ -46,11 +47,11 @@ def courses(spectrum: pd.DataFrame, *, rank: int) -> pd.DataFrame:
     """
     is_planned = (spectrum["which"] == "largest") & (spectrum["checkpoint"] == "planned")
     planned = spectrum[is_planned & (spectrum["rank"] == rank)].sort_values("epoch", kind="stable")
+    planned = planned.drop_duplicates(["run", "settings", "epoch"])
+    planned = planned.assign(time=planned_times(planned))
     found = [
         {"run": run, "settings": settings, **_course(course)}
-        for (run, settings), course in planned.drop_duplicates(["run", "settings", "epoch"]).groupby(
-            ["run", "settings"], sort=False, dropna=False
-        )
+        for (run, settings), course in planned.groupby(["run", "settings"], sort=False, dropna=False)
     ]
     columns = ["run", "settings", "height", "first", "end", "time", "rounding", "slope"]
     table = pd.DataFrame(found, columns=columns)
@@ -69,7 +70,7 @@ def _course(course: pd.DataFrame) -> dict[str, float]:
     is_long = after.sum() >= AFTER_PEAK
     with np.errstate(divide="ignore"):
         gaps = np.diff(np.log10(times))[np.diff(times > peak.epoch) | np.diff(times >= peak.epoch)]
-        time = float(np.log10(peak.epoch))
+        time = float(np.log10(course["time"].to_numpy(dtype=float)[known][times == peak.epoch][0]))
     return {
         "height": logs.max(),
         "first": logs[0] if times[0] == 0 else np.nan,

@@ -135,6 +135,8 @@ def ordered(
     complete = cells.against(rises=rises).dropna()
     slopes, rounded = _slopes(sizes, complete.index, rounding)
     mean = mean_of(slopes, rounding=rounded)
+    if 0 < (sloped := int(slopes.notna().sum())) < len(complete):
+        measured += f"; slope of {sloped} of {len(complete)} seeds"
     effect = Interval(*_numbers(mean.interval()), len(complete))
     if len(complete) < 2:
         wanted = "a second seed with all settings" if len(complete) else "two seeds with all settings"
