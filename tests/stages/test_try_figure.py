@@ -16,8 +16,8 @@ from sharpness.runtime import own
 from sharpness.runtime.definitions import OwnError
 from sharpness.runtime.words import pack
 from sharpness.stages.try_figure import try_figure
+from sharpness.study.identity import MADE_BY
 from sharpness.study.plan import study_of
-from sharpness.study.records import MADE_BY
 from sharpness.study.runs import as_csv
 
 EXPERIMENT = {

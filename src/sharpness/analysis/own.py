@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from sharpness.runtime import own
 from sharpness.runtime.definitions import OwnError
+from sharpness.study.identity import MADE_BY, PLACE, PLACE_IN_A_HISTORY
 from sharpness.study.measurement import required
-from sharpness.study.records import MADE_BY, PLACE, PLACE_IN_A_HISTORY, columns_of
+from sharpness.study.records import columns_of
 
 # Rows of each run in a table that is made up.
 _ROWS = 4

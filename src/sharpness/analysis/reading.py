@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from sharpness.study.identity import SIZE
-from sharpness.study.records import NOTHING, Origins, RecordError, read_rows, training_stage
+from sharpness.study.identity import NOTHING, SIZE
+from sharpness.study.records import Origins, RecordError, read_rows, training_stage
 from sharpness.study.runs import FIELDS, NEUTRAL_COLUMNS
 
 # Hexadecimal digits that may look like a number, and what may be empty everywhere.

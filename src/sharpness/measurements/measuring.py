@@ -14,9 +14,8 @@ from sharpness.measurements.landscape import Landscape, landscape_of
 from sharpness.runtime import closure, own
 from sharpness.runtime.device import choose_device, environment
 from sharpness.runtime.files import write_table
-from sharpness.study.identity import settings_digest, sized
+from sharpness.study.identity import MADE_BY, NOTHING, PLACE, settings_digest, sized
 from sharpness.study.measurement import Measurement, code_of, is_lost, name_of, required
-from sharpness.study.records import MADE_BY, NOTHING, PLACE
 from sharpness.study.run import Run
 from sharpness.training import belonging
 from sharpness.training.checkpoints import Checkpoints, Snapshot, load_checkpoints

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sharpness.runtime import own
 from sharpness.runtime.definitions import OwnError
-from sharpness.study.identity import SIZE
+from sharpness.study.identity import MADE_BY, PLACE, SIZE
 from sharpness.study.measurement import Measurement
-from sharpness.study.records import MADE_BY, PLACE
 from sharpness.study.runs import FIELDS
 from sharpness.study.settings import setting
 from sharpness.study.work import Work

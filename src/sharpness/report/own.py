@@ -12,9 +12,10 @@ from sharpness.analysis.reading import read_measured
 from sharpness.report.cells import Cells, Column, Row
 from sharpness.report.page import Caption, Picture, Table
 from sharpness.runtime import own
+from sharpness.study.identity import MADE_BY, PLACE
 from sharpness.study.paths import StudyFolder
 from sharpness.study.plan import Study
-from sharpness.study.records import MADE_BY, PLACE, RecordError
+from sharpness.study.records import RecordError
 from sharpness.study.runs import FIELDS
 
 # Of a table on the page; the file has all.

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from sharpness.runtime import closure
-from sharpness.study.identity import SIZE
+from sharpness.study.identity import NOTHING, SIZE
 from sharpness.study.plan import Experiment, Study
 from sharpness.study.planned import (
     codes,
@@ -20,7 +20,7 @@ from sharpness.study.planned import (
     wanted,
     wanted_own,
 )
-from sharpness.study.records import NOTHING, Origins, RecordError, Wanted, check, differing, read_rows
+from sharpness.study.records import Origins, RecordError, Wanted, check, differing, read_rows
 
 
 class Publication:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sharpness.runtime.files import write_table
 from sharpness.runtime.stage import run_stage
-from sharpness.study.identity import SIZE, sized
-from sharpness.study.records import NOTHING, Origins, Wanted, check, read_rows
+from sharpness.study.identity import NOTHING, SIZE, sized
+from sharpness.study.records import Origins, Wanted, check, read_rows
 
 
 def collect(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sharpness.runtime.files import write_table
 from sharpness.runtime.stage import run_stage
-from sharpness.study.identity import SIZE, sized
-from sharpness.study.records import NOTHING, read_rows
+from sharpness.study.identity import NOTHING, SIZE, sized
+from sharpness.study.records import read_rows
 
 
 def collect_own(experiment: str, grids: list[str], runs: list[str], tables: list[Path], output: Path) -> None:

@@ -9,6 +9,12 @@ from typing import Any
 # In every row of a table: rows x columns as it was written, and a digest of all other cells. By it we know a table that
 # was cut short or edited since.
 SIZE = "table_size"
+# Before the columns of a measurement: of which run, by which settings, at which checkpoint; and why there is no value.
+PLACE = ("run", "settings", "checkpoint", "step", "epoch", "diverged", "stopped", "trained_by")
+PLACE_IN_A_HISTORY = ("run", "step", "epoch", "diverged")
+# Behind them: what computed them, and of what.
+MADE_BY = ("settings_digest", "code", "torch", "device", "threads", "kernels", "data_digest")
+NOTHING = "nothing_measured"  # the last column, in place of the size, of a table without rows
 
 
 def settings_digest(settings: Mapping[str, Any], later: Mapping[str, Any] | None = None) -> str:

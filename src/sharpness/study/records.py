@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharpness.study.identity import SIZE, cells_digest
+from sharpness.study.identity import MADE_BY, NOTHING, PLACE, PLACE_IN_A_HISTORY, SIZE, cells_digest
 from sharpness.study.measurement import Column, finite, is_finite, is_lost, measurement, required
 
 # What a history has of an epoch.
@@ -35,12 +35,6 @@ _HISTORY = {
     "direction_trace_elsewhere": Column("the same on other training examples", "nats / weight²", optional=True),
     "direction_trace_error": Column("its standard error over chunks of these", "nats / weight²", optional=True),
 }
-# Before the columns of a measurement: of which run, by which settings, at which checkpoint; and why there is no value.
-PLACE = ("run", "settings", "checkpoint", "step", "epoch", "diverged", "stopped", "trained_by")
-PLACE_IN_A_HISTORY = ("run", "step", "epoch", "diverged")
-# Behind them: what computed them, and of what.
-MADE_BY = ("settings_digest", "code", "torch", "device", "threads", "kernels", "data_digest")
-
 # By which columns one row of a checkpoint, or of a history, is told from the others. Of a density, eigenvalues may be
 # equal in every digit; what the user's own code measures may have any rows.
 TOLD_BY: Mapping[str, Sequence[str]] = {
@@ -53,8 +47,6 @@ TOLD_BY: Mapping[str, Sequence[str]] = {
     "gradient_step": (),
 }
 _OF_A_CHECKPOINT = ("experiment", "grid", "run", "settings", "checkpoint", "step", "epoch")
-
-NOTHING = "nothing_measured"  # in its place where a collected table has no rows, since every run had stopped before
 
 
 class RecordError(ValueError):
