@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -208,8 +209,11 @@ def test_a_second_run_finds_nothing_to_do(finished):
 
 def test_jobs_find_their_packages_imported(finished):
     jobs = pd.concat([pd.read_csv(path) for path in (finished / "results").rglob("benchmarks/*.csv")])
-    # Importing torch takes more than one; the first jobs start before the server does.
-    assert jobs["starting_cpu_seconds"].median() < 0.3
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    subprocess.run([sys.executable, "-c", "import torch"], check=True, env=environment())
+    importing = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    # The first jobs start before the server does; beside other work all of this takes longer.
+    assert jobs["starting_cpu_seconds"].median() < 0.25 * importing
     assert (jobs["cpu_seconds"] >= jobs["starting_cpu_seconds"]).all()
 
 
