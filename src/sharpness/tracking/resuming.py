@@ -32,9 +32,10 @@ def resumed(state: Mapping[str, Any]) -> tuple[int, list[CurvatureRecord], Eigen
         pairs, vectors = state["pairs"], state["follower"]["vectors"]
         history = [CurvatureRecord(**record) for record in state["history"]]
         number = int(state["num_steps"])
-        assert vectors is None or vectors.dim() == 2
+        if vectors is not None and vectors.dim() != 2:
+            raise ValueError("no rows")
         return number, history, None if pairs is None else Eigenpairs(**pairs)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         got = f"a mapping of {', '.join(map(str, state))}" if isinstance(state, Mapping) else repr(state)
         raise TypeError(f"resume must be what state_dict() of a CurvatureTracker gave, got {got:.200}") from None
 
