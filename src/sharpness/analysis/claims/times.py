@@ -9,7 +9,7 @@ from sharpness.analysis.claims.subjects import PROBLEM
 
 
 def planned_times(rows: pd.DataFrame) -> pd.Series:
-    """The epoch of each row, of what is one time in several runs that of the run with the shortest steps.
+    """Return the epoch of each row; checkpoints of one time share that of the run with the shortest steps.
 
     A planned epoch falls on the step next to it, which differs between batch sizes: without this, 0.5 would come before
     0.51 in every seed. Two checkpoints are of one time if each is the nearest to the other, to half a step of each.
